@@ -1,0 +1,16 @@
+"""The one exception for what a user can mend."""
+
+
+class UserError(Exception):
+    """A mistake in the user's input: what is wrong, where, and what to do.
+
+    The command line prints it as one line and exits with status 2; a traceback is kept for bugs.
+    """
+
+    def __init__(self, what: str, *, where: object = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, str(where), fix
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}" if self.where else self.what
+        return " ".join((f"{line}; {self.fix}" if self.fix else line).split())

@@ -1,0 +1,68 @@
+"""YAML files as data: read with the safe loader, errors with file and line."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolo_cli.errors import UserError
+
+MAX_BYTES = 16 * 2**20  # far beyond any real file; keeps a wrong path (a video, say) from filling memory
+
+
+class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
+    """Refuses aliases (a few lines of them expand to gigabytes) and repeated keys (the first would be lost)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(None, None, "aliases are not supported", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool | None):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a plain value", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} repeats", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The top-level mapping of a YAML file.
+
+    Raises UserError, with the line where there is one, for a missing, unreadable or malformed file.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError("too large for a YAML file", where=path, fix="check the path")
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError("no such file", where=path) from None
+    except UnicodeDecodeError:
+        raise UserError("not a text file", where=path, fix="check the path") from None
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", where=path) from None
+    return parse_mapping(text, path)
+
+
+def parse_mapping(text: str, where: object) -> dict[str, Any]:
+    """The top-level mapping of YAML text; `where` names it in errors."""
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader with two more refusals
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"malformed YAML: {error.problem}", where=f"{where}{line}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"malformed YAML: {error}", where=where) from None
+    if not isinstance(value, dict):
+        raise UserError("a mapping (key: value lines) is expected", where=where)
+    return value
+
+
+def write_mapping(path: Path, mapping: dict[str, Any]) -> None:
+    """Write a mapping in its own key order."""
+    path.write_text(yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
