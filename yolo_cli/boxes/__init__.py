@@ -1,0 +1,1 @@
+"""Box geometry: tensors in, tensors out."""

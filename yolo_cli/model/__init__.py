@@ -1,0 +1,1 @@
+"""The model factory: YAML architecture → checked spec → torch module."""

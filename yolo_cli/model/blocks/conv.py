@@ -1,0 +1,96 @@
+"""Convolution with batch norm and activation, the brick of all the others."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from yolo_cli.errors import UserError
+from yolo_cli.model.blocks.activations import activation as make_activation
+from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments, integer, single
+
+BN_EPS = 1e-3  # the published models' batch norm settings
+BN_MOMENTUM = 0.03
+
+
+class Conv(PlannedModule):
+    """Convolution without bias, batch norm, activation. (b, c1, h, w) → (b, c2, h/s, w/s)."""
+
+    takes_activation = True
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 1,
+        s: int = 1,
+        p: int | None = None,
+        g: int = 1,
+        act: str | bool | None = None,
+        *,
+        activation: str = "SiLU",
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c1, c2, k, s, k // 2 if p is None else p, groups=g, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(c2, eps=BN_EPS, momentum=BN_MOMENTUM)
+        self.act = make_activation(activation if act is None or act is True else act)
+
+    def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """Convolve, normalise, activate."""
+        y: Tensor = self.act(self.bn(self.conv(x)))
+        return y
+
+    def fuse(self) -> None:
+        """Fold the batch norm into the convolution; eval mode only."""
+        if isinstance(self.bn, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn(self.conv, self.bn)
+            self.bn = nn.Identity()
+
+    @classmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """YAML arguments: out channels, kernel 1, stride 1, padding (same), groups 1, activation."""
+        c1, (out, *rest) = single(channels), arguments(args, 1, 6)
+        c2 = scaling.channels(out)
+        kernel, stride, padding, groups = (rest + [1, 1, None, 1][len(rest) :])[:4]
+        integer(kernel, "kernel", 1, 31)
+        integer(stride, "stride", 1, 8)
+        if padding is not None:
+            integer(padding, "padding", 0, 31)
+        integer(groups, "groups", 1, c2)
+        if c1 % groups or c2 % groups:
+            raise UserError(f"{groups} groups do not divide {c1} and {c2} channels")
+        return Plan((c1, c2, *rest), c2, scaling.repeats(repeats), Fraction(1, stride))
+
+    @classmethod
+    def of(cls, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, *, activation: str) -> Self:
+        """A Conv inside another block, with that block's activation."""
+        return cls(c1, c2, k, s, None, g, activation=activation)
+
+
+@torch.no_grad()
+def fuse_conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
+    """One convolution with bias that equals `bn(conv(x))` in eval mode, within rounding."""
+    if bn.running_mean is None or bn.running_var is None:
+        raise ValueError("batch norm without running statistics cannot be fused")
+    fused = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]
+        conv.stride,  # type: ignore[arg-type]
+        conv.padding,  # type: ignore[arg-type]
+        conv.dilation,  # type: ignore[arg-type]
+        conv.groups,
+        bias=True,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+    ).requires_grad_(False)
+    # double: the quotient by a small deviation is where single precision would lose digits
+    gain = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
+    bias = conv.bias.double() if conv.bias is not None else torch.zeros_like(gain)
+    fused.weight.copy_(conv.weight.double() * gain.reshape(-1, 1, 1, 1))
+    assert fused.bias is not None
+    fused.bias.copy_(bn.bias.double() + (bias - bn.running_mean.double()) * gain)
+    return fused.train(conv.training)

@@ -1,0 +1,55 @@
+"""Layers without weights: joining and resizing feature maps."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from yolo_cli.errors import UserError
+from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments, integer, single
+
+
+class Concat(PlannedModule):
+    """Concatenation of several layers' outputs along a dimension (1: channels)."""
+
+    def __init__(self, dimension: int = 1) -> None:
+        super().__init__()
+        self.d = dimension
+
+    def forward(self, x: list[Float[Tensor, "b _ h w"]]) -> Float[Tensor, "b c h w"]:
+        """Concatenate."""
+        return torch.cat(x, self.d)
+
+    @classmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """YAML arguments: dimension, which must be 1."""
+        if arguments(args, 0, 1) not in ([], [1]):
+            raise UserError(f"layers are joined along channels, dimension 1, not {args[0]!r}")
+        return Plan((1,), sum(channels))
+
+
+class Upsample(PlannedModule):
+    """Enlargement by a whole factor."""
+
+    def __init__(self, size: None = None, factor: int = 2, mode: str = "nearest") -> None:
+        super().__init__()
+        self.resize = nn.Upsample(size, factor, mode)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """Enlarge."""
+        y: Tensor = self.resize(x)
+        return y
+
+    @classmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """YAML arguments, those of torch.nn.Upsample: size (None), factor, mode."""
+        size, factor, mode = arguments(args, 3, 3)
+        if size is not None:
+            raise UserError("a fixed size would tie the network to one input size", fix="give null and a factor")
+        integer(factor, "factor", 1, 16)
+        if mode not in ("nearest", "bilinear", "bicubic"):
+            raise UserError(f"mode must be nearest, bilinear or bicubic, not {mode!r}")
+        return Plan((None, factor, mode), single(channels), 1, Fraction(factor))

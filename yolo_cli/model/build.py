@@ -1,0 +1,136 @@
+"""Builds the torch module that an architecture describes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from yolo_cli.errors import UserError
+from yolo_cli.model.architecture import Architecture, PlannedLayer, plan_layers
+from yolo_cli.model.blocks import BLOCKS
+from yolo_cli.model.heads import Detect, RawMaps
+
+MAX_PARAMETERS = 3_000_000_000
+
+
+class DetectionModel(nn.Module):
+    """A detector: layers in file order under `model`, as published state dicts name them.
+
+    `forward` gives raw maps in training and in evaluation alike; `decode` turns them into boxes.
+    """
+
+    def __init__(self, architecture: Architecture, names: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.names = tuple(names) or tuple(str(i) for i in range(architecture.nc))
+        planned = plan_layers(architecture)
+        self.model = nn.ModuleList(_build(layer, architecture) for layer in planned)
+        self.sources = [layer.sources for layer in planned]
+        self.joins = [isinstance(layer.layer.source, tuple) for layer in planned]
+        self.kept = frozenset(s for i, layer in enumerate(planned) for s in layer.sources if s != i - 1)
+        self.head.place([int(planned[s].stride) for s in planned[-1].sources])
+        self.fused = False
+
+    @property
+    def head(self) -> Detect:
+        """The detection head."""
+        head = self.model[-1]
+        assert isinstance(head, Detect)
+        return head
+
+    @property
+    def nc(self) -> int:
+        """Number of classes."""
+        return self.architecture.nc
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Input pixels per cell, scale by scale."""
+        return self.head.strides
+
+    @property
+    def stride(self) -> int:
+        """What image sides must be multiples of."""
+        return max(self.strides)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawMaps:
+        """Raw predictions per scale for images in 0 … 1; sides must be multiples of `stride`."""
+        kept: dict[int, Any] = {-1: images}
+        x: Any = images
+        for index, layer in enumerate(self.model):
+            inputs = [x if s == index - 1 else kept[s] for s in self.sources[index]]
+            x = layer(inputs if self.joins[index] else inputs[0])
+            if index in self.kept:
+                kept[index] = x
+        maps: RawMaps = x
+        return maps
+
+    def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:
+        """Rows cx, cy, w, h in pixels, objectness, class probabilities."""
+        return self.head.decode(raw)
+
+    def anchors_in_pixels(self) -> list[list[float]]:
+        """Anchors per scale, flat (w, h, w, h, …)."""
+        steps = self.head.anchors.new_tensor(self.strides).reshape(-1, 1, 1)
+        pixels: list[list[float]] = (self.head.anchors * steps).flatten(1).tolist()
+        return pixels
+
+
+def layer_rows(architecture: Architecture) -> Iterator[tuple[int, str, int, int, str, str]]:
+    """A row a layer: index, sources as written, repeats, parameters, block, arguments (after scaling)."""
+    model = DetectionModel(architecture)
+    for index, (planned, module) in enumerate(zip(plan_layers(architecture), model.model, strict=True)):
+        source = planned.layer.source
+        written = str(list(source)) if isinstance(source, tuple) else str(source)
+        parameters = count_parameters(module)
+        repeats = _shown_repeats(planned)
+        yield index, written, repeats, parameters, planned.layer.block, str(list(planned.plan.args))
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Parameters of a module."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def _shown_repeats(planned: PlannedLayer) -> int:
+    """Repeats as tables show them: copies in sequence, or the count that the block takes as an argument."""
+    if planned.plan.repeats == 1 and planned.layer.repeats > 1 and len(planned.plan.args) > 2:
+        return int(planned.plan.args[2])
+    return planned.plan.repeats
+
+
+def _build(planned: PlannedLayer, architecture: Architecture) -> nn.Module:
+    block = BLOCKS[planned.layer.block]
+    options = {"activation": architecture.activation} if block.takes_activation else {}
+    copies = []
+    try:
+        for copy in range(planned.plan.repeats):
+            args = list(planned.plan.args)
+            if copy:
+                args[0] = planned.plan.channels  # a later copy takes in what the one before puts out
+            copies.append(block(*args, **options))
+            if sum(count_parameters(c) for c in copies) > MAX_PARAMETERS:
+                raise UserError("the layer is too large to build")
+    except UserError as error:
+        raise UserError(error.what, where=f"{architecture.name} ({planned.layer.block})", fix=error.fix) from None
+    except (RuntimeError, TypeError, ValueError) as error:
+        detail = str(error).splitlines()[0]
+        raise UserError(
+            f"{planned.layer.block} cannot be built from {planned.layer.args}: {detail}", where=architecture.name
+        ) from None
+    return copies[0] if len(copies) == 1 else nn.Sequential(*copies)
+
+
+def gflops(model: DetectionModel, height: int, width: int) -> float:
+    """Billions of floating-point operations (a multiply-add is two) of one image through the network."""
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - slow to import, rarely wanted
+
+    parameter = next(model.parameters())
+    image = torch.zeros(1, 3, height, width, device=parameter.device, dtype=parameter.dtype)
+    training = model.training
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(image)
+    model.train(training)
+    return counter.get_total_flops() / 1e9

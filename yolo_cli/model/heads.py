@@ -1,0 +1,86 @@
+"""Detection heads: feature maps to raw predictions, and raw predictions to boxes."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from yolo_cli.errors import UserError
+from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments
+
+RawMaps = list[Float[Tensor, "b a h w o"]]
+
+
+class Detect(PlannedModule):
+    """One 1×1 convolution per scale to anchors × (4 box + 1 objectness + classes) numbers per cell."""
+
+    anchors: Tensor  # (scales, anchors, 2): width and height in units of the scale's stride
+
+    def __init__(self, nc: int, anchors: Sequence[Sequence[float]], channels: Sequence[int]) -> None:
+        super().__init__()
+        self.nc, self.outputs = nc, nc + 5
+        self.per_scale = len(anchors[0]) // 2
+        self.strides: tuple[int, ...] = ()  # set by place(), once the factory knows them
+        pixels = torch.tensor(anchors, dtype=torch.float32).reshape(len(anchors), -1, 2)
+        self.register_buffer("anchors", pixels)
+        self.m = nn.ModuleList(nn.Conv2d(c, self.outputs * self.per_scale, 1) for c in channels)
+
+    def place(self, strides: Sequence[int]) -> None:
+        """Take the strides of the scales: anchors become multiples of them, biases start from them."""
+        self.strides = tuple(strides)
+        self.anchors /= torch.tensor(strides, dtype=torch.float32).reshape(-1, 1, 1)
+        self.reset_bias()
+
+    @torch.no_grad()
+    def reset_bias(self) -> None:
+        """Start from about 8 objects in a 640-pixel image and classes equally likely.
+
+        A prior in the bias keeps the first steps stable (Lin et al. 2017, "Focal Loss", section 3.3).
+        """
+        for convolution, stride in zip(self.m, self.strides, strict=True):
+            bias = convolution.bias.view(self.per_scale, -1)
+            bias[:, 4] += math.log(8 / (640 / stride) ** 2)
+            bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))
+
+    def forward(self, x: list[Float[Tensor, "b _ _ _"]]) -> RawMaps:
+        """Raw predictions per scale, (b, anchors, h, w, 5 + classes), before any sigmoid."""
+        maps = []
+        for feature, convolution in zip(x, self.m, strict=True):
+            y = convolution(feature)
+            b, _, h, w = y.shape
+            maps.append(y.view(b, self.per_scale, self.outputs, h, w).permute(0, 1, 3, 4, 2).contiguous())
+        return maps
+
+    def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:
+        """Rows cx, cy, w, h in pixels, objectness, class probabilities.
+
+        With σ the sigmoid, g the cell, s the stride and a the anchor in pixels: centre = (2σ − 0.5 + g)·s,
+        size = (2σ)²·a, which bounds a box to four times its anchor.
+        """
+        rows = []
+        for y, stride, anchor in zip(raw, self.strides, self.anchors, strict=True):
+            b, a, h, w, o = y.shape
+            probability = y.float().sigmoid()
+            cells = cell_grid(h, w, y.device)
+            centre = (probability[..., :2] * 2 - 0.5 + cells) * stride
+            size = (probability[..., 2:4] * 2).square() * (anchor.float() * stride).view(a, 1, 1, 2)
+            rows.append(torch.cat((centre, size, probability[..., 4:]), -1).view(b, a * h * w, o))
+        return torch.cat(rows, 1)
+
+    @classmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """YAML arguments: `nc` and `anchors`, those of the file's head lines."""
+        nc, anchors = arguments(args, 2, 2)
+        if len(anchors) != len(channels):
+            raise UserError(f"{len(channels)} source layers but anchors for {len(anchors)} scales")
+        return Plan((nc, [list(scale) for scale in anchors], list(channels)), 0)
+
+
+def cell_grid(h: int, w: int, device: torch.device) -> Float[Tensor, "h w 2"]:
+    """Column and row of each cell."""
+    row = torch.arange(h, dtype=torch.float32, device=device)
+    column = torch.arange(w, dtype=torch.float32, device=device)
+    return torch.stack(torch.meshgrid(row, column, indexing="ij")[::-1], -1)

@@ -1,0 +1,78 @@
+"""What a block says of itself before it is built: its arguments, output channels and change of size."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar
+
+from torch import nn
+
+from yolo_cli.errors import UserError
+
+MAX_CHANNELS = 2**16
+MAX_REPEATS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Compound scaling of an architecture: depth multiplies repeats, width multiplies channels."""
+
+    depth: float = 1.0
+    width: float = 1.0
+
+    def channels(self, channels: Any) -> int:
+        """Scaled channels, rounded up to a multiple of 8 as the published models do."""
+        scaled = math.ceil(integer(channels, "channels", 1, MAX_CHANNELS) * self.width / 8) * 8
+        return integer(scaled, "channels", 1, MAX_CHANNELS)
+
+    def repeats(self, repeats: int) -> int:
+        """Scaled repeats; one stays one."""
+        return max(round(repeats * self.depth), 1) if repeats > 1 else repeats
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One layer to build: `repeats` copies of a block in sequence, called with `args` (those of layer tables)."""
+
+    args: tuple[Any, ...]
+    channels: int  # that come out
+    repeats: int = 1
+    scale: Fraction = Fraction(1)  # height (and width) of the output over that of the input
+
+
+class PlannedModule(nn.Module, ABC):
+    """Base of every block that an architecture file may name."""
+
+    takes_activation: ClassVar[bool] = False  # whether __init__ has `activation`, which the factory then fills in
+
+    @classmethod
+    @abstractmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """Read YAML arguments into a Plan; `channels` has one entry per source layer.
+
+        Raises UserError for arguments that make no sense.
+        """
+
+
+def integer(value: Any, what: str, low: int, high: int) -> int:
+    """A whole number within bounds, or a UserError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise UserError(f"{what} must be a whole number from {low} to {high}, not {value!r}")
+    return value
+
+
+def single(channels: Sequence[int]) -> int:
+    """The channels of a block's only source."""
+    if len(channels) != 1:
+        raise UserError(f"takes one source layer, not {len(channels)}")
+    return channels[0]
+
+
+def arguments(args: Sequence[Any], low: int, high: int) -> list[Any]:
+    """The block's YAML arguments, checked for their count."""
+    if not low <= len(args) <= high:
+        expected = str(low) if low == high else f"{low} to {high}"
+        raise UserError(f"takes {expected} arguments, not {len(args)}: {list(args)!r}")
+    return list(args)
