@@ -1,0 +1,1 @@
+"""Judging detections: average precision, curves and confusion; `referee` asks pycocotools the same."""
