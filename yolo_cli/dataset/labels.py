@@ -1,0 +1,298 @@
+"""The label index: every image's size and boxes in a few flat arrays, with what was wrong, kept in the user's cache."""
+
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import zipfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from yolo_cli.dataset.cache_folder import user_cache_folder as user_cache_folder
+from yolo_cli.dataset.cache_folder import written_whole
+from yolo_cli.dataset.image_header import BadImage, image_size
+from yolo_cli.dataset.label_rows import parse_labels
+from yolo_cli.errors import UserError
+
+FORMAT = 1  # of the cache files; any change of what is read from labels or images raises it
+
+_CHUNK = 1000
+_WORTH_PROCESSES = 10_000  # below this many images, starting processes takes longer than they save
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in the data set that is left out: a row of a label file, or (line 0) a whole file."""
+
+    file: str
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.what}" if self.line else f"{self.file}: {self.what}"
+
+
+@dataclass(frozen=True)
+class LabelIndex:
+    """The readable images of a split and their boxes, n images and m boxes.
+
+    `sizes` are height and width as displayed; `boxes` cx, cy, w, h as fractions of the image; those of image i are the
+    rows `offsets[i]` to `offsets[i + 1]`. `fingerprint` is a hash of names, sizes and labels that does not depend on
+    where the data set lies.
+    """
+
+    paths: bytes
+    path_offsets: Int64[np.ndarray, " n1"]
+    sizes: Int32[np.ndarray, "n 2"]
+    classes: Int32[np.ndarray, " m"]
+    boxes: Float32[np.ndarray, "m 4"]
+    offsets: Int64[np.ndarray, " n1"]
+    problems: tuple[Problem, ...]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def path(self, i: int) -> Path:
+        """The file of image i."""
+        return Path(os.fsdecode(self.paths[self.path_offsets[i] : self.path_offsets[i + 1]]))
+
+    def labels(self, i: int) -> Float32[np.ndarray, "k 5"]:
+        """The rows (class, cx, cy, w, h) of image i; the box as fractions of the image."""
+        rows = slice(self.offsets[i], self.offsets[i + 1])
+        table = np.empty((rows.stop - rows.start, 5), np.float32)
+        table[:, 0] = self.classes[rows]
+        table[:, 1:] = self.boxes[rows]
+        return table
+
+    def single_cls(self) -> "LabelIndex":
+        """The same boxes, all of class 0."""
+        merged = replace(self, classes=np.zeros_like(self.classes))
+        return replace(merged, fingerprint=_fingerprint(merged))
+
+
+def label_path(image: str) -> str:
+    """The label file of an image: the last `/images/` becomes `/labels/` (else it lies beside the image), suffix .txt."""
+    head, part, tail = image.rpartition(f"{os.sep}images{os.sep}")
+    stem = os.path.splitext(f"{head}{os.sep}labels{os.sep}{tail}" if part else tail)[0]
+    return f"{stem}.txt"
+
+
+def build_index(
+    images: Sequence[Path],
+    nc: int,
+    *,
+    strict: bool,
+    cache_dir: Path | None,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> LabelIndex:
+    """Read the sizes and labels of `images`, or take them from the cache where no file changed since.
+
+    A missing or empty label file is background. Bad rows and unreadable images are left out and listed in `problems`;
+    under `strict` any of them raises UserError. `workers` processes share the reading of large sets; `progress` is
+    called with (images done, images in all). A cache folder that cannot be written is no error.
+    """
+    files = [os.fspath(image) for image in images]
+    cache = None
+    if cache_dir is not None:
+        name = hashlib.blake2b("\0".join(files).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+        cache = cache_dir / "labels" / f"{name}-{nc}.npz"
+        key = _state_key(files)
+        index = _load(cache, key)
+    else:
+        key, index = "", None
+    if index is None:
+        index = _gather(files, _scanned(files, nc, workers), progress)
+        if cache is not None:
+            _save(cache, key, index)
+    elif progress:
+        progress(len(files), len(files))
+    if strict and index.problems:
+        first, count = index.problems[0], len(index.problems)
+        where = f"{first.file}:{first.line}" if first.line else first.file
+        raise UserError(
+            f"{first.what} ({count} problem{'s' * (count > 1)} in all)", where=where, fix="mend it or leave out --strict"
+        )
+    if not len(index):
+        first_line = f", first: {index.problems[0]}" if index.problems else ""
+        raise UserError(f"none of {len(files)} images can be read{first_line}")
+    return index
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """What was read of consecutive images: flat arrays as bytes, so that little is pickled between processes."""
+
+    kept: bytes  # one byte per image: 1 where it is readable
+    sizes: bytes  # int32 height, width per readable image
+    counts: bytes  # int64 boxes per readable image
+    classes: bytes
+    boxes: bytes
+    problems: list[tuple[str, int, str]]
+
+
+def _scan(files: Sequence[str], nc: int) -> _Chunk:
+    kept, sizes, counts = bytearray(len(files)), array("i"), array("q")
+    classes, boxes = array("i"), array("f")
+    problems: list[tuple[str, int, str]] = []
+    for i, file in enumerate(files):
+        try:
+            sizes.extend(image_size(file))
+        except BadImage as error:
+            problems.append((file, 0, str(error)))
+            continue
+        except OSError as error:
+            problems.append((file, 0, f"cannot be read ({error.strerror})"))
+            continue
+        kept[i] = 1
+        label = label_path(file)
+        try:
+            text = _read(label)
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                problems.append((label, 0, f"cannot be read ({error.strerror})"))
+            text = b""
+        if not text:
+            counts.append(0)
+            continue
+        found: list[tuple[int, str]] = []
+        counts.append(parse_labels(text, nc, classes, boxes, found))
+        problems.extend((label, line, what) for line, what in found)
+    return _Chunk(bytes(kept), sizes.tobytes(), counts.tobytes(), classes.tobytes(), boxes.tobytes(), problems)
+
+
+def _read(path: str) -> bytes:
+    """A whole file with as few system calls as a small one needs."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        text = os.read(handle, 65536)
+        if len(text) == 65536:
+            parts = [text]
+            while part := os.read(handle, 2**22):
+                parts.append(part)
+                if len(parts) > 32:  # far beyond any label file; the parser refuses it by its size
+                    break
+            text = b"".join(parts)
+        return text
+    finally:
+        os.close(handle)
+
+
+def _scanned(files: list[str], nc: int, workers: int) -> Iterator[_Chunk]:
+    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+    done = 0
+    if workers > 1 and len(files) >= _WORTH_PROCESSES:
+        # A worker that is killed (memory) or cannot start (no `__main__` file) must not cost the user the run.
+        with (
+            contextlib.suppress(BrokenProcessPool, OSError),
+            ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context()) as pool,
+        ):
+            for chunk in pool.map(_scan, chunks, [nc] * len(chunks)):
+                done += 1
+                yield chunk
+    for files_of_chunk in chunks[done:]:
+        yield _scan(files_of_chunk, nc)
+
+
+def _gather(files: list[str], chunks: Iterable[_Chunk], progress: Callable[[int, int], None] | None) -> LabelIndex:
+    kept, sizes, counts, classes, boxes = (bytearray() for _ in range(5))
+    problems: list[Problem] = []
+    for chunk in chunks:
+        kept += chunk.kept
+        sizes += chunk.sizes
+        counts += chunk.counts
+        classes += chunk.classes
+        boxes += chunk.boxes
+        problems.extend(Problem(*problem) for problem in chunk.problems)
+        if progress:
+            progress(len(kept), len(files))
+    names = [os.fsencode(file) for file, flag in zip(files, kept, strict=True) if flag]
+    index = LabelIndex(
+        paths=b"".join(names),
+        path_offsets=_offsets(np.array([len(name) for name in names], np.int64)),
+        sizes=np.frombuffer(bytes(sizes), np.int32).reshape(-1, 2),
+        classes=np.frombuffer(bytes(classes), np.int32),
+        boxes=np.frombuffer(bytes(boxes), np.float32).reshape(-1, 4),
+        offsets=_offsets(np.frombuffer(bytes(counts), np.int64)),
+        problems=tuple(problems),
+        fingerprint="",
+    )
+    return replace(index, fingerprint=_fingerprint(index))
+
+
+def _offsets(counts: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n1"]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def _fingerprint(index: LabelIndex) -> str:
+    digest = hashlib.sha256()
+    names = [
+        os.fsdecode(index.paths[start:end])
+        for start, end in zip(index.path_offsets[:-1], index.path_offsets[1:], strict=True)
+    ]
+    base = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
+    relative = "\0".join(name[len(base) :].replace(os.sep, "/").lstrip("/") for name in names)
+    digest.update(relative.encode("utf-8", "surrogateescape"))
+    for table in (index.sizes, index.offsets, index.classes, index.boxes):
+        digest.update(np.ascontiguousarray(table, table.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _state_key(files: list[str]) -> str:
+    """Changes when any image or label file is added, removed, resized or touched."""
+    digest = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=16)
+    for file in files:
+        for path in (file, label_path(file)):
+            try:
+                state = os.stat(path)
+                digest.update(b"%d %d;" % (state.st_size, state.st_mtime_ns))
+            except OSError:
+                digest.update(b"-;")
+    return digest.hexdigest()
+
+
+def _save(cache: Path, key: str, index: LabelIndex) -> None:
+    problems = json.dumps([[p.file, p.line, p.what] for p in index.problems]).encode()
+    with contextlib.suppress(OSError), written_whole(cache) as part, open(part, "wb") as out:
+        np.savez(
+            out,
+            key=np.array(key),
+            paths=np.frombuffer(index.paths, np.uint8),
+            path_offsets=index.path_offsets,
+            sizes=index.sizes,
+            classes=index.classes,
+            boxes=index.boxes,
+            offsets=index.offsets,
+            problems=np.frombuffer(problems, np.uint8),
+            fingerprint=np.array(index.fingerprint),
+        )
+
+
+def _load(cache: Path, key: str) -> LabelIndex | None:
+    """The cached index, or None where there is none, it is of another state of the files, or it is damaged."""
+    try:
+        with np.load(cache, allow_pickle=False) as kept:
+            if str(kept["key"]) != key:
+                return None
+            index = LabelIndex(
+                paths=kept["paths"].tobytes(),
+                path_offsets=kept["path_offsets"],
+                sizes=kept["sizes"],
+                classes=kept["classes"],
+                boxes=kept["boxes"],
+                offsets=kept["offsets"],
+                problems=tuple(Problem(*problem) for problem in json.loads(kept["problems"].tobytes() or b"[]")),
+                fingerprint=str(kept["fingerprint"]),
+            )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
+        return None
+    return index if index.fingerprint == _fingerprint(index) else None

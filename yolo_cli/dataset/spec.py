@@ -1,0 +1,273 @@
+"""data.yaml: which images are trained and judged on, and what their classes are called."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from yolo_cli import assets
+from yolo_cli.dataset import shapes
+from yolo_cli.dataset.cache_folder import user_cache_folder
+from yolo_cli.dataset.download import fetch_archive
+from yolo_cli.errors import UserError
+from yolo_cli.yaml_file import read_mapping
+
+SPLITS = ("train", "val", "test")
+SUFFIXES = frozenset((".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+
+# Data sets that a YAML may ask for by name. A table, so that no file can name code to run.
+GENERATORS: Mapping[str, Callable[[Path], None]] = {"shapes": shapes.generate}
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """A checked data.yaml: `splits` maps "train", "val", "test" to folders, txt lists or images, relative to `root`."""
+
+    source: Path
+    path: str  # as written in the YAML
+    root: Path
+    splits: Mapping[str, tuple[str, ...]]
+    names: tuple[str, ...]
+    download: str = ""
+    sha256: str = ""
+    generate: str = ""
+    val_fallback: str = ""
+
+    @property
+    def nc(self) -> int:
+        """The number of classes."""
+        return len(self.names)
+
+
+def load_spec(data: str) -> DataSpec:
+    """Read `--data`: a path, or the name of a shipped file. The images need not be there yet (see `prepare`).
+
+    Raises UserError, naming file and key, for anything that is not as documented.
+    """
+    source = assets.find("data", data, option="--data")
+    raw = read_mapping(source)
+    splits = {name: _entries(raw[name], name, source) for name in SPLITS if raw.get(name) not in (None, "", [])}
+    if not splits:
+        raise UserError(
+            "no train, val or test", where=source, fix="add lines such as `train: images/train` and `val: images/val`"
+        )
+    generate = _text(raw, "generate", source)
+    if generate and generate not in GENERATORS:
+        raise UserError(f"generate: {generate!r} is not one of {', '.join(GENERATORS)}", where=source)
+    fallback = _text(raw, "val_fallback", source)
+    if fallback and fallback not in splits:
+        raise UserError(f"val_fallback: {fallback!r} is not a split of this file", where=source)
+    spec = DataSpec(
+        source=source,
+        path=_text(raw, "path", source),
+        root=Path(),
+        splits=splits,
+        names=_names(raw, source),
+        download=_url(_text(raw, "download", source), source),
+        sha256=_sha256(_text(raw, "sha256", source), source),
+        generate=generate,
+        val_fallback=fallback,
+    )
+    return replace(spec, root=_root(spec))
+
+
+def prepare(spec: DataSpec, say: Callable[[str], None]) -> DataSpec:
+    """Make the images available: as they are, generated, or downloaded after `say` told from where.
+
+    Raises UserError, saying what to do, where that cannot be done. Nothing of the YAML is ever executed.
+    """
+    if _is_here(spec):
+        return _with_fallback(spec, say)
+    if spec.generate:
+        shapes.generate_once(spec.root, GENERATORS[spec.generate])
+    elif spec.download:
+        fetch_archive(spec.download, spec.sha256, spec.root, holds=_first_entry(spec), say=say, source=spec.source)
+    if not _is_here(spec):
+        raise UserError(
+            f"no {_first_entry(spec)} in {' or '.join(map(str, _roots(spec)))}",
+            where=spec.source,
+            fix="correct `path`, or set YOLO_DATASETS to the folder that holds your data sets",
+        )
+    return _with_fallback(spec, say)
+
+
+def split_images(spec: DataSpec, split: str) -> list[Path]:
+    """The image files of a split, sorted, each once.
+
+    Folders are searched through, following links; hidden files are passed over. Raises UserError for a split that the
+    YAML does not name, an entry that is not there, and a split without images.
+    """
+    if split not in spec.splits:
+        raise UserError(f"has no `{split}` split", where=spec.source, fix=f"add `{split}: …`, or choose another split")
+    found: set[str] = set()
+    for entry in spec.splits[split]:
+        path = _locate(spec.root, entry)
+        if path is None:
+            raise UserError(
+                f"{split}: {entry} is not in {spec.root}",
+                where=spec.source,
+                fix="correct the path, or set YOLO_DATASETS to the folder that holds your data sets",
+            )
+        if path.is_dir():
+            found.update(_images_under(path))
+        elif path.suffix.lower() == ".txt":
+            found.update(_listed_images(path))
+        else:
+            found.add(os.path.abspath(path))
+    if not found:
+        raise UserError(
+            f"{split}: no images in {', '.join(spec.splits[split])}",
+            where=spec.source,
+            fix=f"images end in {', '.join(sorted(SUFFIXES))}",
+        )
+    return [Path(file) for file in sorted(found)]
+
+
+def _entries(value: Any, name: str, source: Path) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(entry, str) and entry.strip() for entry in values):
+        raise UserError(f"{name}: a path, or a list of paths, is expected", where=source)
+    return tuple(entry.strip() for entry in values)
+
+
+def _text(raw: Mapping[str, Any], key: str, source: Path) -> str:
+    value = raw.get(key)
+    if value is None or value is False:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{key}: text is expected, not {value!r}", where=source)
+    return value.strip()
+
+
+def _names(raw: Mapping[str, Any], source: Path) -> tuple[str, ...]:
+    names, count = raw.get("names"), raw.get("nc")
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        raise UserError(f"nc: a whole number from 1 up is expected, not {count!r}", where=source)
+    if names is None:
+        if count is None:
+            raise UserError("no names", where=source, fix="add `names: [first class, second class]`")
+        return tuple(f"class{i}" for i in range(count))
+    if isinstance(names, dict):
+        if any(not isinstance(key, int) or isinstance(key, bool) for key in names):
+            raise UserError("names: the keys must be class numbers", where=source)
+        if sorted(names) != list(range(len(names))):
+            missing = next(i for i in range(len(names)) if i not in names)
+            raise UserError(f"names: numbers must run from 0 without a gap; {missing} is missing", where=source)
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise UserError("names: a list, or a map from class number to name, is expected", where=source)
+    if any(isinstance(name, list | dict) or name is None for name in names):
+        raise UserError("names: every class needs a name", where=source)
+    if count is not None and count != len(names):
+        raise UserError(f"nc is {count}, but there are {len(names)} names", where=source, fix="leave nc out")
+    return tuple(str(name) for name in names)
+
+
+def _url(download: str, source: Path) -> str:
+    if download and not re.fullmatch(r"https?://[^\s;|`$<>\"'\\]+", download):
+        raise UserError(
+            "download: a single http(s) address of an archive is expected; scripts and commands are never executed",
+            where=source,
+            fix="put the address there, or fetch the data yourself and leave `download` out",
+        )
+    return download
+
+
+def _sha256(digest: str, source: Path) -> str:
+    if digest and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+        raise UserError("sha256: 64 hexadecimal digits are expected", where=source)
+    return digest.lower()
+
+
+def _bases(source: Path) -> list[Path]:
+    """Where relative paths are looked for, in order."""
+    shared = os.environ.get("YOLO_DATASETS")
+    folders = [source.absolute().parent, *([Path(shared).expanduser()] if shared else []), Path.cwd()]
+    return [Path(os.path.abspath(folder)) for folder in folders]
+
+
+def _kept(spec: DataSpec) -> Path:
+    """Where a generated or downloaded data set is kept."""
+    name = re.sub(r"[^\w.-]", "_", spec.generate or spec.source.stem)
+    if spec.generate:
+        return user_cache_folder() / "datasets" / f"{name}-v{shapes.VERSION}"
+    # Two files that name different archives never share a folder.
+    address = re.sub(r"\W+", "-", spec.download.split("://", 1)[-1])[-40:].strip("-")
+    return user_cache_folder() / "datasets" / f"{name}-{address}"
+
+
+def _roots(spec: DataSpec) -> list[Path]:
+    """Every folder that the data set may lie in, in the order of preference."""
+    if spec.generate:
+        return [_kept(spec)]
+    roots = [Path(os.path.abspath(base / Path(spec.path).expanduser())) for base in _bases(spec.source)]
+    return list(dict.fromkeys([*roots, *([_kept(spec)] if spec.download else [])]))
+
+
+def _root(spec: DataSpec) -> Path:
+    """The folder that holds the first split, else where it would be put or ought to be."""
+    roots = _roots(spec)
+    for root in roots:
+        if _locate(root, _first_entry(spec)) is not None:
+            return root
+    return roots[-1] if spec.download else next((root for root in roots if root.is_dir()), roots[0])
+
+
+def _first_entry(spec: DataSpec) -> str:
+    return next(iter(spec.splits.values()))[0]
+
+
+def _is_here(spec: DataSpec) -> bool:
+    return _locate(spec.root, _first_entry(spec)) is not None
+
+
+def _with_fallback(spec: DataSpec, say: Callable[[str], None]) -> DataSpec:
+    """Stand in for a validation split that a published archive does not have, and say so."""
+    if not spec.val_fallback or all(_locate(spec.root, entry) for entry in spec.splits.get("val", ())):
+        return spec
+    say(
+        f"{spec.root} has no {', '.join(spec.splits['val'])}: "
+        f"val is the {spec.val_fallback} split, so its figures are those of images that were trained on"
+    )
+    return replace(spec, splits={**spec.splits, "val": spec.splits[spec.val_fallback]})
+
+
+def _locate(root: Path, entry: str) -> Path | None:
+    """An entry of a split on disk, or None."""
+    given = Path(entry).expanduser()
+    path = Path(os.path.abspath(root / given))
+    if path.exists():
+        return path
+    # Exports of annotation tools write `../train/images` in a YAML that lies beside `train`.
+    inside = [part for part in given.parts if part != ".."]
+    if given.parts[:1] == ("..",) and (path := root.joinpath(*inside)).exists():
+        return path
+    return None
+
+
+def _images_under(folder: Path) -> list[str]:
+    found, visited = [], set()
+    for base, folders, files in os.walk(folder, followlinks=True):
+        state = os.stat(base)
+        if (state.st_dev, state.st_ino) in visited:  # a link that leads back up
+            folders.clear()
+            continue
+        visited.add((state.st_dev, state.st_ino))
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.extend(
+            os.path.join(base, name)
+            for name in files
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+        )
+    return found
+
+
+def _listed_images(listing: Path) -> list[str]:
+    """The lines of a txt list; relative ones against the list's own folder."""
+    try:
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read as a list of images ({error})", where=listing) from None
+    return [os.path.abspath(listing.parent / line.strip()) for line in lines if line.strip()]
