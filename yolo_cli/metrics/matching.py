@@ -65,7 +65,7 @@ def _turns(near: Int[np.ndarray, " p"], group: Int[np.ndarray, " n"]) -> Int[np.
     if not len(near):
         return near
     new_detection = np.append(True, near[1:] != near[:-1])
-    return _rank_in_run(group[near[new_detection]])[np.cumsum(new_detection) - 1]
+    return np.asarray(_rank_in_run(group[near[new_detection]])[np.cumsum(new_detection) - 1])
 
 
 def _pairs_above(
