@@ -1,0 +1,239 @@
+"""Random changes to images and their boxes. Pure functions: all randomness comes from the generator passed in.
+
+Geometry is composed before any pixel is touched: a tile's place in the mosaic and the random transform become one 3×3
+matrix per image, from its own pixels to the canvas, and each image is drawn once, straight into its part of the canvas.
+The mosaic of twice the size that the transform is defined on never exists in memory. Matrices act on continuous
+coordinates, in which a pixel covers the unit square and its centre lies at one half.
+"""
+
+import math
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from yolo_cli.config import Hyperparameters
+from yolo_cli.dataset.images import fitted_size
+
+Matrix = Float[np.ndarray, "3 3"]
+Size = tuple[int, int]  # height, width
+
+MIN_SIDE = 2.0  # pixels; boxes smaller than this after a change are dropped
+MIN_VISIBLE = 0.1  # of a box's area
+MAX_ASPECT = 100.0
+
+_FAR = 0.9  # the nearest that perspective may bring a mosaic's corner to the horizon, as a fraction of the way
+
+
+def random_transform(random: np.random.Generator, hyp: Hyperparameters, source: Size, canvas: Size) -> Matrix:
+    """Perspective, rotation, scale, shear and shift, from a picture of size `source` to `canvas`.
+
+    The picture's centre lands in the canvas's centre ± `translate`.
+    """
+    far_x, far_y = random.uniform(-hyp.perspective, hyp.perspective, 2)
+    angle = math.radians(random.uniform(-hyp.degrees, hyp.degrees))
+    gain = random.uniform(1 - hyp.scale, 1 + hyp.scale)
+    shear_x, shear_y = np.tan(np.radians(random.uniform(-hyp.shear, hyp.shear, 2)))
+    shift_x, shift_y = random.uniform(0.5 - hyp.translate, 0.5 + hyp.translate, 2)
+    centre = _shift(-source[1] / 2, -source[0] / 2)
+    # Images of a mosaic reach up to half as far again as its nominal border.
+    steepest = 0.75 * (abs(far_x) * source[1] + abs(far_y) * source[0])
+    far = np.eye(3)
+    far[2, :2] = np.array([far_x, far_y]) * min(1.0, _FAR / max(steepest, 1e-12))
+    cos, sin = gain * math.cos(angle), gain * math.sin(angle)
+    turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    shear = np.array([[1.0, shear_x, 0.0], [shear_y, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    return _shift(shift_x * canvas[1], shift_y * canvas[0]) @ shear @ turn @ far @ centre
+
+
+def letterbox_place(size: Size, canvas: Size) -> Matrix:
+    """An image scaled to fit the canvas, in its middle."""
+    height, width = fitted_size(size, canvas)
+    place = _shift((canvas[1] - width) // 2, (canvas[0] - height) // 2)
+    return place @ np.diag([width / size[1], height / size[0], 1.0])
+
+
+def mosaic_places(random: np.random.Generator, sizes: list[Size], canvas: Size) -> list[Matrix]:
+    """Four images, each scaled to fit the canvas, around a random point of a picture of twice its size.
+
+    The point lies in the middle half of each axis; the images touch it with their inner corners (Bochkovskiy et al.
+    2020, YOLOv4, section 3.3).
+    """
+    y, x = (round(random.uniform(0.5 * side, 1.5 * side)) for side in canvas)
+    places = []
+    for corner, size in enumerate(sizes):
+        height, width = fitted_size(size, canvas)
+        left, top = x - width * (corner % 2 == 0), y - height * (corner < 2)
+        places.append(_shift(left, top) @ np.diag([width / size[1], height / size[0], 1.0]))
+    return places
+
+
+def snapped(matrix: Matrix, size: Size) -> Matrix:
+    """An upright transform moved by less than a pixel so that the image's edges fall on whole pixels of the canvas.
+
+    Then pixels can be drawn by resizing, several times faster than by warping, and boxes follow the same matrix. Other
+    transforms are returned as they are.
+    """
+    if not _is_upright(matrix):
+        return matrix
+    left, top, right, bottom = _edges(matrix, size)
+    return np.array(
+        [
+            [max(right - left, 1) / size[1], 0.0, left],
+            [0.0, max(bottom - top, 1) / size[0], top],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+
+
+def is_visible(matrix: Matrix, size: Size, canvas: Size) -> bool:
+    """Whether any of an image of `size` may show on the canvas."""
+    left, top, right, bottom = _bounds(matrix, size)
+    return left < canvas[1] and top < canvas[0] and right > 0 and bottom > 0
+
+
+def draw_tile(
+    canvas: UInt8[np.ndarray, "ch cw 3"], image: UInt8[np.ndarray, "h w 3"], matrix: Matrix, size: Size
+) -> None:
+    """Draw an image onto the canvas, in place, through a `snapped` matrix.
+
+    `matrix` acts on an image of `size` (height, width); `image` may hold it at another resolution.
+    """
+    if _is_upright(matrix):
+        _draw_upright(canvas, image, _edges(matrix, size))
+        return
+    left, top, right, bottom = _bounds(matrix, size)
+    left, top = max(math.floor(left), 0), max(math.floor(top), 0)
+    right, bottom = min(math.ceil(right), canvas.shape[1]), min(math.ceil(bottom), canvas.shape[0])
+    if right <= left or bottom <= top:
+        return
+    own = np.diag([size[1] / image.shape[1], size[0] / image.shape[0], 1.0])
+    # cv2 counts from pixel centres.
+    whole = _shift(-left - 0.5, -top - 0.5) @ matrix @ own @ _shift(0.5, 0.5)
+    part = canvas[top:bottom, left:right]
+    into = {"dst": part, "flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_TRANSPARENT}
+    if whole[2, 0] == 0 and whole[2, 1] == 0:
+        cv2.warpAffine(image, whole[:2] / whole[2, 2], (right - left, bottom - top), **into)
+    else:
+        cv2.warpPerspective(image, whole, (right - left, bottom - top), **into)
+
+
+def move_boxes(
+    boxes_cxcywhn: Float32[np.ndarray, "n 4"], matrix: Matrix, size: Size, canvas: Size
+) -> tuple[Float32[np.ndarray, "n 4"], Bool[np.ndarray, " n"]]:
+    """Boxes of an image of `size` on the canvas, as x1, y1, x2, y2 in its pixels, and which of them remain.
+
+    A box becomes the box around its four moved corners, cut at the canvas. It remains where both sides exceed 2 pixels,
+    more than a tenth of its area shows, and it is not thinner than 1:100.
+    """
+    centre, half = boxes_cxcywhn[:, :2].astype(np.float64), boxes_cxcywhn[:, 2:].astype(np.float64) / 2
+    scale = np.array([size[1], size[0]], np.float64)
+    low, high = np.clip(centre - half, 0, 1) * scale, np.clip(centre + half, 0, 1) * scale
+    corners = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
+    moved = _apply(matrix, corners)
+    before = np.concatenate([moved.min(1), moved.max(1)], 1)
+    limit = np.array([canvas[1], canvas[0]] * 2, np.float64)
+    after = np.clip(before, 0, limit)
+    w, h = (after[:, 2:] - after[:, :2]).T
+    whole = np.prod(before[:, 2:] - before[:, :2], 1)
+    aspect = np.maximum(w, h) / np.maximum(np.minimum(w, h), 1e-9)
+    keep = (w > MIN_SIDE) & (h > MIN_SIDE) & (w * h > MIN_VISIBLE * whole) & (aspect < MAX_ASPECT)
+    return after.astype(np.float32), keep
+
+
+def hsv_tables(random: np.random.Generator, hyp: Hyperparameters) -> UInt8[np.ndarray, "1 256 3"] | None:
+    """Lookup tables for hue, saturation and value, each scaled by 1 ± its hyperparameter; None where all are 0."""
+    hue, saturation, value = 1 + random.uniform(-1, 1, 3) * (hyp.hsv_h, hyp.hsv_s, hyp.hsv_v)
+    if hyp.hsv_h == hyp.hsv_s == hyp.hsv_v == 0:
+        return None
+    levels = np.arange(256)
+    tables = (levels * hue % 180, np.clip(levels * saturation, 0, 255), np.clip(levels * value, 0, 255))
+    return np.stack(tables, -1).astype(np.uint8)[None]
+
+
+def change_colours(image: UInt8[np.ndarray, "h w 3"], tables: UInt8[np.ndarray, "1 256 3"]) -> None:
+    """Send an RGB image's hue (0 … 179), saturation and value through tables, in place."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    cv2.cvtColor(cv2.LUT(hsv, tables, dst=hsv), cv2.COLOR_HSV2RGB, dst=image)
+
+
+def flip(
+    image: UInt8[np.ndarray, "h w 3"], xyxy: Float32[np.ndarray, "n 4"], *, up: bool, left: bool
+) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "n 4"]]:
+    """An image and its boxes (pixels) mirrored upside down, left to right, both or neither."""
+    height, width = image.shape[:2]
+    if left:
+        xyxy = np.stack([width - xyxy[:, 2], xyxy[:, 1], width - xyxy[:, 0], xyxy[:, 3]], 1)
+    if up:
+        xyxy = np.stack([xyxy[:, 0], height - xyxy[:, 3], xyxy[:, 2], height - xyxy[:, 1]], 1)
+    if up or left:
+        image = np.asarray(cv2.flip(image, -1 if up and left else 0 if up else 1))
+    return image, xyxy
+
+
+def mixup_share(random: np.random.Generator) -> float:
+    """The first image's share in a blend of two: Beta(32, 32), near one half (Zhang et al. 2018, mixup, equation 2)."""
+    return float(random.beta(32.0, 32.0))
+
+
+def _shift(x: float, y: float) -> Matrix:
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+
+
+def _is_upright(matrix: Matrix) -> bool:
+    return not (matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1]) and matrix[0, 0] > 0 < matrix[1, 1]
+
+
+def _apply(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+    moved = points @ matrix[:2, :2].T + matrix[:2, 2]
+    return moved / (points @ matrix[2, :2] + matrix[2, 2])[..., None]
+
+
+def _edges(matrix: Matrix, size: Size) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of an upright image on the canvas, in whole pixels."""
+    left, top = matrix[0, 2], matrix[1, 2]
+    return round(left), round(top), round(left + matrix[0, 0] * size[1]), round(top + matrix[1, 1] * size[0])
+
+
+def _bounds(matrix: Matrix, size: Size) -> tuple[float, float, float, float]:
+    height, width = size
+    moved = _apply(matrix, np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]]))
+    return float(moved[:, 0].min()), float(moved[:, 1].min()), float(moved[:, 0].max()), float(moved[:, 1].max())
+
+
+def _draw_upright(
+    canvas: UInt8[np.ndarray, "ch cw 3"], image: UInt8[np.ndarray, "h w 3"], edges: tuple[int, int, int, int]
+) -> None:
+    left, top, right, bottom = edges
+    rows = _visible(top, bottom, canvas.shape[0], image.shape[0])
+    columns = _visible(left, right, canvas.shape[1], image.shape[1])
+    if rows is None or columns is None:
+        return
+    (y1, y2), (read_y1, read_y2), (drawn_y1, drawn_y2) = rows
+    (x1, x2), (read_x1, read_x2), (drawn_x1, drawn_x2) = columns
+    source = image[read_y1:read_y2, read_x1:read_x2]
+    part = canvas[y1:y2, x1:x2]
+    size = (drawn_x2 - drawn_x1, drawn_y2 - drawn_y1)
+    if size == (x2 - x1, y2 - y1):
+        cv2.resize(source, size, dst=part, interpolation=cv2.INTER_LINEAR)
+    else:
+        drawn = cv2.resize(source, size, interpolation=cv2.INTER_LINEAR)
+        part[:] = drawn[y1 - drawn_y1 : y2 - drawn_y1, x1 - drawn_x1 : x2 - drawn_x1]
+
+
+def _visible(
+    low: int, high: int, limit: int, pixels: int
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None:
+    """Along one axis: the part of the canvas to fill, the image pixels to read, and where those come to lie.
+
+    Whole image pixels are read, and their edges are rounded to whole canvas pixels: half a pixel at most.
+    """
+    first, last = max(low, 0), min(high, limit)
+    if first >= last:
+        return None
+    gain = (high - low) / pixels
+    read_first = max(math.floor((first - low) / gain), 0)
+    read_last = min(math.ceil((last - low) / gain), pixels)
+    drawn_first = min(low + round(read_first * gain), first)
+    drawn_last = max(low + round(read_last * gain), last)
+    return (first, last), (read_first, read_last), (drawn_first, drawn_last)

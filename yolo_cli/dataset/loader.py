@@ -1,0 +1,270 @@
+"""Batches for training and validation. A sample depends on (seed, epoch, index) alone, not on who loads it or when."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from yolo_cli.batch import Batch, Letterbox
+from yolo_cli.config import Hyperparameters
+from yolo_cli.dataset import augment
+from yolo_cli.dataset.images import GREY, letterbox, read_image, tile_need
+from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.pixel_cache import PixelCache, build_pixel_cache, require_size
+from yolo_cli.dataset.sampler import EpochSampler as EpochSampler
+from yolo_cli.dataset.sampler import SampleKey as SampleKey
+from yolo_cli.dataset.sampler import class_weights as class_weights
+from yolo_cli.dataset.sampler import image_weights as image_weights
+from yolo_cli.dataset.sampler import multi_scale_size as multi_scale_size
+from yolo_cli.dataset.sampler import rect_canvases, sample_random
+from yolo_cli.errors import UserError
+
+_VAL_PAD = 0.5  # strides of border in validation's rectangular batches
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One canvas: RGB pixels, channels first, and rows (class, cx, cy, w, h), the box as fractions of the canvas."""
+
+    image: UInt8[Tensor, "3 h w"]
+    targets: Float[Tensor, "n 5"]
+    index: int
+    letterbox: Letterbox
+
+
+class DetectionDataset(Dataset[Sample | UserError]):
+    """Samples by key. `hyp` None means no augmentation; `fit` is the size that images are scaled to fit.
+
+    A file that vanished or broke since it was indexed yields its UserError, which the loader raises: torch would wrap an
+    exception of a worker in a traceback.
+    """
+
+    def __init__(
+        self,
+        index: LabelIndex,
+        fit: tuple[int, int],
+        *,
+        hyp: Hyperparameters | None = None,
+        mosaic: bool = False,
+        seed: int = 0,
+        pixels: PixelCache | None = None,
+    ) -> None:
+        self._index, self._fit, self._hyp = index, fit, hyp
+        self._mosaic, self._seed, self._pixels = mosaic, seed, pixels
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, key: SampleKey) -> Sample | UserError:
+        try:
+            return self._plain(key) if self._hyp is None else self._augmented(key, self._hyp)
+        except UserError as error:
+            return error
+
+    def _plain(self, key: SampleKey) -> Sample:
+        canvas = (key.height, key.width)
+        height, width = self._size(key.index)
+        image, placed = letterbox(self._read(key.index, None), canvas, self._fit)
+        rows = self._index.labels(key.index)
+        # Cached pixels may be smaller than the file, which is what the letterbox has to lead back to.
+        place = Letterbox(
+            height,
+            width,
+            placed.scale_x * placed.width / width,
+            placed.scale_y * placed.height / height,
+            placed.pad_x,
+            placed.pad_y,
+        )
+        size = np.array([width * place.scale_x, height * place.scale_y], np.float32)
+        border, whole = np.array([place.pad_x, place.pad_y], np.float32), np.array([key.width, key.height], np.float32)
+        rows[:, 1:3] = (rows[:, 1:3] * size + border) / whole
+        rows[:, 3:5] = rows[:, 3:5] * size / whole
+        return _sample(image, rows, key.index, place)
+
+    def _augmented(self, key: SampleKey, hyp: Hyperparameters) -> Sample:
+        random = sample_random(self._seed, key)
+        canvas = (key.height, key.width)
+        if self._mosaic and random.random() < hyp.mosaic:
+            image, classes, xyxy = self._compose(random, hyp, self._four(random, key.index), canvas)
+            if random.random() < hyp.mixup:
+                second = self._four(random, int(random.integers(len(self))))
+                other, more_classes, more_xyxy = self._compose(random, hyp, second, canvas)
+                share = augment.mixup_share(random)
+                cv2.addWeighted(image, share, other, 1 - share, 0.0, dst=image)
+                classes, xyxy = np.concatenate([classes, more_classes]), np.concatenate([xyxy, more_xyxy])
+        else:
+            image, classes, xyxy = self._compose(random, hyp, [key.index], canvas)
+        tables = augment.hsv_tables(random, hyp)
+        if tables is not None:
+            augment.change_colours(image, tables)
+        up, left = random.random(2) < (hyp.flipud, hyp.fliplr)
+        image, xyxy = augment.flip(image, xyxy, up=bool(up), left=bool(left))
+        rows = np.empty((len(xyxy), 5), np.float32)
+        rows[:, 0] = classes
+        rows[:, 1:3] = (xyxy[:, :2] + xyxy[:, 2:]) / 2
+        rows[:, 3:5] = xyxy[:, 2:] - xyxy[:, :2]
+        rows[:, 1:] /= (key.width, key.height) * 2
+        return _sample(image, rows, key.index, Letterbox(key.height, key.width, 1.0, 1.0, 0.0, 0.0))
+
+    def _four(self, random: np.random.Generator, first: int) -> list[int]:
+        return [first, *(int(i) for i in random.integers(len(self), size=3))]
+
+    def _compose(
+        self, random: np.random.Generator, hyp: Hyperparameters, members: list[int], canvas: tuple[int, int]
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], np.ndarray, np.ndarray]:
+        """One image, or a mosaic of four, through one random transform: pixels, classes and boxes (xyxy in pixels)."""
+        sizes = [self._size(i) for i in members]
+        if len(members) == 1:
+            source, places = canvas, [augment.letterbox_place(sizes[0], canvas)]
+        else:
+            source, places = (canvas[0] * 2, canvas[1] * 2), augment.mosaic_places(random, sizes, canvas)
+        change = augment.random_transform(random, hyp, source, canvas)
+        image = np.full((*canvas, 3), GREY, np.uint8)
+        classes, boxes = [], []
+        for member, size, place in zip(members, sizes, places, strict=True):
+            matrix = augment.snapped(change @ place, size)
+            if not augment.is_visible(matrix, size, canvas):
+                continue
+            augment.draw_tile(image, self._read(member, tile_need(size, matrix)), matrix, size)
+            rows = self._index.labels(member)
+            xyxy, keep = augment.move_boxes(rows[:, 1:], matrix, size, canvas)
+            classes.append(rows[keep, 0])
+            boxes.append(xyxy[keep])
+        if not boxes:
+            return image, np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
+        return image, np.concatenate(classes), np.concatenate(boxes)
+
+    def _size(self, i: int) -> tuple[int, int]:
+        height, width = self._index.sizes[i]
+        return int(height), int(width)
+
+    def _read(self, i: int, need: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
+        if self._pixels is not None:
+            return self._pixels[i]
+        image = read_image(self._index.path(i), need)
+        if need is None:
+            require_size(image, self._index, i)
+        return image
+
+
+class BatchLoader(DataLoader[Batch]):
+    """A DataLoader of `Batch`es whose epoch can be set; it raises a worker's UserError as it is."""
+
+    def __init__(self, dataset: DetectionDataset, batches: EpochSampler, workers: int, pin_memory: bool) -> None:
+        self.batches = batches
+        super().__init__(
+            dataset,  # type: ignore[arg-type]
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            worker_init_fn=_start_worker if workers else None,
+            # Its own generator, so that iterating leaves torch's global one, and with it the weights, alone.
+            generator=torch.Generator(),
+        )
+
+    def set_epoch(self, epoch: int, start_batch: int = 0, weights: Float[np.ndarray, " n"] | None = None) -> None:
+        """What the next iteration yields: an epoch, from a batch on, with new image weights if they are given."""
+        self.batches.set_epoch(epoch, start_batch, weights)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+
+
+def train_loader(
+    index: LabelIndex,
+    *,
+    img: tuple[int, int],
+    batch: int,
+    hyp: Hyperparameters,
+    seed: int,
+    workers: int,
+    augment: bool = True,
+    rect: bool = False,
+    stride: int = 32,
+    cache: str = "",
+    image_weights: Float[np.ndarray, " n"] | None = None,
+    pin_memory: bool = False,
+    rank: int = 0,
+    world: int = 1,
+) -> BatchLoader:
+    """Shuffled batches on canvases of `img` (height, width).
+
+    `rect` makes batches of similar proportions on canvases that just hold them, without mosaic. `image_weights` draws
+    images in these proportions (with mosaic: the first of the four). Raises UserError where a cache has no room.
+    """
+    canvases = rect_canvases(index.sizes, img, batch, stride, 0.0) if rect else None
+    sampler = EpochSampler(
+        len(index),
+        batch,
+        img,
+        seed=seed,
+        shuffle=True,
+        canvases=canvases,
+        weights=image_weights,
+        rank=rank,
+        world=world,
+    )
+    pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
+    dataset = DetectionDataset(
+        index, img, hyp=hyp if augment else None, mosaic=not rect, seed=seed, pixels=pixels
+    )
+    return BatchLoader(dataset, sampler, workers, pin_memory)
+
+
+def val_loader(
+    index: LabelIndex,
+    *,
+    img: tuple[int, int],
+    batch: int,
+    stride: int = 32,
+    workers: int = 0,
+    rect: bool = True,
+    pad: float = _VAL_PAD,
+    cache: str = "",
+    pin_memory: bool = False,
+    rank: int = 0,
+    world: int = 1,
+) -> BatchLoader:
+    """Every image once, letterboxed, in an order that `Batch.indices` tells; nothing random."""
+    canvases = rect_canvases(index.sizes, img, batch, stride, pad) if rect else None
+    sampler = EpochSampler(len(index), batch, img, canvases=canvases, rank=rank, world=world)
+    pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
+    return BatchLoader(DetectionDataset(index, img, pixels=pixels), sampler, workers, pin_memory)
+
+
+def collate(samples: list[Sample | UserError]) -> Batch | UserError:
+    """Samples of one canvas size as a batch, or the first error among them."""
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    if len(good) < len(samples):
+        return next(sample for sample in samples if isinstance(sample, UserError))
+    counts = torch.tensor([len(sample.targets) for sample in good])
+    numbers = torch.repeat_interleave(torch.arange(len(good)), counts)
+    rows = torch.cat([sample.targets for sample in good])
+    return Batch(
+        images=torch.stack([sample.image for sample in good]),
+        targets=torch.cat([numbers[:, None].to(rows.dtype), rows], 1),
+        indices=tuple(sample.index for sample in good),
+        letterboxes=tuple(sample.letterbox for sample in good),
+    )
+
+
+def _sample(image: UInt8[np.ndarray, "h w 3"], rows: np.ndarray, index: int, place: Letterbox) -> Sample:
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, [planes[0], planes[1], planes[2]])
+    return Sample(torch.from_numpy(planes), torch.from_numpy(rows), index, place)
+
+
+def _start_worker(_: int) -> None:
+    # The workers share the cores among themselves.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

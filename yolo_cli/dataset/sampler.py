@@ -1,0 +1,164 @@
+"""Which images make up which batch: a pure function of (seed, epoch), so that any point of a run can be resumed."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Int32, Int64
+from torch.utils.data import Sampler
+
+from yolo_cli.dataset.labels import LabelIndex
+
+# Streams drawn from one seed, kept apart.
+_SAMPLE, _ORDER, _SIZE = 0, 1, 2
+
+
+class SampleKey(NamedTuple):
+    """All that a sample depends on besides the seed: its epoch, image, and canvas.
+
+    `repeat` counts the image's earlier appearances in the epoch, which weighted sampling can bring about; without it
+    they would be augmented alike.
+    """
+
+    epoch: int
+    index: int
+    repeat: int
+    height: int
+    width: int
+
+
+def sample_random(seed: int, key: SampleKey) -> np.random.Generator:
+    """The generator of a sample's augmentation."""
+    return _random(seed, key.epoch, _SAMPLE, key.index, key.repeat)
+
+
+def multi_scale_size(seed: int, epoch: int, step: int, img: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The (height, width) to train a step at: 0.5 to 1.5 of `img`, in whole strides, both sides by the same factor."""
+    gain = _random(seed, epoch, _SIZE, step).uniform(0.5, 1.5)
+    height, width = (max(round(side * gain / stride), 1) * stride for side in img)
+    return height, width
+
+
+def rect_canvases(
+    sizes: Int32[np.ndarray, "n 2"], img: tuple[int, int], batch: int, stride: int, pad: float
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "batches 2"]]:
+    """Rectangular batches: the images in order of height to width, and for each batch of them its (height, width).
+
+    A canvas is as large as the batch's images need once each fits `img`, plus `pad` strides, rounded up to the stride.
+    """
+    order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable")
+    gain = np.minimum(img[0] / sizes[:, 0], img[1] / sizes[:, 1])
+    fitted = np.maximum(np.round(sizes * gain[:, None]), 1)[order]
+    starts = range(0, len(order), batch)
+    largest = np.array([fitted[start : start + batch].max(0) for start in starts]).reshape(-1, 2)
+    return order, (np.ceil(largest / stride + pad) * stride).astype(np.int64)
+
+
+def class_weights(index: LabelIndex, nc: int) -> Float[np.ndarray, " nc"]:
+    """Inverse frequency of each class among the boxes, summing to 1; a class without boxes counts as one box."""
+    weights = 1.0 / np.maximum(np.bincount(index.classes, minlength=nc)[:nc], 1)
+    return weights / weights.sum()
+
+
+def image_weights(
+    index: LabelIndex, nc: int, weights: Float[np.ndarray, " nc"] | None = None
+) -> Float[np.ndarray, " n"]:
+    """How often to draw each image: the sum of its boxes' class `weights` (by default `class_weights(index, nc)`).
+
+    Images without boxes get 0.
+    """
+    per_class = class_weights(index, nc) if weights is None else weights
+    image_of_box = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    return np.bincount(image_of_box, per_class[index.classes], minlength=len(index))
+
+
+class EpochSampler(Sampler[list[SampleKey]]):
+    """Batches of sample keys for one epoch after another.
+
+    `canvases` = (order, sizes) from `rect_canvases` makes the batches rectangular; shuffling then exchanges whole
+    batches. `weights` draws images with replacement. Of `world` processes, the one of number `rank` gets its share of
+    the same order; under `shuffle` shares are made equal by starting the order over.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch: int,
+        canvas: tuple[int, int],
+        *,
+        seed: int = 0,
+        shuffle: bool = False,
+        canvases: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "batches 2"]] | None = None,
+        weights: Float[np.ndarray, " n"] | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self._count, self._batch, self._canvas = count, batch, canvas
+        self._seed, self._shuffle, self._canvases = seed, shuffle, canvases
+        self._weights, self._rank, self._world = weights, rank, world
+        self._epoch, self._start = 0, 0
+
+    def set_epoch(self, epoch: int, start_batch: int = 0, weights: Float[np.ndarray, " n"] | None = None) -> None:
+        """The epoch that the next iteration yields, from its batch `start_batch` on, and new image weights if given."""
+        self._epoch, self._start = epoch, start_batch
+        if weights is not None:
+            self._weights = weights
+
+    def __len__(self) -> int:
+        """Batches that the next iteration yields."""
+        if self._canvases is None:
+            batches = math.ceil(self._share(self._count) / self._batch)
+        else:
+            batches = self._share(len(self._canvases[1]))
+        return max(batches - self._start, 0)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        if self._canvases is None:
+            yield from self._plain()
+        else:
+            yield from self._rectangular(*self._canvases)
+
+    def _plain(self) -> Iterator[list[SampleKey]]:
+        random = _random(self._seed, self._epoch, _ORDER)
+        if self._weights is not None and self._weights.sum() > 0:
+            order = random.choice(self._count, self._count, p=self._weights / self._weights.sum())
+        else:
+            order = random.permutation(self._count) if self._shuffle else np.arange(self._count)
+        repeats = _earlier(order)
+        mine = self._mine(self._count)
+        for start in range(self._start * self._batch, len(mine), self._batch):
+            chosen = mine[start : start + self._batch]
+            yield [SampleKey(self._epoch, int(order[i]), int(repeats[i]), *self._canvas) for i in chosen]
+
+    def _rectangular(
+        self, order: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, "batches 2"]
+    ) -> Iterator[list[SampleKey]]:
+        count = len(sizes)
+        slots = _random(self._seed, self._epoch, _ORDER).permutation(count) if self._shuffle else np.arange(count)
+        for slot in slots[self._mine(count)[self._start :]]:
+            height, width = (int(side) for side in sizes[slot])
+            members = order[slot * self._batch : (slot + 1) * self._batch]
+            yield [SampleKey(self._epoch, int(i), 0, height, width) for i in members]
+
+    def _share(self, count: int) -> int:
+        return len(self._mine(count))
+
+    def _mine(self, count: int) -> Int[np.ndarray, " k"]:
+        """The positions of an order of `count` that fall to this rank."""
+        total = math.ceil(count / self._world) * self._world if self._shuffle else count
+        return np.arange(self._rank, total, self._world) % max(count, 1)
+
+
+def _earlier(order: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """For each position, how often its value occurred before it."""
+    by_value = np.argsort(order, kind="stable")
+    in_order = order[by_value]
+    first = np.searchsorted(in_order, in_order, side="left")
+    earlier = np.empty(len(order), np.int64)
+    earlier[by_value] = np.arange(len(order)) - first
+    return earlier
+
+
+def _random(seed: int, *stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed % 2**64, *stream])))
