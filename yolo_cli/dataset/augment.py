@@ -43,14 +43,14 @@ def random_transform(random: np.random.Generator, hyp: Hyperparameters, source: 
     cos, sin = gain * math.cos(angle), gain * math.sin(angle)
     turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
     shear = np.array([[1.0, shear_x, 0.0], [shear_y, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    return _shift(shift_x * canvas[1], shift_y * canvas[0]) @ shear @ turn @ far @ centre
+    return np.asarray(_shift(shift_x * canvas[1], shift_y * canvas[0]) @ shear @ turn @ far @ centre)
 
 
 def letterbox_place(size: Size, canvas: Size) -> Matrix:
     """An image scaled to fit the canvas, in its middle."""
     height, width = fitted_size(size, canvas)
     place = _shift((canvas[1] - width) // 2, (canvas[0] - height) // 2)
-    return place @ np.diag([width / size[1], height / size[0], 1.0])
+    return np.asarray(place @ np.diag([width / size[1], height / size[0], 1.0]))
 
 
 def mosaic_places(random: np.random.Generator, sizes: list[Size], canvas: Size) -> list[Matrix]:
@@ -111,11 +111,12 @@ def draw_tile(
     # cv2 counts from pixel centres.
     whole = _shift(-left - 0.5, -top - 0.5) @ matrix @ own @ _shift(0.5, 0.5)
     part = canvas[top:bottom, left:right]
-    into = {"dst": part, "flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_TRANSPARENT}
+    extent = (right - left, bottom - top)
     if whole[2, 0] == 0 and whole[2, 1] == 0:
-        cv2.warpAffine(image, whole[:2] / whole[2, 2], (right - left, bottom - top), **into)
+        flat = np.asarray(whole[:2] / whole[2, 2])
+        cv2.warpAffine(image, flat, extent, dst=part, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
     else:
-        cv2.warpPerspective(image, whole, (right - left, bottom - top), **into)
+        cv2.warpPerspective(image, whole, extent, dst=part, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
 
 
 def move_boxes(
@@ -186,7 +187,7 @@ def _is_upright(matrix: Matrix) -> bool:
 
 def _apply(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
     moved = points @ matrix[:2, :2].T + matrix[:2, 2]
-    return moved / (points @ matrix[2, :2] + matrix[2, 2])[..., None]
+    return np.asarray(moved / (points @ matrix[2, :2] + matrix[2, 2])[..., None])
 
 
 def _edges(matrix: Matrix, size: Size) -> tuple[int, int, int, int]:

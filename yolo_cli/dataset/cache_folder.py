@@ -1,4 +1,4 @@
-"""Where this program keeps what it can make again: the user's cache folder, and files written there whole or not at all."""
+"""The user's cache folder, for what can be made again, and files written there whole or not at all."""
 
 import contextlib
 import os

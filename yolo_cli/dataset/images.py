@@ -56,8 +56,8 @@ def letterbox(
 ) -> tuple[UInt8[np.ndarray, "ch cw 3"], Letterbox]:
     """The image scaled to fit `canvas` (height, width), its proportions kept, in the middle of grey 114.
 
-    `fit`, where it is given, is the size that the scale is chosen for, and the canvas only adds borders to it. Shrinking
-    averages areas (as few artefacts as possible), enlarging interpolates linearly.
+    `fit`, where it is given, is the size that the scale is chosen for, and the canvas only adds borders to it.
+    Shrinking averages areas (as few artefacts as possible), enlarging interpolates linearly.
     """
     height, width = image.shape[:2]
     new_height, new_width = fitted_size((height, width), fit or canvas)
@@ -109,7 +109,7 @@ def _decode_other(data: bytes, path: Path, flags: int) -> Image:
         image = None
     if image is None:
         raise _unreadable(path, "no pixels can be decoded" if data else "zero bytes")
-    _check_size(*image.shape[:2], path)
+    _check_size(image.shape[0], image.shape[1], path)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 

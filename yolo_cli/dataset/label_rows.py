@@ -7,8 +7,6 @@ TOLERANCE = 1e-4  # coordinates may leave [0, 1] by this much (rounding of the t
 MAX_BYTES = 64 * 2**20  # a larger "label file" is something else
 MAX_PROBLEMS = 1000  # of one file that are listed one by one
 
-_LOW, _HIGH = -TOLERANCE, 1.0 + TOLERANCE
-
 Row = tuple[float, float, float, float, float]
 
 
@@ -67,23 +65,14 @@ def check_row(tokens: list[bytes], nc: int) -> Row | str:
     count = len(tokens)
     if count != 5 and (count < 7 or count % 2 == 0):
         return f"{count} values where 5 (a box) or an odd number from 7 up (a polygon) are expected"
-    values = []
-    for token in tokens:
-        try:
-            value = math.nan if b"_" in token else float(token)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            return f"not a number: {token[:40].decode('ascii', 'backslashreplace')}"
-        values.append(value)
+    values = [_number(token) for token in tokens]
+    wrong = next((token for token, value in zip(tokens, values, strict=True) if not math.isfinite(value)), None)
+    if wrong is not None:
+        return f"not a number: {wrong[:40].decode('ascii', 'backslashreplace')}"
     c, *rest = values
-    if c != int(c):
-        return f"class {c:g} is not a whole number"
-    if c < 0:
-        return f"class {int(c)} is negative"
-    if c >= nc:
-        return f"class {c:.0f} is not below the number of classes, {nc}"
-    outside = next((value for value in rest if not _LOW <= value <= _HIGH), None)
+    if complaint := _class_complaint(c, nc):
+        return complaint
+    outside = next((value for value in rest if not -TOLERANCE <= value <= 1 + TOLERANCE), None)
     if outside is not None:
         return f"coordinate {outside:g} is outside 0 … 1 (fractions of the image are expected)"
     rest = [min(max(value, 0.0), 1.0) for value in rest]
@@ -91,6 +80,19 @@ def check_row(tokens: list[bytes], nc: int) -> Row | str:
         left, right, top, bottom = min(rest[::2]), max(rest[::2]), min(rest[1::2]), max(rest[1::2])
         rest = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
     x, y, w, h = rest
-    if w <= 0 or h <= 0:
-        return "box of no size"
-    return c, x, y, w, h
+    return (c, x, y, w, h) if w > 0 and h > 0 else "box of no size"
+
+
+def _number(token: bytes) -> float:
+    try:
+        return math.nan if b"_" in token else float(token)
+    except ValueError:
+        return math.nan
+
+
+def _class_complaint(c: float, nc: int) -> str:
+    if c != int(c):
+        return f"class {c:g} is not a whole number"
+    if c < 0:
+        return f"class {c:.0f} is negative"
+    return f"class {c:.0f} is not below the number of classes, {nc}" if c >= nc else ""

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from yolo_cli.dataset.cache_folder import user_cache_folder as user_cache_folder
 from yolo_cli.dataset.cache_folder import written_whole
 from yolo_cli.dataset.image_header import BadImage, image_size
 from yolo_cli.dataset.label_rows import parse_labels
@@ -80,7 +79,7 @@ class LabelIndex:
 
 
 def label_path(image: str) -> str:
-    """The label file of an image: the last `/images/` becomes `/labels/` (else it lies beside the image), suffix .txt."""
+    """An image's label file: the last `/images/` becomes `/labels/` (else it lies beside the image), suffix .txt."""
     head, part, tail = image.rpartition(f"{os.sep}images{os.sep}")
     stem = os.path.splitext(f"{head}{os.sep}labels{os.sep}{tail}" if part else tail)[0]
     return f"{stem}.txt"
@@ -120,7 +119,9 @@ def build_index(
         first, count = index.problems[0], len(index.problems)
         where = f"{first.file}:{first.line}" if first.line else first.file
         raise UserError(
-            f"{first.what} ({count} problem{'s' * (count > 1)} in all)", where=where, fix="mend it or leave out --strict"
+            f"{first.what} ({count} problem{'s' * (count > 1)} in all)",
+            where=where,
+            fix="mend it or leave out --strict",
         )
     if not len(index):
         first_line = f", first: {index.problems[0]}" if index.problems else ""

@@ -16,13 +16,30 @@ from yolo_cli.dataset import augment
 from yolo_cli.dataset.images import GREY, letterbox, read_image, tile_need
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.pixel_cache import PixelCache, build_pixel_cache, require_size
-from yolo_cli.dataset.sampler import EpochSampler as EpochSampler
-from yolo_cli.dataset.sampler import SampleKey as SampleKey
-from yolo_cli.dataset.sampler import class_weights as class_weights
-from yolo_cli.dataset.sampler import image_weights as image_weights
-from yolo_cli.dataset.sampler import multi_scale_size as multi_scale_size
-from yolo_cli.dataset.sampler import rect_canvases, sample_random
+from yolo_cli.dataset.sampler import (
+    EpochBatches,
+    SampleKey,
+    class_weights,
+    image_weights,
+    multi_scale_size,
+    rect_canvases,
+    sample_random,
+)
 from yolo_cli.errors import UserError
+
+__all__ = [
+    "BatchLoader",
+    "DetectionDataset",
+    "EpochBatches",
+    "Sample",
+    "SampleKey",
+    "class_weights",
+    "collate",
+    "image_weights",
+    "multi_scale_size",
+    "train_loader",
+    "val_loader",
+]
 
 _VAL_PAD = 0.5  # strides of border in validation's rectangular batches
 
@@ -40,8 +57,8 @@ class Sample:
 class DetectionDataset(Dataset[Sample | UserError]):
     """Samples by key. `hyp` None means no augmentation; `fit` is the size that images are scaled to fit.
 
-    A file that vanished or broke since it was indexed yields its UserError, which the loader raises: torch would wrap an
-    exception of a worker in a traceback.
+    A file that vanished or broke since it was indexed yields its UserError, which the loader raises: torch would wrap
+    an exception of a worker in a traceback.
     """
 
     def __init__(
@@ -155,7 +172,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
 class BatchLoader(DataLoader[Batch]):
     """A DataLoader of `Batch`es whose epoch can be set; it raises a worker's UserError as it is."""
 
-    def __init__(self, dataset: DetectionDataset, batches: EpochSampler, workers: int, pin_memory: bool) -> None:
+    def __init__(self, dataset: DetectionDataset, batches: EpochBatches, workers: int, pin_memory: bool) -> None:
         self.batches = batches
         super().__init__(
             dataset,  # type: ignore[arg-type]
@@ -203,7 +220,7 @@ def train_loader(
     images in these proportions (with mosaic: the first of the four). Raises UserError where a cache has no room.
     """
     canvases = rect_canvases(index.sizes, img, batch, stride, 0.0) if rect else None
-    sampler = EpochSampler(
+    sampler = EpochBatches(
         len(index),
         batch,
         img,
@@ -215,9 +232,7 @@ def train_loader(
         world=world,
     )
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
-    dataset = DetectionDataset(
-        index, img, hyp=hyp if augment else None, mosaic=not rect, seed=seed, pixels=pixels
-    )
+    dataset = DetectionDataset(index, img, hyp=hyp if augment else None, mosaic=not rect, seed=seed, pixels=pixels)
     return BatchLoader(dataset, sampler, workers, pin_memory)
 
 
@@ -237,7 +252,7 @@ def val_loader(
 ) -> BatchLoader:
     """Every image once, letterboxed, in an order that `Batch.indices` tells; nothing random."""
     canvases = rect_canvases(index.sizes, img, batch, stride, pad) if rect else None
-    sampler = EpochSampler(len(index), batch, img, canvases=canvases, rank=rank, world=world)
+    sampler = EpochBatches(len(index), batch, img, canvases=canvases, rank=rank, world=world)
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
     return BatchLoader(DetectionDataset(index, img, pixels=pixels), sampler, workers, pin_memory)
 

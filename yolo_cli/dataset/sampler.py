@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Int32, Int64
@@ -14,7 +14,8 @@ from yolo_cli.dataset.labels import LabelIndex
 _SAMPLE, _ORDER, _SIZE = 0, 1, 2
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SampleKey:
     """All that a sample depends on besides the seed: its epoch, image, and canvas.
 
     `repeat` counts the image's earlier appearances in the epoch, which weighted sampling can bring about; without it
@@ -58,22 +59,22 @@ def rect_canvases(
 def class_weights(index: LabelIndex, nc: int) -> Float[np.ndarray, " nc"]:
     """Inverse frequency of each class among the boxes, summing to 1; a class without boxes counts as one box."""
     weights = 1.0 / np.maximum(np.bincount(index.classes, minlength=nc)[:nc], 1)
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum())
 
 
 def image_weights(
     index: LabelIndex, nc: int, weights: Float[np.ndarray, " nc"] | None = None
 ) -> Float[np.ndarray, " n"]:
-    """How often to draw each image: the sum of its boxes' class `weights` (by default `class_weights(index, nc)`).
+    """How often to draw each image: the sum over its boxes of their class's inverse frequency, times `weights`.
 
-    Images without boxes get 0.
+    `weights` is a further factor per class, such as how badly it is found so far. Images without boxes get 0.
     """
-    per_class = class_weights(index, nc) if weights is None else weights
+    per_class = class_weights(index, nc) * (1.0 if weights is None else weights)
     image_of_box = np.repeat(np.arange(len(index)), np.diff(index.offsets))
     return np.bincount(image_of_box, per_class[index.classes], minlength=len(index))
 
 
-class EpochSampler(Sampler[list[SampleKey]]):
+class EpochBatches(Sampler[list[SampleKey]]):
     """Batches of sample keys for one epoch after another.
 
     `canvases` = (order, sizes) from `rect_canvases` makes the batches rectangular; shuffling then exchanges whole

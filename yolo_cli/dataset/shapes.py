@@ -70,7 +70,7 @@ def draw(split: int, i: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarr
     height, width = _SIDES[int(random.integers(len(_SIDES)))]
     image = _background(random, height, width)
     boxes: list[tuple[int, int, int]] = []
-    rows = []
+    rows: list[tuple[float, ...]] = []
     wanted = 0 if i % _BACKGROUND_EVERY == _BACKGROUND_EVERY - 1 else int(random.integers(1, _MAX_OBJECTS + 1))
     for _ in range(wanted * 4):
         if len(rows) == wanted:
@@ -100,7 +100,8 @@ def _background(random: np.random.Generator, height: int, width: int) -> UInt8[n
     top = corners[0, 0] * (width - x) + corners[0, 1] * x
     bottom = corners[1, 0] * (width - x) + corners[1, 1] * x
     smooth = (top * (height - y) + bottom * y) // (height * width)
-    return np.clip(smooth + random.integers(-14, 15, (height, width, 1)), 0, 255).astype(np.uint8)
+    noisy = smooth + random.integers(-14, 15, (height, width, 1))
+    return np.asarray(np.clip(noisy, 0, 255), np.uint8)
 
 
 def _distinct_colour(random: np.random.Generator, behind: Float[np.ndarray, " 3"]) -> np.ndarray:
@@ -122,8 +123,8 @@ def _mask(kind: int, side: int, flipped: bool) -> Bool[np.ndarray, "s s"]:
     """A circle, square or triangle that fills its square; coordinates doubled to stay in whole numbers."""
     y, x = np.mgrid[1 : 2 * side : 2, 1 : 2 * side : 2] - side
     if kind == 0:
-        return x * x + y * y <= side * side
+        return np.asarray(x * x + y * y <= side * side)
     if kind == 1:
         return np.ones((side, side), bool)
     rows = -y if flipped else y
-    return 2 * np.abs(x) <= side + rows
+    return np.asarray(2 * np.abs(x) <= side + rows)

@@ -248,7 +248,8 @@ def _locate(root: Path, entry: str) -> Path | None:
 
 
 def _images_under(folder: Path) -> list[str]:
-    found, visited = [], set()
+    found: list[str] = []
+    visited: set[tuple[int, int]] = set()
     for base, folders, files in os.walk(folder, followlinks=True):
         state = os.stat(base)
         if (state.st_dev, state.st_ino) in visited:  # a link that leads back up
