@@ -1,0 +1,75 @@
+"""results.png: how a training went, from its results.csv."""
+
+import csv
+import math
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from yolo_cli.plots.canvas import new_figure, save, say, tidy
+from yolo_cli.plots.palette import fraction
+
+_PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
+    ("Box loss", "loss", (("train/box_loss", "train"), ("val/box_loss", "val"))),
+    ("Objectness loss", "loss", (("train/obj_loss", "train"), ("val/obj_loss", "val"))),
+    ("Class loss", "loss", (("train/cls_loss", "train"), ("val/cls_loss", "val"))),
+    ("Precision and recall", "at best F1", (("metrics/precision", "precision"), ("metrics/recall", "recall"))),
+    ("Average precision", "mAP", (("metrics/mAP_0.5", "IoU 0.5"), ("metrics/mAP_0.5:0.95", "IoU 0.5:0.95"))),
+    ("Learning rate", "rate", (("x/lr0", "group 0"), ("x/lr1", "group 1"), ("x/lr2", "group 2"))),
+)
+
+
+def results_figure(results_csv: Path, out: Path) -> None:
+    """Six panels over the epochs: losses of train and val together, precision and recall, mAP, learning rates.
+
+    Columns that are missing and cells that are no number are left out. Raises `OSError` for a file that is not there.
+    """
+    table = _read(results_csv)
+    figure = new_figure(13, 7)
+    for axes, (title, ylabel, columns) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
+        _panel(axes, table, columns)
+        tidy(axes, title=title, xlabel="epoch", ylabel=ylabel)
+        if ylabel in ("mAP", "at best F1"):
+            axes.set_ylim(-0.02, 1.02)
+        elif ylabel == "loss":
+            axes.set_ylim(0, 1.02 * axes.get_ylim()[1])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    save(figure, out)
+
+
+def _panel(axes: Axes, table: dict[str, list[float]], columns: tuple[tuple[str, str], ...]) -> None:
+    epochs = table.get("epoch", [])
+    # A curve that another one covers stays visible below it when it is wider.
+    widths = (3.2, 1.8, 1.8) if len(columns) > 2 else (1.8, 1.8)
+    drawn = False
+    for i, (column, label) in enumerate(columns):
+        values = table.get(column, [])
+        if all(math.isnan(v) for v in values):
+            continue
+        marker = "o" if len(values) < 12 else None
+        dash = "--" if i == 2 else "-"
+        axes.plot(
+            epochs, values, dash, color=fraction(i), marker=marker, markersize=4, linewidth=widths[i], label=label
+        )
+        drawn = True
+    if drawn:
+        axes.legend(frameon=False, fontsize=9)
+    else:
+        say(axes, "nothing recorded")
+
+
+def _read(path: Path) -> dict[str, list[float]]:
+    """Columns by name; nan for what is no finite number. A table of a run that was killed may end in half a line."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, skipinitialspace=True))
+    names = [name for name in (rows[0] if rows else {}) if name is not None]
+    return {name.strip(): [_number(row.get(name)) for row in rows] for name in names}
+
+
+def _number(cell: str | None) -> float:
+    try:
+        value = float(cell or "nan")
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
