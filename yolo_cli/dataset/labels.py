@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -236,16 +237,19 @@ def _offsets(counts: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n1"]:
 
 def _fingerprint(index: LabelIndex) -> str:
     digest = hashlib.sha256()
-    names = [
-        os.fsdecode(index.paths[start:end])
-        for start, end in zip(index.path_offsets[:-1], index.path_offsets[1:], strict=True)
-    ]
-    base = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""
-    relative = "\0".join(name[len(base) :].replace(os.sep, "/").lstrip("/") for name in names)
-    digest.update(relative.encode("utf-8", "surrogateescape"))
+    folders = {os.path.dirname(name) for name in _names(index)}
+    base = len(os.path.commonpath(folders)) if folders else 0
+    for name in _names(index):
+        relative = name[base:].replace(os.sep.encode(), b"/").lstrip(b"/")
+        digest.update(relative + b"\0")
     for table in (index.sizes, index.offsets, index.classes, index.boxes):
         digest.update(np.ascontiguousarray(table, table.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
+
+
+def _names(index: LabelIndex) -> Iterator[bytes]:
+    for start, end in itertools.pairwise(index.path_offsets.tolist()):
+        yield index.paths[start:end]
 
 
 def _state_key(files: list[str]) -> str:
