@@ -61,6 +61,13 @@ def test_curves_are_exact_counts(seed: int, small_grid: bool) -> None:
             assert curves.precision[row, at] == pytest.approx(expected, nan_ok=True)
 
 
+@pytest.mark.parametrize(("first", "second", "precision"), [(0, 4, 0.5), (4, 0, 1)])
+def test_of_equal_overlaps_the_last_truth_is_taken(first: int, second: int, precision: float) -> None:
+    found = detections((2, 0, 12, 10, 0.9, 0), (5, 0, 15, 10, 0.8, 0))  # the second overlaps the truth at 4 alone
+    truth = truths((0, first, 0, first + 10, 10), (0, second, 0, second + 10, 10))
+    assert one_image(truth, found).curves.precision[0, 0] == precision
+
+
 def test_the_operating_point_is_where_mean_f1_is_highest() -> None:
     found = detections((0, 0, 10, 10, 0.9, 0), (50, 50, 60, 60, 0.6, 0), (20, 20, 30, 30, 0.8, 1), (0, 0, 5, 5, 0.1, 1))
     metrics = one_image(truths((0, 0, 0, 10, 10), (1, 20, 20, 30, 30), (1, 70, 70, 90, 90)), found)
