@@ -92,16 +92,29 @@ def load(path: Path) -> Weights:
     own = _read_own(path)
     if own is None:
         read = foreign.read_checkpoint(path)
-        names = read.names if len(read.names) == read.architecture.nc else ()
+        names: tuple[str, ...] = read.names if len(read.names) == read.architecture.nc else ()
         return Weights(path, "foreign", read.architecture, names, read.state)
     if own.get("version") != VERSION:
         fix = "install a newer yolo_cli"
         raise UserError(f"checkpoint of version {own.get('version')!r}; this is version {VERSION}", where=path, fix=fix)
+    return _weights(path, own)
+
+
+def _weights(path: Path, own: Mapping[str, Any]) -> Weights:
     architecture, names, state = own.get("architecture"), own.get("names"), own.get("model")
     if not isinstance(architecture, dict) or not isinstance(names, list) or not isinstance(state, dict):
         raise UserError("the checkpoint is incomplete", where=path, fix="use another one of the same run")
     read_back = from_mapping(architecture, name=path.stem, where=path)
     return Weights(path, "yolo_cli", read_back, tuple(map(str, names)), state, int(own.get("epoch", -1)))
+
+
+def find_weights(name: str) -> Path:
+    """The file of `--weights`. Raises UserError that says where weights come from."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        what = "is a folder, not a weight file" if path.is_dir() else "no such weight file"
+        raise UserError(what, where=f"--weights {name}", fix=WHERE_WEIGHTS_COME_FROM)
+    return path
 
 
 WHERE_WEIGHTS_COME_FROM = (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """What `data/hyp/*.yaml` holds. Gains are those of three scales, 80 classes and 640 pixels; the loss scales them."""
+    """What `data/hyp/*.yaml` holds. Gains are for three scales, 80 classes and 640 pixels; the loss scales them."""
 
     lr0: float = 0.01  # initial learning rate
     lrf: float = 0.01  # final learning rate as a fraction of lr0

@@ -42,7 +42,7 @@ def read_image(path: Path, min_size: tuple[int, int] | None = None) -> Image:
     return image if min_size is None else shrink(image, min_size)
 
 
-def shrink(image: Image, min_size: tuple[int, int]) -> Image:
+def shrink(image: Image, min_size: tuple[int, int]) -> UInt8[np.ndarray, "nh nw 3"]:
     """The image made smaller by the largest whole factor that keeps it at or above `min_size` (height, width)."""
     height, width = image.shape[:2]
     factor = min(height // max(min_size[0], 1), width // max(min_size[1], 1))
@@ -122,7 +122,7 @@ def _unreadable(path: Path, why: str) -> UserError:
     return UserError(f"cannot be read as an image ({why})", where=path, fix="replace the file or remove it")
 
 
-def _turned(image: Image, orientation: int) -> Image:
+def _turned(image: Image, orientation: int) -> UInt8[np.ndarray, "nh nw 3"]:
     """Undo an EXIF orientation 2 … 8 (Exif 2.32, tag 0x0112)."""
     if orientation in TURNED:
         image = image.transpose(1, 0, 2)

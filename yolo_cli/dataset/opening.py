@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from yolo_cli.dataset.labels import LabelIndex, build_index
 from yolo_cli.dataset.cache_folder import user_cache_folder
+from yolo_cli.dataset.labels import LabelIndex, build_index
 from yolo_cli.dataset.spec import DataSpec, load_spec, prepare, split_images
 from yolo_cli.errors import UserError
 from yolo_cli.progress import Reporter
@@ -25,7 +25,11 @@ class Split:
         rows = sum(1 for problem in self.index.problems if problem.line)
         line = f"{self.name}: {len(self.index):,} images, {len(self.index.boxes):,} boxes"
         line += f", {background:,} background" if background else ""
-        left_out = [f"{count} {what}" for count, what in ((len(self.index.problems) - rows, "files"), (rows, "label rows")) if count]
+        left_out = [
+            f"{count} {what}"
+            for count, what in ((len(self.index.problems) - rows, "files"), (rows, "label rows"))
+            if count
+        ]
         return line + (f"; {' and '.join(left_out)} left out, see dataset_report.json" if left_out else "")
 
     def report(self) -> Mapping[str, Any]:
@@ -79,9 +83,7 @@ def checked_image_size(img: tuple[int, int], stride: int, reporter: Reporter) ->
         raise UserError("image sides must be from 1 to 16384 pixels", where=f"--img {img[0]} {img[1]}")
     rounded = tuple(-(-side // stride) * stride for side in img)
     if rounded != img:
-        reporter.warn(
-            f"--img {_text(img)} is not a multiple of the model's stride {stride}; {_text(rounded)} is used"
-        )
+        reporter.warn(f"--img {_text(img)} is not a multiple of the model's stride {stride}; {_text(rounded)} is used")
     return rounded[0], rounded[1]
 
 

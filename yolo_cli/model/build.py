@@ -133,4 +133,4 @@ def gflops(model: DetectionModel, height: int, width: int) -> float:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(image)
     model.train(training)
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9

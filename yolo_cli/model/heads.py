@@ -25,7 +25,7 @@ class Detect(PlannedModule):
         self.per_scale = len(anchors[0]) // 2
         self.strides: tuple[int, ...] = ()  # set by place(), once the factory knows them
         pixels = torch.tensor(anchors, dtype=torch.float32).reshape(len(anchors), -1, 2)
-        self.register_buffer("anchors", pixels)
+        self.anchors = nn.Buffer(pixels)
         self.m = nn.ModuleList(nn.Conv2d(c, self.outputs * self.per_scale, 1) for c in channels)
 
     def place(self, strides: Sequence[int]) -> None:
@@ -41,6 +41,8 @@ class Detect(PlannedModule):
         A prior in the bias keeps the first steps stable (Lin et al. 2017, "Focal Loss", section 3.3).
         """
         for convolution, stride in zip(self.m, self.strides, strict=True):
+            assert isinstance(convolution, nn.Conv2d)
+            assert convolution.bias is not None
             bias = convolution.bias.view(self.per_scale, -1)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
             bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))

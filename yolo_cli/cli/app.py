@@ -1,0 +1,62 @@
+"""The `yolo` command: subcommands, and how errors end."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from yolo_cli import __version__
+from yolo_cli.cli import train, val
+from yolo_cli.cli.arguments import normalise
+from yolo_cli.errors import UserError
+
+app = typer.Typer(
+    name="yolo",
+    help="Train and judge YOLO object detectors.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+app.command("train")(train.train)
+app.command("val")(val.val)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"yolo_cli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Train and judge YOLO object detectors."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; ends the process with its status."""
+    args = normalise(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = app(args=args, prog_name="yolo", standalone_mode=False)
+    except UserError as error:
+        sys.exit(_fail(str(error)))
+    except typer.TyperException as error:
+        sys.exit(_fail(" ".join(error.format_message().split()) or f"{type(error).__name__}"))
+    except (typer.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away (`yolo … | head`)
+        sys.stderr.close()
+        sys.exit(141)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(line: str) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    return 2

@@ -1,0 +1,142 @@
+"""Optimizer, schedule and moving average of weights."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from yolo_cli.config import Hyperparameters
+from yolo_cli.errors import UserError
+from yolo_cli.model.build import DetectionModel
+
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
+MIN_WARMUP_STEPS = 100
+GROUPS = ("weights", "norms", "biases")  # in this order in the optimizer; only weights are decayed
+
+
+def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Every parameter once: weights, norm scales (and other vectors), biases."""
+    groups: dict[str, list[nn.Parameter]] = {name: [] for name in GROUPS}
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            groups["biases"].append(parameter)
+        elif parameter.ndim <= 1:
+            groups["norms"].append(parameter)
+        else:
+            groups["weights"].append(parameter)
+    return groups
+
+
+def build_optimizer(model: nn.Module, name: str, hyp: Hyperparameters, batch: int) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, Adam or AdamW over the three groups, decay scaled to the real batch.
+
+    Raises UserError for another name.
+    """
+    known = {optimizer.lower(): optimizer for optimizer in OPTIMIZERS}
+    if name.lower() not in known:
+        raise UserError("unknown optimizer", where=f"--optimizer {name}", fix=f"give one of {', '.join(OPTIMIZERS)}")
+    decay = hyp.weight_decay * batch * accumulation(hyp, batch) / hyp.nominal_batch
+    groups = [
+        {"params": parameters, "weight_decay": decay if group == "weights" else 0.0}
+        for group, parameters in parameter_groups(model).items()
+    ]
+    if known[name.lower()] == "SGD":
+        return torch.optim.SGD(groups, lr=hyp.lr0, momentum=hyp.momentum, nesterov=hyp.momentum > 0, foreach=True)
+    adam = torch.optim.Adam if known[name.lower()] == "Adam" else torch.optim.AdamW
+    return adam(groups, lr=hyp.lr0, betas=(hyp.momentum, 0.999), foreach=True)
+
+
+def accumulation(hyp: Hyperparameters, batch: int) -> int:
+    """Batches whose gradients are summed before a step, once warm."""
+    return max(round(hyp.nominal_batch / batch), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSettings:
+    """What one step trains with; learning rates in the order of GROUPS."""
+
+    lrs: tuple[float, float, float]
+    momentum: float
+    accumulate: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Learning rates, momentum and accumulation as a pure function of the step."""
+
+    hyp: Hyperparameters
+    epochs: int
+    batches: int  # per epoch
+    batch: int
+    cosine: bool = False
+
+    @property
+    def warmup_steps(self) -> int:
+        """Batches of warm-up."""
+        if self.hyp.warmup_epochs <= 0:
+            return 0
+        # never more than half the run, or a short run would end before it is warm
+        wanted = max(round(self.hyp.warmup_epochs * self.batches), MIN_WARMUP_STEPS)
+        return min(wanted, max(self.epochs * self.batches // 2, 1))
+
+    def decay(self, epoch: int) -> float:
+        """Learning rate over lr0 in an epoch, from 1 to lrf: a line, or half a cosine (Loshchilov & Hutter 2017)."""
+        x = epoch / self.epochs
+        share = (1 + math.cos(math.pi * x)) / 2 if self.cosine else 1 - x
+        return share * (1 - self.hyp.lrf) + self.hyp.lrf
+
+    def at(self, step: int) -> StepSettings:
+        """Settings for the batch number `step` of the run, from 0."""
+        target = self.hyp.lr0 * self.decay(step // self.batches)
+        warm = min(step / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
+        rising = target * warm
+        falling = self.hyp.warmup_bias_lr + (target - self.hyp.warmup_bias_lr) * warm
+        momentum = self.hyp.warmup_momentum + (self.hyp.momentum - self.hyp.warmup_momentum) * warm
+        accumulate = max(1, round(1 + (self.hyp.nominal_batch / self.batch - 1) * warm))
+        return StepSettings((rising, rising, falling), momentum, accumulate)
+
+
+def apply_settings(optimizer: torch.optim.Optimizer, settings: StepSettings) -> None:
+    """Put a step's learning rates and momentum into the optimizer."""
+    for group, lr in zip(optimizer.param_groups, settings.lrs, strict=True):
+        group["lr"] = lr
+        if "momentum" in group:
+            group["momentum"] = settings.momentum
+        elif "betas" in group:
+            group["betas"] = (settings.momentum, group["betas"][1])
+
+
+class ModelEMA:
+    """Exponential moving average of parameters and buffers (Polyak & Juditsky 1992), ramped up at the start."""
+
+    def __init__(self, model: DetectionModel, decay: float, ramp: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay, self.ramp, self.updates = decay, ramp, 0
+        # Pairs are looked up once: an update is then two fused calls over flat lists.
+        own, theirs = self.model.state_dict(), model.state_dict()
+        self._floats = [(own[k], theirs[k]) for k in own if own[k].is_floating_point()]
+        self._others = [(own[k], theirs[k]) for k in own if not own[k].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move toward the model by 1 − d, d = decay · (1 − e^(−updates / ramp))."""
+        self.updates += 1
+        d = self.decay * (1 - math.exp(-self.updates / self.ramp)) if self.ramp > 0 else self.decay
+        mine, theirs = [a for a, _ in self._floats], [b for _, b in self._floats]
+        torch._foreach_lerp_(mine, theirs, 1 - d)
+        for a, b in self._others:
+            a.copy_(b)
+
+
+def freeze_layers(model: nn.Module, layers: tuple[int, ...]) -> list[str]:
+    """Stop the training of layers: one number n freezes the first n, several freeze just those; returns names."""
+    frozen = range(layers[0]) if len(layers) == 1 else layers
+    prefixes = tuple(f"model.{i}." for i in frozen)
+    names = []
+    for name, parameter in model.named_parameters():
+        if prefixes and name.startswith(prefixes):
+            parameter.requires_grad_(False)
+            names.append(name)
+    return names

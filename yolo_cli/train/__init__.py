@@ -1,0 +1,112 @@
+"""`yolo train`: from options to a run folder with a trained model. Setup, wiring, loop, outputs."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from yolo_cli import checkpoint, outputs, pictures, plots
+from yolo_cli.config import Hyperparameters, TrainConfig
+from yolo_cli.dataset.opening import checked_image_size
+from yolo_cli.device import default_workers, seed_everything, select_device
+from yolo_cli.logs import CsvLogger, TensorBoardLogger
+from yolo_cli.model.build import DetectionModel, count_parameters, gflops
+from yolo_cli.optim import freeze_layers
+from yolo_cli.progress import Reporter
+from yolo_cli.run_folder import claim, write_options
+from yolo_cli.train.loop import Trainer, TrainResult
+from yolo_cli.train.setup import (
+    TrainData,
+    build_model,
+    check_options,
+    describe_hyperparameters,
+    open_train_data,
+    read_hyperparameters,
+)
+from yolo_cli.yaml_file import write_mapping
+
+
+def train(config: TrainConfig, reporter: Reporter) -> TrainResult:
+    """Train as the options say. Raises UserError for anything that the user can mend, before any work if possible."""
+    start = time.perf_counter()
+    check_options(config)
+    hyp = read_hyperparameters(config.hyp, reporter)
+    device = select_device(config.device)
+    workers = default_workers(config.workers, config.batch)
+    seed_everything(config.seed)
+    data = open_train_data(config, workers, reporter)
+    model = build_model(config, data.names, reporter)
+    img = checked_image_size(config.img, model.stride, reporter)
+    frozen = freeze_layers(model, config.freeze)
+    reporter.say(
+        f"{count_parameters(model):,} parameters{f' ({len(frozen)} tensors frozen)' if frozen else ''}, "
+        f"{gflops(model, *img):.1f} GFLOPs at {img[1]}×{img[0]}, strides {list(model.strides)}, {device}"
+    )
+    reporter.say(describe_hyperparameters(hyp))
+    folder = claim(config.project, config.name, exist_ok=config.exist_ok)
+    _write_settings(folder, replace(config, img=img), hyp, model, data)
+    trainer = Trainer(
+        config,
+        hyp,
+        model,
+        data,
+        img=img,
+        workers=workers,
+        device=device,
+        folder=folder,
+        loggers=(CsvLogger(folder / "results.csv"), TensorBoardLogger(folder)),
+        reporter=reporter,
+    )
+    try:
+        epochs = trainer.run(None if config.noplots else pictures.TrainPictures(folder, data.names, data.train.index))
+    finally:
+        for logger in trainer.loggers:
+            logger.close()
+    return _finish(trainer, epochs, start)
+
+
+def _write_settings(
+    folder: Path, config: TrainConfig, hyp: Hyperparameters, model: DetectionModel, data: TrainData
+) -> None:
+    """opt.yaml, hyp.yaml, model.yaml, dataset_report.json and labels.jpg."""
+    (folder / "weights").mkdir(exist_ok=True)
+    write_options(folder / "opt.yaml", config)
+    write_options(folder / "hyp.yaml", hyp)
+    anchors = tuple(tuple(scale) for scale in model.anchors_in_pixels())
+    write_mapping(folder / "model.yaml", model.architecture.with_anchors(anchors).to_mapping())
+    outputs.write_dataset_report(folder, (data.train, data.val))
+    if not config.noplots:
+        index = data.train.index
+        plots.label_figure(index.classes, index.boxes, data.names, folder / "labels.jpg")
+
+
+def _finish(trainer: Trainer, epochs: int, start: float) -> TrainResult:
+    """Judge the best checkpoint, write pictures and results.json, print the table."""
+    config, folder, data, reporter = trainer.config, trainer.folder, trainer.data, trainer.reporter
+    best = checkpoint.load(folder / "weights" / "best.pt")
+    model = best.model().to(trainer.device).eval()
+    drawing = None if config.noplots else pictures.ValidationPictures(folder, data.names, data.val.index)
+    evaluation = trainer.validate(model, drawing)
+    if not config.noplots:
+        pictures.write_curves(folder, evaluation.metrics, data.names)
+        plots.results_figure(folder / "results.csv", folder / "results.png")
+    seconds = time.perf_counter() - start
+    outputs.write_results(
+        folder,
+        evaluation,
+        device=trainer.device,
+        splits=(data.train, data.val),
+        extra={
+            "epochs": epochs,
+            "best_epoch": best.epoch,
+            "seconds": seconds,
+            "peak_gpu_gigabytes": torch.cuda.max_memory_allocated(trainer.device) / 1e9
+            if trainer.device.type == "cuda"
+            else None,
+        },
+    )
+    outputs.print_table(evaluation, reporter.say, verbose=False)
+    reporter.say(f"{epochs} epochs in {seconds / 60:.1f} minutes, best was epoch {best.epoch + 1}")
+    reporter.say(f"results in {folder}")
+    return TrainResult(folder, evaluation, epochs, best.epoch, seconds)

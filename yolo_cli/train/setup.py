@@ -1,0 +1,116 @@
+"""What a training starts from: hyperparameters, data, model. The user's mistakes show here, before any work."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from math import isfinite
+
+from yolo_cli import assets, checkpoint
+from yolo_cli.config import Hyperparameters, TrainConfig
+from yolo_cli.dataset.opening import Split, class_names, open_data, open_split
+from yolo_cli.errors import UserError
+from yolo_cli.model.architecture import find_architecture
+from yolo_cli.model.build import DetectionModel
+from yolo_cli.model.transfer import transfer
+from yolo_cli.optim import OPTIMIZERS
+from yolo_cli.progress import Reporter
+from yolo_cli.yaml_file import read_mapping
+
+# Keys of older hyperparameter files that have no counterpart here; accepted where they ask for nothing.
+_WITHOUT_EFFECT = {"iou_t": None, "copy_paste": 0.0, "paste_in": 0.0, "loss_ota": 0.0, "anchors": None}
+_PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup")
+_FRACTIONS = ("hsv_h", "hsv_s", "hsv_v", "translate", "scale", "momentum", "warmup_momentum", "lrf", "ema_decay")
+
+
+def read_hyperparameters(hyp: str, reporter: Reporter) -> Hyperparameters:
+    """Hyperparameters of `--hyp`: a path or a shipped name; the defaults where it is left out."""
+    if not hyp:
+        return Hyperparameters()
+    path = assets.find("data/hyp", hyp, option="--hyp")
+    values = read_mapping(path)
+    known = {field.name: field.type for field in fields(Hyperparameters)}
+    for key in [k for k in values if k in _WITHOUT_EFFECT]:
+        value = values.pop(key)
+        if value and _WITHOUT_EFFECT[key] is not None:
+            raise UserError(f"{key} is not supported", where=path, fix="set it to 0")
+        reporter.warn(f"{path}: {key} has no effect here")
+    if unknown := [key for key in values if key not in known]:
+        raise UserError(f"unknown key {unknown[0]}", where=path, fix=f"known are {', '.join(known)}")
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
+            raise UserError(f"{key} must be a number from 0 up, not {value!r}", where=path)
+        if key in _PROBABILITIES + _FRACTIONS and value > 1:
+            raise UserError(f"{key} must be from 0 to 1, not {value!r}", where=path)
+    hyp_values = {key: int(v) if known[key] is int else float(v) for key, v in values.items()}
+    if hyp_values.get("nominal_batch", 1) < 1 or hyp_values.get("anchor_t", 4.0) <= 1:
+        raise UserError("nominal_batch must be at least 1 and anchor_t above 1", where=path)
+    return Hyperparameters(**hyp_values)  # type: ignore[arg-type]
+
+
+def check_options(config: TrainConfig) -> None:
+    """Refuse option values that make no sense. Raises UserError naming the option."""
+    if config.resume:
+        raise UserError(
+            "resuming a run is not there yet", where="--resume", fix="start from its weights: --weights FILE"
+        )
+    if config.noautoanchor:
+        raise UserError("anchors are never changed by themselves yet", where="--noautoanchor", fix="leave it out")
+    at_least = {"epochs": 1, "batch": 1, "workers": -1, "patience": 0, "save_period": -1, "seed": 0}
+    for name, low in at_least.items():
+        if getattr(config, name) < low:
+            raise UserError(f"must be at least {low}", where=f"--{name.replace('_', '-')} {getattr(config, name)}")
+    if config.cache not in ("", "ram", "disk"):
+        raise UserError("unknown kind of cache", where=f"--cache {config.cache}", fix="give ram or disk")
+    if not 0 <= config.label_smoothing < 1:
+        raise UserError("must be from 0 to below 1", where=f"--label-smoothing {config.label_smoothing}")
+    if config.optimizer.lower() not in [name.lower() for name in OPTIMIZERS]:
+        raise UserError(
+            "unknown optimizer", where=f"--optimizer {config.optimizer}", fix=f"give one of {', '.join(OPTIMIZERS)}"
+        )
+    if any(layer < 0 for layer in config.freeze):
+        raise UserError("layers are numbered from 0", where="--freeze")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainData:
+    """The two splits of a training and the names of their classes."""
+
+    train: Split
+    val: Split
+    names: tuple[str, ...]
+
+
+def open_train_data(config: TrainConfig, workers: int, reporter: Reporter) -> TrainData:
+    """Both splits of `--data`, indexed."""
+    spec = open_data(config.data, reporter)
+    train, val = (
+        open_split(spec, split, single_cls=config.single_cls, strict=config.strict, workers=workers, reporter=reporter)
+        for split in ("train", "val")
+    )
+    if not len(train.index.boxes):
+        raise UserError("the training split holds no boxes", where=spec.source, fix="check where the labels lie")
+    return TrainData(train, val, class_names(spec, single_cls=config.single_cls))
+
+
+def build_model(config: TrainConfig, names: Sequence[str], reporter: Reporter) -> DetectionModel:
+    """The model to train, for the data set's classes: from `--weights`, from `--cfg`, or the one into the other."""
+    if not config.weights:
+        cfg = config.cfg or "s"
+        model = DetectionModel(find_architecture(cfg).with_classes(len(names)), names)
+        reporter.say(f"{model.architecture.name} from scratch" + ("" if config.cfg else " (--cfg left out: s)"))
+        return model
+    weights = checkpoint.load(checkpoint.find_weights(config.weights))
+    architecture = find_architecture(config.cfg) if config.cfg else weights.architecture
+    model = DetectionModel(architecture.with_classes(len(names)), names)
+    # With --cfg the anchors are that file's; else those that the weights were trained with.
+    report = transfer(model, weights.state, exclude=("anchors", "anchor_grid") if config.cfg else ())
+    reporter.say(f"{model.architecture.name} from {weights.path}: {report.summary()}")
+    if not report.taken:
+        raise UserError("none of its weights fit the model", where=weights.path, fix="leave out --cfg, or --weights")
+    return model
+
+
+def describe_hyperparameters(hyp: Hyperparameters) -> str:
+    """Those that differ from the defaults, in one line."""
+    defaults = asdict(Hyperparameters())
+    changed = [f"{key} {value:g}" for key, value in asdict(hyp).items() if value != defaults[key]]
+    return "hyperparameters: defaults" + (f" but {', '.join(changed)}" if changed else "")
