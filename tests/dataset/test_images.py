@@ -38,7 +38,7 @@ SHOWN = {
     5: lambda a: a.transpose(1, 0, 2),
     6: lambda a: np.rot90(a, -1),
     7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
-    8: lambda a: np.rot90(a),
+    8: np.rot90,
 }
 
 
@@ -137,7 +137,10 @@ def test_size_behind_a_large_header(tmp_path: Path) -> None:
     assert image_size(str(file)) == (48, 64)
 
 
-@given(st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xe1\x00\x10Exif\0\0II", b"\x89PNG\r\n\x1a\n"]))
+@given(
+    st.binary(max_size=200),
+    st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xe1\x00\x10Exif\0\0II", b"\x89PNG\r\n\x1a\n"]),
+)
 def test_any_bytes_are_an_image_or_a_bad_image(tail: bytes, head: bytes) -> None:
     file = Path("/dev/shm" if Path("/dev/shm").is_dir() else ".") / "yolo_cli_any_bytes"
     try:

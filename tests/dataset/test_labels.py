@@ -104,7 +104,9 @@ def test_any_bytes_give_boxes_or_problems(text: bytes) -> None:
 
 
 _token = st.one_of(
-    st.integers(-2, 5).map(str), st.floats(-0.2, 1.2).map(lambda v: f"{v:.5f}"), st.sampled_from(["nan", "1e999", "a", "1_0"])
+    st.integers(-2, 5).map(str),
+    st.floats(-0.2, 1.2).map(lambda v: f"{v:.5f}"),
+    st.sampled_from(["nan", "1e999", "a", "1_0"]),
 )
 
 
@@ -132,7 +134,9 @@ def test_where_a_label_file_lies(image: str, label: str) -> None:
 
 
 def test_index_holds_sizes_boxes_and_problems(make_images) -> None:
-    images = make_images([(40, 60), (30, 20), (50, 50), (20, 20)], ["0 .5 .5 .1 .1\n7 .5 .5 .1 .1\n", None, "", "2 .1 .1 .1 .1"])
+    images = make_images(
+        [(40, 60), (30, 20), (50, 50), (20, 20)], ["0 .5 .5 .1 .1\n7 .5 .5 .1 .1\n", None, "", "2 .1 .1 .1 .1"]
+    )
     images[1].write_bytes(b"")
     index = index_of(images)
     assert [index.path(i) for i in range(len(index))] == [images[0], images[2], images[3]]

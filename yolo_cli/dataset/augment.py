@@ -182,7 +182,8 @@ def _shift(x: float, y: float) -> Matrix:
 
 
 def _is_upright(matrix: Matrix) -> bool:
-    return not (matrix[0, 1] or matrix[1, 0] or matrix[2, 0] or matrix[2, 1]) and matrix[0, 0] > 0 < matrix[1, 1]
+    (x, shear_x, _), (shear_y, y, _), (far_x, far_y, _) = matrix.tolist()
+    return not (shear_x or shear_y or far_x or far_y) and x > 0 and y > 0
 
 
 def _apply(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:

@@ -82,7 +82,8 @@ def _download(url: str, to: Path, remedy: str) -> str:
             if expected and out.tell() != expected:
                 raise UserError(f"the download of {url} ended early", fix="try again")
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", None) or error
+        code = f"HTTP {error.code} " if isinstance(error, urllib.error.HTTPError) else ""
+        reason = f"{code}{getattr(error, 'reason', None) or error}"
         raise UserError(f"cannot download {url} ({reason})", fix=remedy) from None
     return digest.hexdigest()
 

@@ -79,8 +79,8 @@ def fitted_size(size: tuple[int, int], fit: tuple[int, int]) -> tuple[int, int]:
 def _decode_jpeg(data: bytes, path: Path, min_size: tuple[int, int] | None) -> Image:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except ValueError as error:
-        raise _unreadable(path, str(error)) from None
+    except (ValueError, LookupError):  # simplejpeg looks up what a file that is cut off in its header does not say
+        raise _unreadable(path, "broken JPEG header") from None
     _check_size(height, width, path)
     # What follows the scan may be a camera's own data, but a file without any end marker was cut off.
     if not data.endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") < data.find(b"\xff\xda"):

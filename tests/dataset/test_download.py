@@ -1,0 +1,174 @@
+import hashlib
+import io
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tarfile import DIRTYPE, LNKTYPE, SYMTYPE, TarInfo
+from tarfile import open as open_tar
+
+import pytest
+import yaml
+
+from yolo_cli.dataset import download
+from yolo_cli.dataset.download import unpack
+from yolo_cli.dataset.spec import load_spec, prepare, split_images
+from yolo_cli.errors import UserError
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], str]]:
+    """Puts bytes on a web server of this machine and returns their address."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "web"
+    folder.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+
+    def put(name: str, content: bytes) -> str:
+        (folder / name).write_bytes(content)
+        return f"http://127.0.0.1:{server.server_address[1]}/{name}"
+
+    yield put
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def zipped(*names: str, content: bytes = b"x") -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def taped(*members: TarInfo) -> bytes:
+    out = io.BytesIO()
+    with open_tar(fileobj=out, mode="w:gz") as archive:
+        for member in members:
+            archive.addfile(member, io.BytesIO(b"x" * member.size))
+    return out.getvalue()
+
+
+def member(name: str, kind: bytes | None = None, link: str = "", size: int = 0) -> TarInfo:
+    info = TarInfo(name)
+    if kind is not None:
+        info.type = kind
+    info.linkname, info.size = link, size
+    return info
+
+
+def spec_of(tmp_path: Path, url: str, **keys):
+    file = tmp_path / "mine.yaml"
+    text = {"path": "set", "train": "images/train", "names": ["a"], "download": url, **keys}
+    file.write_text(yaml.safe_dump(text))
+    return load_spec(str(file))
+
+
+@pytest.mark.parametrize("top", ["", "set/", "other-name/"])
+def test_archive_is_fetched_once_and_said_so(top: str, serve, tmp_path: Path, own_cache: Path) -> None:
+    archive = zipped(f"{top}images/train/a.jpg", f"{top}labels/train/a.txt", "__MACOSX/._a.jpg")
+    url = serve("set.zip", archive)
+    said: list[str] = []
+    digest = hashlib.sha256(archive).hexdigest()
+    spec = prepare(spec_of(tmp_path, url, sha256=digest), said.append)
+    assert len(said) == 1
+    assert url in said[0]
+    (image,) = split_images(spec, "train")
+    assert image.is_relative_to(own_cache)
+    assert image.read_bytes() == b"x"
+    assert not list((own_cache / "datasets").glob(".*"))  # nothing temporary stays behind
+    again = prepare(spec_of(tmp_path, url), said.append)
+    assert len(said) == 1
+    assert split_images(again, "train") == [image]
+
+
+def test_tar_is_unpacked_too(serve, tmp_path: Path) -> None:
+    url = serve("set.tar.gz", taped(member("images", DIRTYPE), member("images/train/a.jpg", size=3)))
+    spec = prepare(spec_of(tmp_path, url), lambda _: None)
+    assert split_images(spec, "train")[0].read_bytes() == b"xxx"
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "message"),
+    [
+        pytest.param(
+            zipped("images/train/a.jpg"), {"sha256": "0" * 64}, "sha256 of .* is .*, not 000", id="other hash"
+        ),
+        pytest.param(b"#!/bin/sh\ntouch owned\n", {}, "neither a zip nor a tar", id="script"),
+        pytest.param(zipped("readme.txt"), {}, "holds no images/train", id="other content"),
+        pytest.param(zipped("images/train/a.jpg")[:-30], {}, "neither a zip nor a tar|damaged", id="cut off"),
+    ],
+)
+def test_what_is_not_the_data_set_is_refused(
+    content: bytes, keys: dict[str, str], message: str, serve, tmp_path: Path, own_cache: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        prepare(spec_of(tmp_path, serve("set.zip", content), **keys), lambda _: None)
+    assert not list((own_cache / "datasets").iterdir())
+
+
+def test_offline_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    url = "http://127.0.0.1:9/set.zip"  # nobody listens on the discard port
+    with pytest.raises(UserError, match=rf"cannot download {url} .* unpack it, and set YOLO_DATASETS"):
+        prepare(spec_of(tmp_path, url), lambda _: None)
+
+
+def test_missing_address(serve, tmp_path: Path) -> None:
+    url = serve("set.zip", b"").replace("set.zip", "none.zip")
+    with pytest.raises(UserError, match=r"cannot download .*HTTP 404"):
+        prepare(spec_of(tmp_path, url), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(zipped("ok.txt", "../evil.txt"), id="zip: up"),
+        pytest.param(zipped("/tmp/evil.txt"), id="zip: absolute"),
+        pytest.param(zipped("a\\..\\..\\evil.txt"), id="zip: backslashes"),
+        pytest.param(zipped("C:/evil.txt"), id="zip: drive"),
+        pytest.param(taped(member("../evil.txt", size=1)), id="tar: up"),
+        pytest.param(taped(member("/evil.txt", size=1)), id="tar: absolute"),
+        pytest.param(taped(member("a", SYMTYPE, "..")), id="tar: symlink"),
+        pytest.param(taped(member("x"), member("a", LNKTYPE, "x")), id="tar: hard link"),
+        pytest.param(taped(member("a", SYMTYPE, "../.."), member("a/evil.txt", size=1)), id="tar: through a symlink"),
+        pytest.param(taped(member("pipe", b"6")), id="tar: named pipe"),
+    ],
+)
+def test_unsafe_archives(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(UserError, match="unsafe archive"):
+        unpack(tmp_path / "archive", tmp_path / "in" / "here")
+    assert not list(tmp_path.rglob("evil.txt"))
+    assert all(not path.is_symlink() for path in tmp_path.rglob("*"))
+
+
+def test_symlink_in_a_zip(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("link")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "archive", "w") as archive:
+        archive.writestr(info, "/etc")
+    with pytest.raises(UserError, match="'link' is a link"):
+        unpack(tmp_path / "archive", tmp_path / "here")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_bombs(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "ALLOWANCE", 10_000)
+    size = 5_000_000
+    content = zipped("a", content=bytes(size)) if kind == "zip" else taped(member("a", size=size))
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(UserError, match="far more than its own size"):
+        unpack(tmp_path / "archive", tmp_path / "here")
+    assert sum(file.stat().st_size for file in (tmp_path / "here").rglob("*")) < 100_000

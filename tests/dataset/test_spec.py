@@ -1,0 +1,197 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from yolo_cli import assets
+from yolo_cli.dataset.labels import build_index
+from yolo_cli.dataset.spec import load_spec, prepare, split_images
+from yolo_cli.errors import UserError
+
+
+def write(folder: Path, **keys) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "data.yaml"
+    file.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": ["a", "b"], **keys}))
+    return str(file)
+
+
+def touch(*files: Path) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+
+
+def names(files: list[Path], folder: Path) -> list[str]:
+    return [file.relative_to(folder).as_posix() for file in files]
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("keys", "expected"),
+        [
+            ({"names": ["a", "b"]}, ("a", "b")),
+            ({"names": {1: "b", 0: "a"}}, ("a", "b")),
+            ({"names": ["a", 7, 1.5], "nc": 3}, ("a", "7", "1.5")),
+            ({"names": None, "nc": 2}, ("class0", "class1")),
+        ],
+    )
+    def test_accepted(self, keys: dict, expected: tuple[str, ...], tmp_path: Path) -> None:
+        spec = load_spec(write(tmp_path, **keys))
+        assert spec.names == expected
+        assert spec.nc == len(expected)
+
+    @pytest.mark.parametrize(
+        ("keys", "message"),
+        [
+            ({"nc": 3}, "nc is 3, but there are 2 names"),
+            ({"nc": "two"}, "nc: a whole number"),
+            ({"nc": 0}, "nc: a whole number"),
+            ({"names": {0: "a", 2: "b"}}, "1 is missing"),
+            ({"names": {"zero": "a"}}, "keys must be class numbers"),
+            ({"names": []}, "names: a list"),
+            ({"names": "a"}, "names: a list"),
+            ({"names": [["a"]]}, "every class needs a name"),
+            ({"names": None}, "no names"),
+            ({"train": 5}, "train: a path"),
+            ({"train": None, "val": None}, "no train, val or test"),
+            ({"path": ["x"]}, "path: text is expected"),
+            ({"sha256": "abc"}, "sha256: 64 hexadecimal digits"),
+            ({"generate": "os.system"}, "generate: 'os.system' is not one of shapes"),
+            ({"val_fallback": "test"}, "val_fallback: 'test' is not a split"),
+        ],
+    )
+    def test_refused_with_the_file_named(self, keys: dict, message: str, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match=r"data\.yaml: ") as error:
+            load_spec(write(tmp_path, **keys))
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "download",
+    [
+        "bash data/get.sh",
+        "rm -rf / #.zip",
+        "import os; os.system('x')",
+        "https://a.b/c.zip\nimport os",
+        "https://a.b/c.zip; rm x",
+        "file:///etc/passwd",
+        "ftp://a.b/c.zip",
+    ],
+)
+def test_scripts_are_refused_not_run(download: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="never executed"):
+        load_spec(write(tmp_path, download=download))
+
+
+class TestWhereItLies:
+    def test_own_folder_then_shared_folder_then_working_directory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own, shared, here = (tmp_path / name for name in ("own", "shared", "here"))
+        data = write(own, path="set")
+        here.mkdir()
+        monkeypatch.chdir(here)
+        monkeypatch.setenv("YOLO_DATASETS", str(shared))
+        for folder in (here, shared, own):  # the later the preferred
+            touch(folder / "set/images/train/a.jpg")
+            spec = prepare(load_spec(data), print)
+            assert spec.root == folder / "set"
+            assert split_images(spec, "train") == [folder / "set/images/train/a.jpg"]
+
+    def test_without_path_it_is_the_yamls_own_folder(self, tmp_path: Path) -> None:
+        touch(tmp_path / "images/train/a.jpg")
+        assert load_spec(write(tmp_path)).root == tmp_path
+
+    def test_exported_yaml_with_dots(self, tmp_path: Path) -> None:
+        touch(tmp_path / "set/train/images/a.jpg")
+        spec = load_spec(write(tmp_path / "set", train="../train/images"))
+        assert names(split_images(spec, "train"), tmp_path) == ["set/train/images/a.jpg"]
+
+    def test_nowhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        spec = load_spec(write(tmp_path / "own", path="set"))
+        with pytest.raises(UserError, match=r"no images/train in .*own/set or .*set.*set YOLO_DATASETS"):
+            prepare(spec, print)
+
+
+class TestSplits:
+    def test_folder_is_searched_through(self, tmp_path: Path) -> None:
+        touch(
+            *(tmp_path / "images/train" / name for name in ("b.JPG", "x/a.png", "notes.txt", "._b.jpg", ".hid/c.jpg"))
+        )
+        spec = load_spec(write(tmp_path))
+        assert names(split_images(spec, "train"), tmp_path) == ["images/train/b.JPG", "images/train/x/a.png"]
+
+    def test_links_in_circles_end(self, tmp_path: Path) -> None:
+        touch(tmp_path / "images/train/a.jpg")
+        (tmp_path / "images/train/loop").symlink_to(tmp_path / "images", target_is_directory=True)
+        assert len(split_images(load_spec(write(tmp_path)), "train")) >= 1
+
+    def test_linked_folder_is_followed(self, tmp_path: Path) -> None:
+        touch(tmp_path / "far/a.jpg")
+        (tmp_path / "images").mkdir()
+        (tmp_path / "images/train").symlink_to(tmp_path / "far", target_is_directory=True)
+        assert names(split_images(load_spec(write(tmp_path)), "train"), tmp_path) == ["images/train/a.jpg"]
+
+    def test_txt_list(self, tmp_path: Path) -> None:
+        absolute = tmp_path / "else" / "c.jpg"
+        touch(absolute)
+        (tmp_path / "lists").mkdir()
+        (tmp_path / "lists/train.txt").write_bytes(
+            f"\ufeff./a.jpg\r\n\r\nx/b.jpg\r\n../images/d.jpg\r\n{absolute}\r\n./a.jpg\r\n".encode()
+        )
+        spec = load_spec(write(tmp_path, train="lists/train.txt"))
+        expected = ["else/c.jpg", "images/d.jpg", "lists/a.jpg", "lists/x/b.jpg"]
+        assert names(split_images(spec, "train"), tmp_path) == expected
+
+    def test_lists_of_entries(self, tmp_path: Path) -> None:
+        touch(tmp_path / "one/a.jpg", tmp_path / "two/b.jpg", tmp_path / "c.jpg")
+        spec = load_spec(write(tmp_path, train=["one", "two", "one", "c.jpg"]))
+        assert names(split_images(spec, "train"), tmp_path) == ["c.jpg", "one/a.jpg", "two/b.jpg"]
+
+    @pytest.mark.parametrize(
+        ("split", "message"),
+        [
+            ("test", "has no `test` split"),
+            ("val", "val: images/val is not in"),
+            ("train", "train: no images in images/train"),
+        ],
+    )
+    def test_what_is_missing_is_said(self, split: str, message: str, tmp_path: Path) -> None:
+        (tmp_path / "images/train").mkdir(parents=True)
+        with pytest.raises(UserError, match=message):
+            split_images(load_spec(write(tmp_path)), split)
+
+
+@pytest.mark.parametrize("name", assets.names("data"))
+def test_shipped_files(name: str) -> None:
+    spec = load_spec(name)
+    assert {"train", "val"} <= spec.splits.keys()
+    assert spec.nc == {"coco": 80, "coco128": 80, "shapes": 3, "voc": 20}[name]
+
+
+def test_coco128_is_taken_from_the_shared_folder(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLO_DATASETS", str(reference / "datasets"))
+    said: list[str] = []
+    spec = prepare(load_spec("coco128"), said.append)
+    assert said == []
+    for split, boxes in (("train", 929), ("val", 898)):
+        images = split_images(spec, split)
+        index = build_index(images, 80, strict=False, cache_dir=None, workers=0, progress=None)
+        assert (len(index), len(index.boxes)) == (128, boxes)
+
+
+def test_coco128_without_val_says_that_train_stands_in(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "coco128" / "images").mkdir(parents=True)
+    source = reference / "datasets/coco128/images/train2017"
+    shutil.copytree(source, tmp_path / "coco128/images/train2017")
+    monkeypatch.setenv("YOLO_DATASETS", str(tmp_path))
+    said: list[str] = []
+    spec = prepare(load_spec("coco128"), said.append)
+    assert len(said) == 1
+    assert "val is the train split" in said[0]
+    assert split_images(spec, "val") == split_images(spec, "train")
