@@ -189,6 +189,15 @@ class TestCacheOfPixels:
             training(index, cache="tape")
 
 
+def failure(loader) -> str:
+    """The message of the UserError; pytest.raises would keep the exception, and with it the workers, alive."""
+    try:
+        list(loader)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("harm", ["deleted", "truncated", "replaced"])
 def test_a_file_that_breaks_after_indexing_is_named(harm: str, workers: int, index: LabelIndex, make_images) -> None:
@@ -199,9 +208,9 @@ def test_a_file_that_breaks_after_indexing_is_named(harm: str, workers: int, ind
         file.write_bytes(file.read_bytes()[:200])
     else:
         file.write_bytes(index.path(0).read_bytes())
-    with pytest.raises(UserError, match=r"003\.jpg") as error:
-        list(val_loader(index, img=(64, 64), batch=2, workers=workers))
-    assert "Traceback" not in str(error.value)
+    said = failure(val_loader(index, img=(64, 64), batch=2, workers=workers))
+    assert said.startswith(str(file))
+    assert "Traceback" not in said
 
 
 def test_spawned_workers(index: LabelIndex) -> None:

@@ -193,7 +193,9 @@ class BatchLoader(DataLoader[Batch]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, UserError):
-                raise batch
+                # A new one: an exception that is also a local variable forms a cycle with its traceback, which would
+                # keep the workers alive until some later garbage collection, perhaps in a process forked meanwhile.
+                raise UserError(str(batch))
             yield batch
 
 
