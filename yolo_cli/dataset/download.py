@@ -1,6 +1,7 @@
 """Fetch a data set's archive and unpack it: checked, bounded, and never outside its folder."""
 
 import hashlib
+import http.client
 import os
 import shutil
 import tarfile
@@ -11,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, Any
 
 from yolo_cli.errors import UserError
 
@@ -65,27 +66,34 @@ def move_into_place(made: Path, folder: Path) -> None:
 
 
 def _download(url: str, to: Path, remedy: str) -> str:
+    """Fetch a file; returns its sha256."""
     digest = hashlib.sha256()
     request = urllib.request.Request(url, headers={"User-Agent": "yolo_cli"})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, open(to, "wb") as out:
-            expected = int(answer.headers.get("Content-Length") or 0)
-            if expected > shutil.disk_usage(to.parent).free:
-                raise UserError(
-                    f"{expected >> 20} MiB are to be downloaded and there is not that much room",
-                    where=to.parent.parent,
-                    fix="set YOLO_CACHE_DIR to another folder",
-                )
-            while block := answer.read(_BLOCK):
-                digest.update(block)
-                out.write(block)
-            if expected and out.tell() != expected:
-                raise UserError(f"the download of {url} ended early", fix="try again")
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        code = f"HTTP {error.code} " if isinstance(error, urllib.error.HTTPError) else ""
-        reason = f"{code}{getattr(error, 'reason', None) or error}"
-        raise UserError(f"cannot download {url} ({reason})", fix=remedy) from None
+    answer = _answered(lambda: urllib.request.urlopen(request, timeout=TIMEOUT), url, remedy)
+    with answer, open(to, "wb") as out:
+        expected = int(answer.headers.get("Content-Length") or 0)
+        if expected > shutil.disk_usage(to.parent).free:
+            raise UserError(
+                f"{expected >> 20} MiB are to be downloaded and there is not that much room",
+                where=to.parent.parent,
+                fix="set YOLO_CACHE_DIR to another folder",
+            )
+        while block := _answered(lambda: answer.read(_BLOCK), url, remedy):
+            digest.update(block)
+            out.write(block)
+        if expected and out.tell() != expected:
+            raise UserError(f"the download of {url} ended early", fix="try again")
     return digest.hexdigest()
+
+
+def _answered(ask: Callable[[], Any], url: str, remedy: str) -> Any:
+    """What the network gives; its errors kept apart from those of the disk, which are OSErrors too."""
+    try:
+        return ask()
+    except (OSError, http.client.HTTPException) as error:
+        code = f"HTTP {error.code} " if isinstance(error, urllib.error.HTTPError) else ""
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"cannot download {url} ({code}{reason})", fix=remedy) from None
 
 
 @dataclass(frozen=True, slots=True)

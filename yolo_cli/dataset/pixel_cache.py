@@ -77,7 +77,8 @@ def build_pixel_cache(index: LabelIndex, img: tuple[int, int], kind: str, thread
             room = shutil.disk_usage(file.parent).free
             _require_room(size, room, str(file.parent), "set YOLO_CACHE_DIR to a folder with more room")
             with written_whole(file) as part:
-                pixels = np.memmap(part, np.uint8, "w+", shape=(size,))
+                _reserve(part, size)
+                pixels = np.memmap(part, np.uint8, "r+", shape=(size,))
                 _fill(pixels, index, shapes, threads)
                 pixels.flush()
         except OSError as error:
@@ -133,9 +134,21 @@ def _key(index: LabelIndex, img: tuple[int, int]) -> str:
     digest = hashlib.blake2b(f"{FORMAT} {img} {index.sizes.shape}".encode(), digest_size=16)
     for i in range(len(index)):
         path = index.path(i)
-        state = path.stat()
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise UserError(f"cannot be read ({error.strerror})", where=path) from None
         digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _reserve(file: Path, size: int) -> None:
+    # A full disk is an error here; in the middle of writing through a map it would be a signal that ends the process.
+    with open(file, "wb") as out:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(out.fileno(), 0, size)
+        else:
+            out.truncate(size)
 
 
 def _free_memory() -> int:
