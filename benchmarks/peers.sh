@@ -1,0 +1,25 @@
+#!/bin/sh
+# Environments of the peers, each in its own folder under the one given: peers.sh DIR
+#
+# They get the same torch and torchvision as the Python that runs the benchmarks ($PYTHON, default .venv/bin/python),
+# so that what is compared is the programs. uv is taken from the PATH or from beside that Python.
+set -eu
+target=${1:?usage: peers.sh DIR}
+here=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-$here/.venv/bin/python}
+uv=$(command -v uv || echo "$(dirname "$python")/uv")
+torch=$("$python" -c 'from importlib.metadata import version as v; print(*(f"{p}=={v(p)}" for p in ("torch", "torchvision")))')
+mkdir -p "$target"
+
+make_environment() { # name, then packages
+    name=$1
+    shift
+    "$uv" venv --quiet --allow-existing --python "$python" "$target/$name"
+    # shellcheck disable=SC2086 # two requirements
+    "$uv" pip install --quiet --python "$target/$name/bin/python" $torch "$@"
+    echo "$name is in $target/$name"
+}
+
+make_environment ultralytics ultralytics faster-coco-eval
+# Newer setuptools lack pkg_resources, numpy 2 lacks names that it uses, and with Pillow 10 its plots fail.
+make_environment yolov5 'yolov5==7.0.14' 'setuptools<81' 'numpy<2' 'pillow<10'
