@@ -1,8 +1,8 @@
 """Our own checkpoint files: state dict, architecture and options as plain data; never a pickled module."""
 
 import errno
+import io
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,24 +65,22 @@ def save(path: Path, model: DetectionModel, *, epoch: int, extra: Mapping[str, A
 
 def write_atomically(path: Path, content: Any) -> None:
     """`torch.save` to a temporary file beside `path`, flushed to the device, then renamed over it."""
-    temporary = None
+    # Packed in memory first: torch's own writer hides why a write failed.
+    packed = io.BytesIO()
+    torch.save(content, packed)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            torch.save(content, file)
+        with temporary.open("xb") as file:
+            file.write(packed.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch wraps a failed write into RuntimeError
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error).splitlines()[0]
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not isinstance(error, OSError) and "write" not in str(error):
-            raise
-        fix = "free some space; what was saved before is intact" if full else "what was saved before is intact"
-        raise UserError(f"checkpoint cannot be written ({reason})", where=path, fix=fix) from None
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        fix = f"{'free some space; ' if full else ''}what was saved before is intact"
+        raise UserError(f"checkpoint cannot be written ({error.strerror})", where=path, fix=fix) from None
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Weights:

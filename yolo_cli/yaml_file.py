@@ -10,7 +10,7 @@ from yolo_cli.errors import UserError
 MAX_BYTES = 16 * 2**20  # far beyond any real file; keeps a wrong path (a video, say) from filling memory
 
 
-class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
+class _Loader(yaml.SafeLoader):
     """Refuses aliases (a few lines of them expand to gigabytes) and repeated keys (the first would be lost)."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

@@ -20,7 +20,7 @@ from yolo_cli.dataset.loader import (
     val_loader,
 )
 from yolo_cli.dataset.pixel_cache import build_pixel_cache
-from yolo_cli.dataset.sampler import rect_canvases
+from yolo_cli.dataset.sampler import RECT_GROUP, rect_canvases, rect_slots
 from yolo_cli.errors import UserError
 
 HYP = replace(Hyperparameters(), mixup=0.3, degrees=5.0, flipud=0.2)
@@ -131,11 +131,21 @@ def test_validation_boxes_lead_back_to_the_file(rect: bool, cache: str, index: L
 
 
 def test_rectangular_canvases_hold_their_images() -> None:
-    sizes = np.array([(480, 640), (640, 480), (426, 640), (640, 640), (200, 640)], np.int32)
-    order, canvases = rect_canvases(sizes, (640, 640), 2, 32, 0.0)
-    assert order.tolist() == [4, 2, 0, 3, 1]
-    assert canvases.tolist() == [[448, 640], [640, 640], [640, 480]]
-    assert rect_canvases(sizes, (640, 640), 5, 32, 0.5)[1].tolist() == [[672, 672]]
+    wide, square = np.array([(426, 640)] * RECT_GROUP), np.array([(640, 640), (600, 640)])
+    sizes = np.concatenate((square, wide)).astype(np.int32)
+    order, canvases = rect_canvases(sizes, (640, 640), 32, 0.0)
+    assert sorted(order[:RECT_GROUP].tolist()) == list(range(2, RECT_GROUP + 2))
+    assert canvases.tolist() == [[448, 640]] * RECT_GROUP + [[640, 640]] * 2
+    assert rect_canvases(sizes, (640, 640), 32, 0.5)[1].tolist() == [[448, 672]] * RECT_GROUP + [[672, 672]] * 2
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16, 40])
+def test_batches_are_of_one_canvas_each_and_cover_everything(batch: int) -> None:
+    canvases = np.repeat(np.array([[64, 96], [96, 96], [64, 64]]), [20, 5, 1], axis=0)
+    slots = rect_slots(canvases, batch)
+    assert [i for start, end in slots for i in range(start, end)] == list(range(26))
+    assert all(len({tuple(c) for c in canvases[start:end].tolist()}) == 1 for start, end in slots)
+    assert all(0 < end - start <= batch for start, end in slots)
 
 
 def test_shuffled_rectangles_exchange_whole_batches(index: LabelIndex) -> None:

@@ -52,7 +52,7 @@ def nms(
 
 
 def select(
-    decoded: Float[Tensor, "b n 5+c"],
+    decoded: Float[Tensor, "b n outputs"],
     *,
     conf: float,
     iou: float,

@@ -221,7 +221,7 @@ def train_loader(
     `rect` makes batches of similar proportions on canvases that just hold them, without mosaic. `image_weights` draws
     images in these proportions (with mosaic: the first of the four). Raises UserError where a cache has no room.
     """
-    canvases = rect_canvases(index.sizes, img, batch, stride, 0.0) if rect else None
+    canvases = rect_canvases(index.sizes, img, stride, 0.0) if rect else None
     sampler = EpochBatches(
         len(index),
         batch,
@@ -253,7 +253,7 @@ def val_loader(
     world: int = 1,
 ) -> BatchLoader:
     """Every image once, letterboxed, in an order that `Batch.indices` tells; nothing random."""
-    canvases = rect_canvases(index.sizes, img, batch, stride, pad) if rect else None
+    canvases = rect_canvases(index.sizes, img, stride, pad) if rect else None
     sampler = EpochBatches(len(index), batch, img, canvases=canvases, rank=rank, world=world)
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
     return BatchLoader(DetectionDataset(index, img, pixels=pixels), sampler, workers, pin_memory)

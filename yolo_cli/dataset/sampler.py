@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int, Int32, Int64
@@ -12,6 +13,8 @@ from yolo_cli.dataset.labels import LabelIndex
 
 # Streams drawn from one seed, kept apart.
 _SAMPLE, _ORDER, _SIZE = 0, 1, 2
+
+RECT_GROUP = 16  # images that share a rectangular canvas: the batch that published figures were measured with
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +45,27 @@ def multi_scale_size(seed: int, epoch: int, step: int, img: tuple[int, int], str
 
 
 def rect_canvases(
-    sizes: Int32[np.ndarray, "n 2"], img: tuple[int, int], batch: int, stride: int, pad: float
-) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "batches 2"]]:
-    """Rectangular batches: the images in order of height to width, and for each batch of them its (height, width).
+    sizes: Int32[np.ndarray, "n 2"], img: tuple[int, int], stride: int, pad: float
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "n 2"]]:
+    """Rectangular canvases: the images in order of height to width, and each one's (height, width) in that order.
 
-    A canvas is as large as the batch's images need once each fits `img`, plus `pad` strides, rounded up to the stride.
+    RECT_GROUP neighbours in the order share a canvas as large as they need once each fits `img`, plus `pad` strides,
+    rounded up to the stride. The groups are the data set's own, so that no result depends on the batch size.
     """
     order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable")
     gain = np.minimum(img[0] / sizes[:, 0], img[1] / sizes[:, 1])
     fitted = np.maximum(np.round(sizes * gain[:, None]), 1)[order]
-    starts = range(0, len(order), batch)
-    largest = np.array([fitted[start : start + batch].max(0) for start in starts]).reshape(-1, 2)
+    starts = np.arange(0, len(order), RECT_GROUP)
+    largest = np.repeat(np.maximum.reduceat(fitted, starts), RECT_GROUP, axis=0)[: len(order)]
     return order, (np.ceil(largest / stride + pad) * stride).astype(np.int64)
+
+
+def rect_slots(canvases: Int64[np.ndarray, "n 2"], batch: int) -> Int64[np.ndarray, "batches 2"]:
+    """First position and end of each batch: at most `batch` neighbours, all of one canvas."""
+    changes = np.flatnonzero((canvases[1:] != canvases[:-1]).any(1)) + 1
+    edges = [0, *changes.tolist(), len(canvases)]
+    slots = [(i, min(i + batch, end)) for start, end in pairwise(edges) for i in range(start, end, batch)]
+    return np.array(slots, np.int64).reshape(-1, 2)
 
 
 def class_weights(index: LabelIndex, nc: int) -> Float[np.ndarray, " nc"]:
@@ -77,8 +89,8 @@ def image_weights(
 class EpochBatches(Sampler[list[SampleKey]]):
     """Batches of sample keys for one epoch after another.
 
-    `canvases` = (order, sizes) from `rect_canvases` makes the batches rectangular; shuffling then exchanges whole
-    batches. `weights` draws images with replacement. Of `world` processes, the one of number `rank` gets its share of
+    `canvases` = (order, sizes) from `rect_canvases` makes the batches rectangular, and `weights` have no say; shuffling
+    then exchanges whole batches. `weights` draws images with replacement. Of `world` processes, the one of number `rank` gets its share of
     the same order; under `shuffle` shares are made equal by starting the order over.
     """
 
@@ -90,13 +102,14 @@ class EpochBatches(Sampler[list[SampleKey]]):
         *,
         seed: int = 0,
         shuffle: bool = False,
-        canvases: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "batches 2"]] | None = None,
+        canvases: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "n 2"]] | None = None,
         weights: Float[np.ndarray, " n"] | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self._count, self._batch, self._canvas = count, batch, canvas
         self._seed, self._shuffle, self._canvases = seed, shuffle, canvases
+        self._slots = rect_slots(canvases[1], batch) if canvases is not None else None
         self._weights, self._rank, self._world = weights, rank, world
         self._epoch, self._start = 0, 0
 
@@ -108,17 +121,17 @@ class EpochBatches(Sampler[list[SampleKey]]):
 
     def __len__(self) -> int:
         """Batches that the next iteration yields."""
-        if self._canvases is None:
+        if self._slots is None:
             batches = math.ceil(self._share(self._count) / self._batch)
         else:
-            batches = self._share(len(self._canvases[1]))
+            batches = self._share(len(self._slots))
         return max(batches - self._start, 0)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        if self._canvases is None:
+        if self._canvases is None or self._slots is None:
             yield from self._plain()
         else:
-            yield from self._rectangular(*self._canvases)
+            yield from self._rectangular(*self._canvases, self._slots)
 
     def _plain(self) -> Iterator[list[SampleKey]]:
         random = _random(self._seed, self._epoch, _ORDER)
@@ -133,14 +146,16 @@ class EpochBatches(Sampler[list[SampleKey]]):
             yield [SampleKey(self._epoch, int(order[i]), int(repeats[i]), *self._canvas) for i in chosen]
 
     def _rectangular(
-        self, order: Int64[np.ndarray, " n"], sizes: Int64[np.ndarray, "batches 2"]
+        self,
+        order: Int64[np.ndarray, " n"],
+        sizes: Int64[np.ndarray, "n 2"],
+        slots: Int64[np.ndarray, "batches 2"],
     ) -> Iterator[list[SampleKey]]:
-        count = len(sizes)
-        slots = _random(self._seed, self._epoch, _ORDER).permutation(count) if self._shuffle else np.arange(count)
-        for slot in slots[self._mine(count)[self._start :]]:
-            height, width = (int(side) for side in sizes[slot])
-            members = order[slot * self._batch : (slot + 1) * self._batch]
-            yield [SampleKey(self._epoch, int(i), 0, height, width) for i in members]
+        count = len(slots)
+        sequence = _random(self._seed, self._epoch, _ORDER).permutation(count) if self._shuffle else np.arange(count)
+        for start, end in slots[sequence[self._mine(count)[self._start :]]]:
+            height, width = (int(side) for side in sizes[start])
+            yield [SampleKey(self._epoch, int(i), 0, height, width) for i in order[start:end]]
 
     def _share(self, count: int) -> int:
         return len(self._mine(count))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from yolo_cli.errors import UserError
 from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments
 
-RawMaps = list[Float[Tensor, "b a h w o"]]
+RawMaps = list[Float[Tensor, "b a _ _ o"]]
 
 
 class Detect(PlannedModule):

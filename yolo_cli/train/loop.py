@@ -14,7 +14,7 @@ from yolo_cli import checkpoint
 from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.dataset.loader import train_loader, val_loader
-from yolo_cli.dataset.sampler import class_weights, image_weights, multi_scale_size
+from yolo_cli.dataset.sampler import image_weights, multi_scale_size
 from yolo_cli.errors import UserError
 from yolo_cli.evaluate import Evaluation, Observer, Thresholds, evaluate, prepare_images
 from yolo_cli.logs import MetricLogger
@@ -183,7 +183,7 @@ class Trainer:
             index, need = self.data.train.index, np.ones(self.model.nc)
             for row in metrics.per_class if metrics is not None else ():
                 need[row.class_id] = (1 - row.map50_95) ** 2
-            weights = image_weights(index, self.model.nc, class_weights(index, self.model.nc) * need)
+            weights = image_weights(index, self.model.nc, need)
         self.train_loader.set_epoch(epoch, weights=weights)
 
     def _keep(self, epoch: int, metrics: Metrics | None, *, last: bool) -> None:

@@ -58,6 +58,8 @@ def check_options(config: TrainConfig) -> None:
     for name, low in at_least.items():
         if getattr(config, name) < low:
             raise UserError(f"must be at least {low}", where=f"--{name.replace('_', '-')} {getattr(config, name)}")
+    if config.image_weights and config.rect:
+        raise UserError("rectangular batches cannot be weighted", where="--image-weights --rect", fix="leave one out")
     if config.cache not in ("", "ram", "disk"):
         raise UserError("unknown kind of cache", where=f"--cache {config.cache}", fix="give ram or disk")
     if not 0 <= config.label_smoothing < 1:

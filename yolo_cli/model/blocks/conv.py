@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -65,7 +65,7 @@ class Conv(PlannedModule):
         return Plan((c1, c2, *rest), c2, scaling.repeats(repeats), Fraction(1, stride))
 
     @classmethod
-    def of(cls, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, *, activation: str) -> Self:
+    def of(cls, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, *, activation: str) -> "Conv":
         """A Conv inside another block, with that block's activation."""
         return cls(c1, c2, k, s, None, g, activation=activation)
 

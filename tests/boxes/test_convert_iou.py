@@ -1,0 +1,61 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.ops import box_iou, complete_box_iou_loss
+
+from yolo_cli.boxes.convert import cxcywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
+from yolo_cli.boxes.iou import complete_iou, pairwise_iou
+
+coordinate = st.floats(-1000, 1000, width=32)
+side = st.floats(0.5, 500, width=32)
+boxes = st.lists(st.tuples(coordinate, coordinate, side, side), min_size=1, max_size=8).map(torch.tensor)
+
+
+@given(boxes)
+def test_corners_and_back_is_the_identity(cxcywh: torch.Tensor) -> None:
+    torch.testing.assert_close(xyxy_to_cxcywh(cxcywh_to_xyxy(cxcywh.double())), cxcywh.double())
+
+
+def test_coco_format_is_corner_and_size() -> None:
+    assert xyxy_to_xywh(torch.tensor([[10.0, 20.0, 15.0, 40.0]])).tolist() == [[10, 20, 5, 20]]
+
+
+@given(boxes, boxes)
+def test_pairwise_iou_equals_torchvision(a: torch.Tensor, b: torch.Tensor) -> None:
+    a, b = cxcywh_to_xyxy(a.double()), cxcywh_to_xyxy(b.double())
+    torch.testing.assert_close(pairwise_iou(a, b), box_iou(a, b), atol=1e-9, rtol=0)
+
+
+def test_boxes_without_area_overlap_nothing() -> None:
+    point = torch.tensor([[3.0, 3.0, 3.0, 3.0]])
+    assert pairwise_iou(point, point).item() == 0.0
+
+
+@given(boxes)
+def test_complete_iou_equals_torchvision(cxcywh: torch.Tensor) -> None:
+    a = cxcywh.double()
+    b = a.flip(0) * 1.1 + 3
+    expected = 1 - complete_box_iou_loss(cxcywh_to_xyxy(a), cxcywh_to_xyxy(b))
+    torch.testing.assert_close(complete_iou(a, b), expected, atol=1e-6, rtol=0)
+
+
+def test_complete_iou_gradient_matches_torchvision() -> None:
+    rng = np.random.default_rng(0)
+    a = torch.from_numpy(rng.uniform(5, 30, (20, 4))).requires_grad_()
+    b = torch.from_numpy(rng.uniform(5, 30, (20, 4)))
+    complete_iou(a, b).sum().backward()
+    mine = a.grad
+    a.grad = None
+    (-complete_box_iou_loss(cxcywh_to_xyxy(a), cxcywh_to_xyxy(b))).sum().backward()
+    assert mine is not None
+    torch.testing.assert_close(mine, a.grad, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("same", [(5.0, 5.0, 2.0, 3.0), (0.0, 0.0, 100.0, 1.0)])
+def test_a_box_equals_itself(same: tuple[float, ...]) -> None:
+    box = torch.tensor([same])
+    assert math.isclose(complete_iou(box, box).item(), 1.0, abs_tol=1e-6)

@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yolo_cli import checkpoint
+from yolo_cli.boxes.iou import pairwise_iou
+from yolo_cli.boxes.nms import nms, select
+
+
+def greedy(xyxy: torch.Tensor, confidence: torch.Tensor, class_id: torch.Tensor, iou: float) -> list[int]:
+    """The definition, one box at a time."""
+    overlap = pairwise_iou(xyxy.double(), xyxy.double())
+    kept: list[int] = []
+    for i in confidence.argsort(descending=True, stable=True).tolist():
+        if all(class_id[j] != class_id[i] or overlap[i, j] <= iou for j in kept):
+            kept.append(i)
+    return kept
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 60), st.sampled_from([0.3, 0.45, 0.6]))
+def test_nms_equals_its_definition(seed: int, count: int, iou: float) -> None:
+    rng = np.random.default_rng(seed)
+    low = torch.from_numpy(rng.uniform(0, 60, (count, 2)))
+    xyxy = torch.cat((low, low + torch.from_numpy(rng.uniform(5, 60, (count, 2)))), 1).float()
+    confidence = torch.from_numpy(rng.permutation(count) / max(count, 1)).float()
+    class_id = torch.from_numpy(rng.integers(0, 3, count))
+    assert nms(xyxy, confidence, class_id, iou).tolist() == greedy(xyxy, confidence, class_id, iou)
+
+
+def test_classes_far_apart_do_not_blur_boxes() -> None:
+    """The shift between classes must not round away the difference between two overlaps."""
+    box = torch.tensor([[0.0, 0.0, 100.0, 100.0], [0.0, 0.0, 100.0, 60.01], [0.0, 0.0, 100.0, 59.99]])
+    for class_id in (0, 5_000):
+        ids = torch.full((3,), class_id)
+        kept = nms(box, torch.tensor([0.9, 0.8, 0.7]), ids, 0.6)
+        assert kept.tolist() == [0, 2]
+
+
+def decoded(rows: list[list[float]]) -> torch.Tensor:
+    return torch.tensor([rows])
+
+
+def test_confidence_is_objectness_times_class() -> None:
+    (found,) = select(decoded([[50, 50, 20, 20, 0.8, 0.5, 0.25]]), conf=0.1, iou=0.5, max_det=10, multi_label=True)
+    assert found.class_id.tolist() == [0, 1]
+    torch.testing.assert_close(found.confidence, torch.tensor([0.4, 0.2]))
+    assert found.xyxy[0].tolist() == [40, 40, 60, 60]
+
+
+def test_single_label_takes_the_best_class_alone() -> None:
+    (found,) = select(decoded([[50, 50, 20, 20, 0.8, 0.5, 0.6]]), conf=0.1, iou=0.5, max_det=10, multi_label=False)
+    assert found.class_id.tolist() == [1]
+
+
+def test_chosen_classes_hide_the_others() -> None:
+    rows = decoded([[50, 50, 20, 20, 0.8, 0.5, 0.6]])
+    (found,) = select(rows, conf=0.1, iou=0.5, max_det=10, multi_label=False, classes=torch.tensor([0, 7]))
+    assert found.class_id.tolist() == [0]
+
+
+def test_at_most_max_det_and_the_most_confident() -> None:
+    rows = [[20.0 * i, 50, 10, 10, 0.1 + 0.01 * i, 1.0] for i in range(50)]
+    (found,) = select(decoded(rows), conf=0.05, iou=0.5, max_det=7, multi_label=True)
+    assert len(found) == 7
+    assert found.confidence.tolist() == sorted(found.confidence.tolist(), reverse=True)
+    assert found.confidence[0].item() == pytest.approx(0.59, abs=1e-6)
+
+
+def test_nothing_above_the_threshold_is_nothing() -> None:
+    for multi_label in (True, False):
+        (found,) = select(decoded([[5, 5, 1, 1, 0.1, 0.1]]), conf=0.5, iou=0.5, max_det=9, multi_label=multi_label)
+        assert len(found) == 0
+        assert found.xyxy.shape == (0, 4)
+
+
+def test_published_weights_find_what_they_are_published_to_find(reference: Path) -> None:
+    model = checkpoint.load(reference / "weights/yolov5n.pt").model().eval()
+    stored = np.load(reference / "reference/forward/yolov5n_pretrained_000000000034.npz")
+    with torch.inference_mode():
+        raw = model(torch.from_numpy(stored["input_uint8"]).float() / 255)
+        rows = model.decode(raw)
+    (found,) = select(rows, conf=0.25, iou=0.45, max_det=1000, multi_label=False)
+    np.testing.assert_allclose(raw[2].numpy(), stored["raw2"], atol=1e-3)
+    np.testing.assert_allclose(rows.numpy()[:, ::7], stored["decoded"].astype(np.float32), atol=0.5, rtol=1e-3)
+    expected = stored["nms_conf25_iou45"]
+    np.testing.assert_allclose(found.xyxy.numpy(), expected[:, :4], atol=0.01)
+    np.testing.assert_allclose(found.confidence.numpy(), expected[:, 4], atol=1e-4)
+    assert found.class_id.tolist() == expected[:, 5].tolist()

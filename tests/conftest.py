@@ -1,0 +1,21 @@
+"""What every test may use: the reference data, and a cache folder of its own."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The folder of reference data; tests that need it skip where YOLO_REFERENCE_DIR is unset."""
+    folder = os.environ.get("YOLO_REFERENCE_DIR")
+    if not folder:
+        pytest.skip("YOLO_REFERENCE_DIR is not set")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a test caches reaches the user's cache folder, nor another test."""
+    monkeypatch.setenv("YOLO_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))

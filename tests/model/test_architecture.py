@@ -1,0 +1,122 @@
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yolo_cli import assets
+from yolo_cli.errors import UserError
+from yolo_cli.model.architecture import find_architecture, from_mapping, plan_layers, read_architecture
+
+TINY: dict[str, Any] = {
+    "nc": 2,
+    "anchors": [[10, 13, 16, 30]],
+    "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 2, "C3", [8]]],
+    "head": [[[-1], 1, "Detect", ["nc", "anchors"]]],
+}
+
+
+def changed(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    mapping = copy.deepcopy(TINY)
+    place: Any = mapping
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return mapping
+
+
+@pytest.mark.parametrize("name", assets.names("models"))
+def test_every_shipped_file_survives_writing_and_reading(name: str) -> None:
+    architecture = find_architecture(name)
+    assert from_mapping(architecture.to_mapping(), name="x", where="x") == architecture
+
+
+@pytest.mark.parametrize(("short", "full"), [("s", "yolov5s"), ("x6", "yolov5x6"), ("yolov5n.yaml", "yolov5n")])
+def test_short_names(short: str, full: str) -> None:
+    assert find_architecture(short).name == full
+
+
+def test_a_path_wins_over_a_shipped_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = assets.find("models", "yolov5n", option="--cfg").read_text().replace("nc: 80", "nc: 7")
+    (tmp_path / "mine.yaml").write_text(text)
+    assert read_architecture(tmp_path / "mine.yaml").nc == 7
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("backbone", 0, 2), "Convv", "layer 0: unknown block 'Convv'"),
+        (("backbone", 0, 3), [], "layer 0 .Conv.: takes 1 to 6 arguments"),
+        (("backbone", 0, 3), ["wide"], "layer 0 .Conv.: channels must be a whole number"),
+        (("backbone", 0, 3), [8, 3, 2, None, 3], "groups do not divide"),
+        (("backbone", 0, 3), [8, 0], "kernel must be"),
+        (("backbone", 1, 0), 5, "layer 1 .C3.: source 5 is not an earlier layer"),
+        (("backbone", 1, 0), -7, "not an earlier layer"),
+        (("backbone", 1, 1), 0, "number must be a whole number"),
+        (("backbone", 1, 1), 10**9, "number must be a whole number"),
+        (("backbone", 1), "Conv", "a row is"),
+        (("backbone", 1, 3), [{"a": 1}], "an argument is"),
+        (("backbone",), "x", "backbone must be a list"),
+        (("head", 0, 0), [-1, 0], "2 source layers but anchors for 1"),
+        (("head", 0, 2), "Conv", "must be a detection head"),
+        (("nc",), 0, "nc must be"),
+        (("nc",), "80", "nc must be"),
+        (("width_multiple",), -1, "width_multiple must be a positive number"),
+        (("depth_multiple",), float("nan"), "depth_multiple"),
+        (("anchors",), [[1, 2, 3]], "pairs"),
+        (("anchors",), [[1, 2], [1, 2, 3, 4]], "same number of anchors"),
+        (("anchors",), [], "anchors must be a list"),
+        (("activation",), "__import__('os')", "unknown activation"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_layer(path: tuple[Any, ...], value: Any, says: str) -> None:
+    from yolo_cli.model.build import DetectionModel
+
+    with pytest.raises(UserError, match=says) as caught:
+        DetectionModel(from_mapping(changed(path, value), name="tiny", where="tiny.yaml"))
+    assert "tiny" in str(caught.value)
+
+
+def test_layers_of_different_size_cannot_be_joined() -> None:
+    mapping = changed(("backbone", 1), [[-1, -2], 1, "Concat", [1]])
+    with pytest.raises(UserError, match="different strides"):
+        from_mapping(mapping, name="x", where="x")
+
+
+def test_a_missing_part_is_named() -> None:
+    mapping = {key: value for key, value in TINY.items() if key != "head"}
+    with pytest.raises(UserError, match="lacks head"):
+        from_mapping(mapping, name="x", where="x.yaml")
+
+
+def test_anchors_left_to_be_fitted_follow_the_strides() -> None:
+    architecture = from_mapping(changed(("anchors",), 3), name="x", where="x")
+    head = plan_layers(architecture)[-1]
+    assert len(head.plan.args[1][0]) == 6
+    assert all(v > 0 for v in head.plan.args[1][0])
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=6) | st.floats(allow_nan=True),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(["nc", "anchors", "backbone", "head", "depth_multiple", "activation"]), JUNK)
+def test_no_content_crashes_the_reader(key: str, junk: Any) -> None:
+    try:
+        from_mapping(changed((key,), junk), name="x", where="x")
+    except UserError as error:
+        assert str(error).startswith("x")
+
+
+@given(
+    st.sampled_from(["Conv", "C3", "Bottleneck", "SPPF", "Concat", "Upsample", "Detect"]), st.lists(JUNK, max_size=5)
+)
+def test_no_argument_crashes_a_block(block: str, args: list[Any]) -> None:
+    try:
+        from_mapping(changed(("backbone", 1), [-1, 1, block, args]), name="x", where="x")
+    except UserError as error:
+        assert str(error).startswith("x")

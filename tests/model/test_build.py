@@ -1,0 +1,128 @@
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from yolo_cli import assets
+from yolo_cli.model.architecture import find_architecture
+from yolo_cli.model.build import DetectionModel, count_parameters, layer_rows
+from yolo_cli.model.fuse import fuse
+from yolo_cli.model.transfer import transfer
+
+TABLES = ("n", "s", "m", "l", "x", "n6", "s6", "m6", "l6", "x6", "-p2")
+FORWARD = ("n", "s", "m", "n6")
+
+
+@pytest.fixture(scope="module")
+def formula(reference: Path) -> Any:
+    sys.path.insert(0, str(reference / "reference"))
+    import formula
+
+    return formula
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_layers_equal_the_published_table(reference: Path, name: str) -> None:
+    text = (reference / f"reference/tables/yolov5-v7.0/yolov5{name}.txt").read_text()
+    rows = list(layer_rows(find_architecture(f"yolov5{name}")))
+    assert sum(row[3] for row in rows) == int(text.split()[1])
+    lines = [line for line in text.splitlines() if re.match(r"\s*\d+\s+(-\d|\[)", line)]
+    for row, line in zip(rows, lines, strict=True):
+        found = re.match(r"\s*(\d+)\s+(.*?)\s+(\d+)\s+(\d+)\s+(\w+)\s+(.*)", line)
+        assert found is not None
+        index, source, repeats, parameters, block, args = found.groups()
+        assert row[:5] == (int(index), source, int(repeats), int(parameters), block)
+        # where anchors are to be fitted the table has placeholders
+        assert row[5] == args or (name == "-p2" and block == "Detect")
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_outputs_equal_the_published_ones(reference: Path, formula: Any, name: str) -> None:
+    folder = reference / "reference/forward/yolov5-v7.0"
+    facts = json.loads((folder / f"yolov5{name}.json").read_text())
+    stored = np.load(folder / f"yolov5{name}.npz")
+    model = DetectionModel(find_architecture(f"yolov5{name}")).eval()
+    state = model.state_dict()
+    assert count_parameters(model) == facts["params"]
+    assert list(model.strides) == facts["stride"]
+    assert [[key, list(value.shape)] for key, value in state.items()] == facts["state"]
+    for key, value in state.items():
+        if "anchors" not in key and "num_batches" not in key:
+            value.copy_(torch.from_numpy(formula.fill(key, value.shape)))
+    image = torch.from_numpy(formula.image(*facts["input_hw"]))
+    with torch.inference_mode():
+        raw = model(image)
+        decoded = model.decode(raw)
+        slim = fuse(model)
+        fused = slim.decode(slim(image))
+    for scale, values in enumerate(raw):
+        np.testing.assert_allclose(values.numpy(), stored[f"raw{scale}"], atol=1e-4)
+    np.testing.assert_allclose(decoded.numpy(), stored["decoded"], atol=1e-2, rtol=1e-3)
+    np.testing.assert_allclose(fused.numpy(), decoded.numpy(), atol=1e-2, rtol=1e-4)
+
+
+# the largest are built by the table test; their forward passes take seconds and say no more
+SMALL = [name for name in assets.names("models") if not re.search(r"[lx]6?$|p2$", name)]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_shipped_file_builds_and_runs(name: str) -> None:
+    model = DetectionModel(find_architecture(name).with_classes(3)).eval()
+    side = 2 * model.stride
+    with torch.inference_mode():
+        raw = model(torch.zeros(2, 3, side, 2 * side))
+    assert [tuple(m.shape[2:4]) for m in raw] == [(side // s, 2 * side // s) for s in model.strides]
+    assert model.decode(raw).shape == (2, sum(m[0, ..., 0].numel() for m in raw), 8)
+
+
+def test_fusing_leaves_the_model_as_it_was() -> None:
+    model = DetectionModel(find_architecture("n").with_classes(3)).eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    slim = fuse(model)
+    assert count_parameters(slim) < count_parameters(model)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in slim.modules())
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_fused_and_plain_agree_with_trained_statistics() -> None:
+    torch.manual_seed(0)
+    model = DetectionModel(find_architecture("n").with_classes(3)).train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.rand(4, 3, 64, 64))  # running statistics move away from 0 and 1
+    model.eval()
+    image = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        plain, slim = model(image), fuse(model)(image)
+    for a, b in zip(plain, slim, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_anchors_come_back_in_pixels() -> None:
+    architecture = find_architecture("s")
+    model = DetectionModel(architecture)
+    assert isinstance(architecture.anchors, tuple)
+    np.testing.assert_allclose(model.anchors_in_pixels(), architecture.anchors, rtol=1e-6)
+
+
+def test_a_prior_of_few_objects_is_in_the_bias() -> None:
+    model = DetectionModel(find_architecture("n").with_classes(4)).eval()
+    with torch.inference_mode():
+        objectness = model.decode(model(torch.rand(1, 3, 640, 640)))[..., 4]
+    assert 1 < objectness.sum() < 200  # about 8 a scale, not half of 25,200 boxes
+
+
+def test_transfer_says_what_was_taken_and_what_was_not() -> None:
+    theirs = DetectionModel(find_architecture("n").with_classes(80))
+    mine = DetectionModel(find_architecture("n").with_classes(3))
+    report = transfer(mine, theirs.state_dict())
+    left = dict(report.left_out)
+    assert set(left) == {f"model.24.m.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")}
+    assert "255×64×1×1 in the file, 24×64×1×1 in the model" in left["model.24.m.0.weight"]
+    assert torch.equal(mine.state_dict()["model.0.conv.weight"], theirs.state_dict()["model.0.conv.weight"])
+    assert f"{len(report.taken)} of {len(mine.state_dict())} tensors taken" in report.summary()
