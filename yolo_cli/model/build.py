@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from yolo_cli.errors import UserError
-from yolo_cli.model.architecture import Architecture, PlannedLayer, plan_layers
+from yolo_cli.model.architecture import Anchors, Architecture, PlannedLayer, plan_layers
 from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.heads import Detect, RawMaps
 
@@ -70,6 +70,14 @@ class DetectionModel(nn.Module):
     def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:
         """Rows cx, cy, w, h in pixels, objectness, class probabilities."""
         return self.head.decode(raw)
+
+    @torch.no_grad()
+    def set_anchors(self, anchors: Anchors) -> None:
+        """Replace the anchors, (w, h, w, h, …) in pixels per scale; the architecture takes them over."""
+        steps = self.head.anchors.new_tensor(self.strides).reshape(-1, 1, 1)
+        pixels = self.head.anchors.new_tensor(anchors).reshape(self.head.anchors.shape)
+        self.head.anchors.copy_(pixels / steps)
+        self.architecture = self.architecture.with_anchors(anchors)
 
     def anchors_in_pixels(self) -> list[list[float]]:
         """Anchors per scale, flat (w, h, w, h, …)."""
