@@ -171,8 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return figures
 
         rounds = alternate({name: lambda name=name: both(name) for name in pythons}, args.runs)
-    settings = {"files": args.files, "epochs": EPOCHS, "runs": args.runs}
-    report("label_index", MEASURES, rounds, json_file=args.json, settings=settings, peers=peers)
+        settings = {"files": args.files, "epochs": EPOCHS, "runs": args.runs}
+        report("label_index", MEASURES, rounds, json_file=args.json, settings=settings, peers=peers)
 
 
 if __name__ == "__main__":

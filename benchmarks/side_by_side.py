@@ -118,9 +118,13 @@ def copy_dataset(data: str, folder: Path, splits: Sequence[str] = ("train", "val
     from yolo_cli.dataset.labels import label_path
     from yolo_cli.dataset.opening import open_data
     from yolo_cli.dataset.spec import split_images
+    from yolo_cli.errors import UserError
     from yolo_cli.progress import Silent
 
-    spec = open_data(data, Silent())
+    try:
+        spec = open_data(data, Silent())
+    except UserError as error:
+        sys.exit(f"error: {error}")
     for split in splits:
         images, labels = folder / "images" / split, folder / "labels" / split
         images.mkdir(parents=True)

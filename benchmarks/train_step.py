@@ -176,7 +176,7 @@ def make_batches(data: Path, folder: Path) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = options(__doc__, runs=3)
+    parser = options(__doc__, runs=2)
     add_data_options(parser)
     args = parser.parse_args(arguments)
     if args.worker:
