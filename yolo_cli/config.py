@@ -80,6 +80,7 @@ class ValConfig:
     """Options of `yolo val`."""
 
     weights: str = ""
+    cfg: str = ""
     data: str = "coco128"
     batch: int = 32
     img: tuple[int, int] = (640, 640)

@@ -1,9 +1,10 @@
 """How the parts below the command line speak: lines and bars, through an object that the command passes in."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Bar(Protocol):
     """Progress over a known number of steps."""
 
@@ -12,6 +13,7 @@ class Bar(Protocol):
         ...
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Where progress goes."""
 

@@ -13,8 +13,11 @@ IMG = Numbers(D.img)
 
 def val(
     weights: Annotated[
-        str, Option(help="Weights (ours or a published .pt); left out: best.pt of the newest run.")
+        str, Option(help="Weights (ours, a published .pt or Darknet .weights); left out: best.pt of the newest run.")
     ] = D.weights,
+    cfg: Annotated[
+        str, Option(help="Network of Darknet .weights: a .cfg; left out: the one of the same name beside them.")
+    ] = D.cfg,
     data: Annotated[str, Option(help="Data set: a data.yaml or a shipped name.")] = D.data,
     batch: Annotated[int, Option("--batch", "--batch-size", help="Images a batch.")] = D.batch,
     img: Annotated[

@@ -8,7 +8,7 @@ from yolo_cli import assets, checkpoint
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.dataset.opening import Split, class_names, open_data, open_split
 from yolo_cli.errors import UserError
-from yolo_cli.model.architecture import find_architecture
+from yolo_cli.foreign.networks import find_network
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.transfer import transfer
 from yolo_cli.optim import OPTIMIZERS
@@ -97,11 +97,11 @@ def build_model(config: TrainConfig, names: Sequence[str], reporter: Reporter) -
     """The model to train, for the data set's classes: from `--weights`, from `--cfg`, or the one into the other."""
     if not config.weights:
         cfg = config.cfg or "s"
-        model = DetectionModel(find_architecture(cfg).with_classes(len(names)), names)
+        model = DetectionModel(find_network(cfg).with_classes(len(names)), names)
         reporter.say(f"{model.architecture.name} from scratch" + ("" if config.cfg else " (--cfg left out: s)"))
         return model
-    weights = checkpoint.load(checkpoint.find_weights(config.weights))
-    architecture = find_architecture(config.cfg) if config.cfg else weights.architecture
+    weights = checkpoint.open_weights(config.weights, config.cfg, reporter)
+    architecture = find_network(config.cfg) if config.cfg else weights.architecture
     model = DetectionModel(architecture.with_classes(len(names)), names)
     # With --cfg the anchors are that file's; else those that the weights were trained with.
     report = transfer(model, weights.state, exclude=("anchors", "anchor_grid") if config.cfg else ())
