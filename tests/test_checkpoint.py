@@ -120,7 +120,7 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, model: DetectionModel, mak
 
 
 def test_a_missing_file_says_where_weights_come_from(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="AGPL-3.0"):
+    with pytest.raises(UserError, match=r"AGPL-3\.0"):
         checkpoint.find_weights(str(tmp_path / "yolov5s.pt"))
 
 

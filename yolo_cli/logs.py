@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from yolo_cli.errors import UserError
 
@@ -25,6 +25,7 @@ COLUMNS = (
 )
 
 
+@runtime_checkable
 class MetricLogger(Protocol):
     """Takes one mapping of named numbers per epoch."""
 

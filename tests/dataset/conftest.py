@@ -1,18 +1,9 @@
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-
-
-@pytest.fixture
-def reference() -> Path:
-    folder = os.environ.get("YOLO_REFERENCE_DIR")
-    if not folder:
-        pytest.skip("YOLO_REFERENCE_DIR is not set")
-    return Path(folder)
 
 
 @pytest.fixture(autouse=True)

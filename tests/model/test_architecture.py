@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from yolo_cli import assets
 from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import find_architecture, from_mapping, plan_layers, read_architecture
+from yolo_cli.model.build import DetectionModel
 
 TINY: dict[str, Any] = {
     "nc": 2,
@@ -71,8 +72,6 @@ def test_a_path_wins_over_a_shipped_name(tmp_path: Any, monkeypatch: pytest.Monk
     ],
 )
 def test_what_is_wrong_is_said_with_its_layer(path: tuple[Any, ...], value: Any, says: str) -> None:
-    from yolo_cli.model.build import DetectionModel
-
     with pytest.raises(UserError, match=says) as caught:
         DetectionModel(from_mapping(changed(path, value), name="tiny", where="tiny.yaml"))
     assert "tiny" in str(caught.value)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from yolo_cli import assets
 from yolo_cli.model.architecture import find_architecture
-from yolo_cli.model.build import DetectionModel, count_parameters, layer_rows
+from yolo_cli.model.build import DetectionModel, count_parameters, gflops, layer_rows
 from yolo_cli.model.fuse import fuse
 from yolo_cli.model.transfer import transfer
 
@@ -115,6 +116,15 @@ def test_a_prior_of_few_objects_is_in_the_bias() -> None:
     with torch.inference_mode():
         objectness = model.decode(model(torch.rand(1, 3, 640, 640)))[..., 4]
     assert 1 < objectness.sum() < 200  # about 8 a scale, not half of 25,200 boxes
+
+
+@pytest.mark.parametrize("size", [(64, 64), (128, 192)])
+def test_operations_are_those_that_torch_counts(size: tuple[int, int]) -> None:
+    model = DetectionModel(find_architecture("n").with_classes(3)).train()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, *size))
+    assert gflops(model, *size) == pytest.approx(counter.get_total_flops() / 1e9)
+    assert model.training
 
 
 def test_transfer_says_what_was_taken_and_what_was_not() -> None:

@@ -24,10 +24,11 @@ app.command("train")(train.train)
 app.command("val")(val.val)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         print(f"yolo_cli {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from typer import Option
 
-from yolo_cli.cli.arguments import Numbers, parse_img, parse_numbers
+from yolo_cli.cli.arguments import Numbers, parse_numbers
+from yolo_cli.cli.options import Batch, Data, Device, ExistOk, Img, Name, Project, SingleCls, Strict, Workers
 from yolo_cli.config import TrainConfig
 
 D = TrainConfig()  # defaults live in the config alone
@@ -15,22 +16,14 @@ def train(
     weights: Annotated[
         str, Option(help="Weights to start from (ours, a published .pt or Darknet .weights); left out: from scratch.")
     ] = D.weights,
-    cfg: Annotated[str, Option(help="Architecture: a YAML file, a Darknet .cfg, a shipped name, or n, s, m, l, x.")] = D.cfg,
-    data: Annotated[str, Option(help="Data set: a data.yaml or a shipped name.")] = D.data,
+    cfg: Annotated[
+        str, Option(help="Architecture: a YAML file, a Darknet .cfg, a shipped name, or n, s, m, l, x.")
+    ] = D.cfg,
+    data: Data = D.data,
     hyp: Annotated[str, Option(help="Hyperparameters: a YAML file or a shipped name.")] = D.hyp,
     epochs: Annotated[int, Option(help="Passes over the training split.")] = D.epochs,
-    batch: Annotated[int, Option("--batch", "--batch-size", help="Images a batch.")] = D.batch,
-    img: Annotated[
-        Numbers,
-        Option(
-            "--img",
-            "--imgsz",
-            "--img-size",
-            parser=parse_img,
-            metavar="INT [INT]",
-            help="Image size: side, or height and width.",
-        ),
-    ] = IMG,
+    batch: Batch = D.batch,
+    img: Img = IMG,
     rect: Annotated[bool, Option("--rect", help="Rectangular batches, without mosaic.")] = D.rect,
     resume: Annotated[str, Option(metavar="[RUN]", help="Continue a run (not there yet).")] = D.resume,
     noval: Annotated[bool, Option("--noval", help="Validate after the last epoch only.")] = D.noval,
@@ -43,18 +36,16 @@ def train(
     image_weights: Annotated[
         bool, Option("--image-weights", help="Show images of badly found classes more often.")
     ] = D.image_weights,
-    device: Annotated[
-        str, Option(help="cpu, a GPU's number, or mps; left out: the first GPU, else the CPU.")
-    ] = D.device,
+    device: Device = D.device,
     multi_scale: Annotated[
         bool, Option("--multi-scale", help="Vary the image size from 0.5 to 1.5 of --img.")
     ] = D.multi_scale,
-    single_cls: Annotated[bool, Option("--single-cls", help="Treat all classes as one.")] = D.single_cls,
+    single_cls: SingleCls = D.single_cls,
     optimizer: Annotated[str, Option(help="SGD, Adam or AdamW.")] = D.optimizer,
-    workers: Annotated[int, Option(help="Processes that load images; -1: one a core, at most 8.")] = D.workers,
-    project: Annotated[str, Option(help="Folder of run folders.")] = D.project,
-    name: Annotated[str, Option(help="Name of the run folder; a number is added where it is taken.")] = D.name,
-    exist_ok: Annotated[bool, Option("--exist-ok", help="Write into an existing run folder.")] = D.exist_ok,
+    workers: Workers = D.workers,
+    project: Project = D.project,
+    name: Name = D.name,
+    exist_ok: ExistOk = D.exist_ok,
     cos_lr: Annotated[bool, Option("--cos-lr", help="Cosine instead of linear decay of the learning rate.")] = D.cos_lr,
     label_smoothing: Annotated[float, Option(help="Share of doubt in class targets.")] = D.label_smoothing,
     patience: Annotated[int, Option(help="Stop after this many epochs without a better one; 0: never.")] = D.patience,
@@ -64,7 +55,7 @@ def train(
     ] = FREEZE,
     save_period: Annotated[int, Option(help="Keep a checkpoint every N epochs; -1: none.")] = D.save_period,
     seed: Annotated[int, Option(help="Seed of everything random.")] = D.seed,
-    strict: Annotated[bool, Option("--strict", help="Any problem in the data set is an error.")] = D.strict,
+    strict: Strict = D.strict,
 ) -> None:
     """Train a detector on a folder of images and YOLO txt labels."""
     config = TrainConfig(**locals())  # one parameter a field: a test holds them together

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from typer import Option
 
-from yolo_cli.cli.arguments import Numbers, parse_img
+from yolo_cli.cli.arguments import Numbers
+from yolo_cli.cli.options import Batch, Data, Device, ExistOk, Img, Name, Project, SingleCls, Strict, Workers
 from yolo_cli.config import ValConfig
 
 D = ValConfig()  # defaults live in the config alone
@@ -18,30 +19,18 @@ def val(
     cfg: Annotated[
         str, Option(help="Network of Darknet .weights: a .cfg; left out: the one of the same name beside them.")
     ] = D.cfg,
-    data: Annotated[str, Option(help="Data set: a data.yaml or a shipped name.")] = D.data,
-    batch: Annotated[int, Option("--batch", "--batch-size", help="Images a batch.")] = D.batch,
-    img: Annotated[
-        Numbers,
-        Option(
-            "--img",
-            "--imgsz",
-            "--img-size",
-            parser=parse_img,
-            metavar="INT [INT]",
-            help="Image size: side, or height and width.",
-        ),
-    ] = IMG,
+    data: Data = D.data,
+    batch: Batch = D.batch,
+    img: Img = IMG,
     conf: Annotated[float, Option("--conf", "--conf-thres", help="Least confidence of a detection.")] = D.conf,
     iou: Annotated[
         float, Option("--iou", "--iou-thres", help="Overlap from which a lesser box is suppressed.")
     ] = D.iou,
     max_det: Annotated[int, Option(help="Most detections an image.")] = D.max_det,
     task: Annotated[str, Option(metavar="train|val|test", help="Split to judge on.")] = D.task,
-    device: Annotated[
-        str, Option(help="cpu, a GPU's number, or mps; left out: the first GPU, else the CPU.")
-    ] = D.device,
-    workers: Annotated[int, Option(help="Processes that load images; -1: one a core, at most 8.")] = D.workers,
-    single_cls: Annotated[bool, Option("--single-cls", help="Treat all classes as one.")] = D.single_cls,
+    device: Device = D.device,
+    workers: Workers = D.workers,
+    single_cls: SingleCls = D.single_cls,
     verbose: Annotated[bool, Option("--verbose", help="List every class.")] = D.verbose,
     save_txt: Annotated[bool, Option("--save-txt", help="Write detections as txt labels.")] = D.save_txt,
     save_conf: Annotated[bool, Option("--save-conf", help="Add confidences to the txt labels.")] = D.save_conf,
@@ -49,10 +38,10 @@ def val(
     referee: Annotated[bool, Option("--referee", help="Have pycocotools judge the same detections.")] = D.referee,
     half: Annotated[bool, Option("--half", help="Half precision (GPU).")] = D.half,
     plots: Annotated[bool, Option("--plots/--noplots", help="Draw curves and sample pictures.")] = D.plots,
-    strict: Annotated[bool, Option("--strict", help="Any problem in the data set is an error.")] = D.strict,
-    project: Annotated[str, Option(help="Folder of run folders.")] = D.project,
-    name: Annotated[str, Option(help="Name of the run folder; a number is added where it is taken.")] = D.name,
-    exist_ok: Annotated[bool, Option("--exist-ok", help="Write into an existing run folder.")] = D.exist_ok,
+    strict: Strict = D.strict,
+    project: Project = D.project,
+    name: Name = D.name,
+    exist_ok: ExistOk = D.exist_ok,
 ) -> None:
     """Judge weights on a split of a data set, with COCO's metrics."""
     config = ValConfig(**locals())  # one parameter a field: a test holds them together

@@ -89,9 +89,9 @@ def image_weights(
 class EpochBatches(Sampler[list[SampleKey]]):
     """Batches of sample keys for one epoch after another.
 
-    `canvases` = (order, sizes) from `rect_canvases` makes the batches rectangular, and `weights` have no say; shuffling
-    then exchanges whole batches. `weights` draws images with replacement. Of `world` processes, the one of number `rank` gets its share of
-    the same order; under `shuffle` shares are made equal by starting the order over.
+    `canvases` = (order, sizes) from `rect_canvases` makes the batches rectangular; shuffling then exchanges whole
+    batches, and `weights` have no say. Otherwise `weights` draws images with replacement. Of `world` processes, the
+    one of number `rank` gets its share of the same order; under `shuffle` shares are made equal by starting over.
     """
 
     def __init__(

@@ -68,6 +68,10 @@ def check_options(config: TrainConfig) -> None:
         raise UserError(
             "unknown optimizer", where=f"--optimizer {config.optimizer}", fix=f"give one of {', '.join(OPTIMIZERS)}"
         )
+    if config.weights:
+        checkpoint.find_weights(config.weights)
+    if config.cfg:
+        find_architecture(config.cfg)
     if any(layer < 0 for layer in config.freeze):
         raise UserError("layers are numbered from 0", where="--freeze")
 

@@ -1,0 +1,160 @@
+"""The command line as a surface: options, help, versions, and how mistakes end."""
+
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import typer
+
+from yolo_cli import __version__
+from yolo_cli.cli.app import app, main
+from yolo_cli.cli.arguments import normalise, parse_img, parse_numbers
+from yolo_cli.config import TrainConfig, ValConfig
+
+CONFIGS = {"train": TrainConfig, "val": ValConfig}
+
+
+def options(command: str) -> dict[str, object]:
+    group = typer.main.get_command(app)
+    return {parameter.name: parameter for parameter in group.commands[command].params if parameter.name != "help"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_options_are_the_fields_of_the_config(command: str) -> None:
+    config = CONFIGS[command]
+    parameters = options(command)
+    assert set(parameters) == {field.name for field in fields(config)}
+    for field in fields(config):
+        default = parameters[field.name].default  # type: ignore[attr-defined]
+        assert default == field.default, field.name
+        assert f"--{field.name.replace('_', '-')}" in parameters[field.name].opts, field.name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_every_option_is_explained(command: str) -> None:
+    for name, parameter in options(command).items():
+        assert parameter.help, name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("command", "alias"),
+    [
+        ("train", "--batch-size"),
+        ("train", "--imgsz"),
+        ("val", "--conf-thres"),
+        ("val", "--iou-thres"),
+        ("val", "--imgsz"),
+    ],
+)
+def test_the_other_customary_names_are_taken(command: str, alias: str) -> None:
+    assert any(alias in parameter.opts for parameter in options(command).values())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        (["train", "--img", "640", "384", "--epochs", "3"], ["train", "--img", "640,384", "--epochs", "3"]),
+        (["train", "--imgsz", "640"], ["train", "--imgsz", "640"]),
+        (["train", "--freeze", "0", "1", "2", "--rect"], ["train", "--freeze", "0,1,2", "--rect"]),
+        (["train", "--cache", "--rect"], ["train", "--cache", "ram", "--rect"]),
+        (["train", "--cache", "disk"], ["train", "--cache", "disk"]),
+        (["train", "--resume"], ["train", "--resume", "newest"]),
+        (["train", "--resume", "runs/exp"], ["train", "--resume", "runs/exp"]),
+    ],
+)
+def test_several_and_left_out_values(given: list[str], parsed: list[str]) -> None:
+    assert normalise(given) == parsed
+
+
+@pytest.mark.parametrize(("text", "size"), [("640", (640, 640)), ("640,384", (640, 384)), ("640x384", (640, 384))])
+def test_image_sizes_are_height_and_width(text: str, size: tuple[int, int]) -> None:
+    assert parse_img(text) == size
+
+
+@pytest.mark.parametrize("text", ["a", "1.5", "1;2"])
+def test_numbers_that_are_none(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        parse_numbers(text)
+
+
+def status_of(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    code = ended.value.code
+    assert isinstance(code, int)
+    return code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["vall"],
+        ["val", "--bogus", "1"],
+        ["val", "--batch", "many"],
+        ["train", "--img", "1,2,3"],
+        ["train", "--epochs"],
+        ["train", "--epochs", "0"],
+        ["train", "--batch", "0"],
+        ["train", "--optimizer", "LAMB"],
+        ["train", "--cfg", "yolov99"],
+        ["train", "--hyp", "nowhere.yaml"],
+        ["train", "--data", "nowhere.yaml"],
+        ["train", "--cache", "tape"],
+        ["train", "--device", "tpu"],
+        ["train", "--device", "99"],
+        ["train", "--label-smoothing", "1"],
+        ["train", "--image-weights", "--rect"],
+        ["train", "--resume"],
+        ["train", "--noautoanchor"],
+        ["train", "--weights", "yolov5s.pt"],
+        ["val", "--weights", "yolov5s.pt"],
+        ["val", "--conf", "2"],
+        ["val", "--task", "all"],
+        ["val", "--half"],
+        ["val", "--save-conf"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line_and_status_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert status_of(arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len([line for line in lines if not line.startswith("warning")]) == 1
+    assert lines[-1].startswith("error: ")
+    assert not list(tmp_path.iterdir())  # no run folder for a run that never was
+
+
+def test_val_without_weights_says_how_to_get_some(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert status_of(["val", "--data", "shapes"]) == 2
+    assert "yolo train" in capsys.readouterr().err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(["--version"]) == 0
+    assert capsys.readouterr().out == f"yolo_cli {__version__}\n"
+    assert status_of(["--help"]) == 0
+    assert "train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["yolo"], ["yolo-cli"], [sys.executable, "-m", "yolo_cli"]], ids=" ".join)
+def test_all_three_ways_to_call_it(command: list[str]) -> None:
+    folder = Path(sys.executable).parent
+    program = [str(folder / command[0]), *command[1:]] if len(command) == 1 else command
+    said = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said == f"yolo_cli {__version__}\n"
+
+
+def test_help_does_not_wait_for_the_heavy_packages() -> None:
+    code = (
+        "import sys; from yolo_cli.cli.app import app; "
+        "print([m for m in ('torch', 'torchvision', 'cv2', 'matplotlib', 'numpy', 'tensorboard') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said.strip() == "[]"

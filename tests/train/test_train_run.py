@@ -1,0 +1,210 @@
+"""Whole runs on the embedded data set, small: what they leave, and that they repeat to the bit."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+
+from yolo_cli import checkpoint
+from yolo_cli.config import TrainConfig, ValConfig
+from yolo_cli.dataset.shapes import draw
+from yolo_cli.errors import UserError
+from yolo_cli.logs import COLUMNS
+from yolo_cli.progress import Silent
+from yolo_cli.train import train
+from yolo_cli.validate import validate
+from yolo_cli.yaml_file import read_mapping, write_mapping
+
+TRAINED = """
+opt.yaml hyp.yaml model.yaml results.csv results.json results.png weights/last.pt weights/best.pt labels.jpg
+train_batch0.jpg train_batch1.jpg train_batch2.jpg val_batch0_labels.jpg val_batch0_pred.jpg
+confusion_matrix.png PR_curve.png F1_curve.png P_curve.png R_curve.png dataset_report.json
+""".split()  # noqa: SIM905 - a list of quoted names would be longer and no clearer
+METRICS = ["precision", "recall", "F1", "mAP_0.5", "mAP_0.75", "mAP_0.5:0.95", "mAP_small", "mAP_medium", "mAP_large"]
+
+
+class Recorder(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    warn = say
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of 24 + 8 images of shapes."""
+    folder = tmp_path_factory.mktemp("small")
+    for split, (number, count) in {"train": (0, 24), "val": (1, 8)}.items():
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for i in range(count):
+            image, rows = draw(number, i)
+            cv2.imwrite(str(folder / f"images/{split}/{i}.png"), image[..., ::-1])
+            lines = [f"{int(r[0])} " + " ".join(f"{v:.6f}" for v in r[1:]) for r in rows]
+            (folder / f"labels/{split}/{i}.txt").write_text("\n".join(lines))
+    names = ["circle", "square", "triangle"]
+    write_mapping(folder / "data.yaml", {"path": ".", "train": "images/train", "val": "images/val", "names": names})
+    return folder / "data.yaml"
+
+
+def options(data: Path, folder: Path, **changes: Any) -> TrainConfig:
+    base = {
+        "cfg": "n",
+        "data": str(data),
+        "img": (64, 64),
+        "epochs": 1,
+        "batch": 8,
+        "workers": 0,
+        "project": str(folder),
+        "noplots": True,
+        "device": "cpu",
+    }
+    return TrainConfig(**(base | changes))
+
+
+def tensors(run: Path) -> dict[str, torch.Tensor]:
+    return dict(checkpoint.load(run / "weights/last.pt").state)
+
+
+def test_a_run_leaves_everything_it_promises(small: Path, tmp_path: Path) -> None:
+    before = sorted(small.parent.rglob("*"))
+    reporter = Recorder()
+    result = train(options(small, tmp_path, epochs=2, noplots=False), reporter)
+    for name in TRAINED:
+        assert (result.folder / name).stat().st_size > 0, name
+    assert list(result.folder.glob("events.out.tfevents.*"))
+    assert sorted(small.parent.rglob("*")) == before  # the user's folder is as it was
+
+    rows = list(csv.reader((result.folder / "results.csv").open()))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row[0] for row in rows[1:]] == ["0", "1"]
+    assert all(cell == cell.strip() and float(cell) >= 0 for row in rows[1:] for cell in row)
+
+    content = json.loads((result.folder / "results.json").read_text())
+    assert set(content["metrics"]) == set(METRICS)
+    assert {row["name"] for row in content["per_class"]} == {"circle", "square", "triangle"}
+    assert content["versions"]["torch"] == torch.__version__.partition("+")[0] or content["versions"]["torch"]
+    assert content["dataset"]["train"]["fingerprint"] != content["dataset"]["val"]["fingerprint"]
+    assert content["machine"]["cores"] >= 1
+
+    assert read_mapping(result.folder / "model.yaml")["nc"] == 3
+    assert read_mapping(result.folder / "opt.yaml")["epochs"] == 2
+    assert any("mAP@.5" in line for line in reporter.lines)
+    assert reporter.lines[-1] == f"results in {result.folder}"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_command_gives_the_same_bits(small: Path, tmp_path: Path, workers: int) -> None:
+    settings = {"epochs": 2, "multi_scale": True, "image_weights": True}
+    one = train(options(small, tmp_path, **settings), Silent())
+    two = train(options(small, tmp_path, workers=workers, **settings), Silent())
+    assert (one.folder / "results.csv").read_bytes() == (two.folder / "results.csv").read_bytes()
+    mine, theirs = tensors(one.folder), tensors(two.folder)
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_another_seed_gives_other_weights(small: Path, tmp_path: Path) -> None:
+    one, two = (train(options(small, tmp_path, seed=seed), Silent()) for seed in (0, 1))
+    assert not torch.equal(tensors(one.folder)["model.0.conv.weight"], tensors(two.folder)["model.0.conv.weight"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rect": True},
+        {"img": (64, 96)},
+        {"single_cls": True},
+        {"cache": "ram"},
+        {"cache": "disk"},
+        {"optimizer": "AdamW", "cos_lr": True, "label_smoothing": 0.1},
+        {"freeze": (10,), "batch": 5},
+        {"cfg": "yolov5n6"},
+        {"noval": True, "nosave": True, "epochs": 2},
+    ],
+    ids=" ".join,
+)
+def test_every_option_trains(small: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    result = train(options(small, tmp_path, **changes), Silent())
+    assert (result.folder / "weights/best.pt").is_file()
+    assert all(torch.isfinite(t).all() for t in tensors(result.folder).values() if t.is_floating_point())
+
+
+def test_frozen_layers_keep_their_weights(small: Path, tmp_path: Path) -> None:
+    first = train(options(small, tmp_path), Silent())
+    weights = str(first.folder / "weights/last.pt")
+    second = train(options(small, tmp_path, cfg="", weights=weights, freeze=(5,), seed=3), Silent())
+    before, after = tensors(first.folder), tensors(second.folder)
+    assert torch.equal(before["model.3.conv.weight"], after["model.3.conv.weight"])
+    assert not torch.equal(before["model.9.cv1.conv.weight"], after["model.9.cv1.conv.weight"])
+
+
+def test_early_stop_and_periodic_checkpoints(small: Path, tmp_path: Path) -> None:
+    reporter = Recorder()
+    # a learning rate of next to nothing: no epoch is better than the first by more than chance
+    hyp = tmp_path / "still.yaml"
+    write_mapping(hyp, {"lr0": 1e-12, "warmup_bias_lr": 1e-12})
+    result = train(options(small, tmp_path, epochs=6, patience=1, save_period=1, hyp=str(hyp)), reporter)
+    assert result.epochs < 6
+    assert any("stopped early" in line for line in reporter.lines)
+    assert (result.folder / "weights/epoch1.pt").is_file()
+
+
+def test_what_was_trained_validates_the_same(small: Path, tmp_path: Path) -> None:
+    trained = train(options(small, tmp_path), Silent())
+    config = ValConfig(
+        data=str(small), img=(64, 64), project=str(tmp_path), device="cpu", workers=0, batch=16, plots=False
+    )
+    reporter = Recorder()
+    again = validate(config, reporter)  # --weights left out
+    assert str(trained.folder / "weights/best.pt") in reporter.lines[0]
+    assert again.metrics.map50_95 == pytest.approx(trained.evaluation.metrics.map50_95, abs=1e-9)
+
+
+def test_weights_of_another_class_count_are_taken_in_part(small: Path, tmp_path: Path, reference: Path) -> None:
+    reporter = Recorder()
+    train(options(small, tmp_path, cfg="", weights=str(reference / "weights/yolov5n.pt")), reporter)
+    (line,) = [line for line in reporter.lines if "tensors taken" in line]
+    assert "not taken: model.24.m.0.weight" in line
+
+
+def test_weights_of_another_class_count_cannot_be_judged(small: Path, tmp_path: Path, reference: Path) -> None:
+    config = ValConfig(weights=str(reference / "weights/yolov5n.pt"), data=str(small), project=str(tmp_path / "r"))
+    with pytest.raises(UserError, match=r"knows 80 classes, but .* has 3"):
+        validate(config, Silent())
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_size_off_the_stride_is_rounded_up_and_said(small: Path, tmp_path: Path) -> None:
+    reporter = Recorder()
+    result = train(options(small, tmp_path, img=(50, 70)), reporter)
+    assert any("--img 50 70 is not a multiple of the model's stride 32; 64 96 is used" in x for x in reporter.lines)
+    assert read_mapping(result.folder / "opt.yaml")["img"] == [64, 96]
+
+
+def test_an_explosion_stops_with_the_batch_named(small: Path, tmp_path: Path) -> None:
+    hyp = tmp_path / "hyp.yaml"
+    write_mapping(hyp, {"lr0": 1e30, "warmup_bias_lr": 1e30, "clip_grad_norm": 0})
+    with pytest.raises(UserError, match="the loss is not finite in epoch"):
+        train(options(small, tmp_path, epochs=20, hyp=str(hyp)), Silent())
+
+
+def test_strict_refuses_a_data_set_with_a_bad_row(small: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(small.parent, copy)
+    with (copy / "labels/train/3.txt").open("a") as file:
+        file.write("\n7 0.5 0.5 0.1 0.1\n")
+    result = train(options(copy / "data.yaml", tmp_path), Silent())
+    report = json.loads((result.folder / "dataset_report.json").read_text())
+    (problem,) = report["train"]["problems"]
+    assert problem["file"].endswith("labels/train/3.txt")
+    assert problem["line"] > 0
+    with pytest.raises(UserError, match=r"3\.txt:\d+"):
+        train(options(copy / "data.yaml", tmp_path, strict=True), Silent())
