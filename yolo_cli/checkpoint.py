@@ -162,7 +162,7 @@ def _weights(path: Path, own: Mapping[str, Any]) -> Weights:
     if not isinstance(architecture, dict) or not isinstance(names, list) or not isinstance(state, dict):
         raise UserError("the checkpoint is incomplete", where=path, fix="use another one of the same run")
     read_back = from_mapping(architecture, name=path.stem, where=path)
-    img, header = own.get("img"), own.get("darknet_header")
+    img, header = _whole_numbers(own.get("img"), 2), _whole_numbers(own.get("darknet_header"), 4)
     return Weights(
         path,
         "yolo_cli",
@@ -170,13 +170,15 @@ def _weights(path: Path, own: Mapping[str, Any]) -> Weights:
         tuple(map(str, names)),
         state,
         int(own.get("epoch", -1)),
-        img=(int(img[0]), int(img[1])) if _whole_numbers(img, 2) else None,
-        header=Header(*header) if _whole_numbers(header, 4) else None,
+        img=(img[0], img[1]) if img else None,
+        header=Header(*header) if header else None,
     )
 
 
-def _whole_numbers(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(isinstance(v, int) for v in value)
+def _whole_numbers(value: Any, count: int) -> list[int]:
+    """A list of so many whole numbers; nothing where it is something else."""
+    sound = isinstance(value, list) and len(value) == count and all(isinstance(v, int) for v in value)
+    return list(value) if sound else []
 
 
 def find_weights(name: str) -> Path:

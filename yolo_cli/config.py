@@ -102,3 +102,21 @@ class ValConfig:
     project: str = "runs"
     name: str = "exp"
     exist_ok: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InfoConfig:
+    """Options of `yolo info`."""
+
+    cfg: str = ""
+    weights: str = ""
+    img: tuple[int, int] = (640, 640)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertConfig:
+    """Arguments and options of `yolo convert`."""
+
+    source: str
+    target: str
+    cfg: str = ""

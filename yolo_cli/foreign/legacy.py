@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from yolo_cli.errors import UserError
 from yolo_cli.foreign.stand_ins import refusal, stand_in
 
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -69,7 +68,7 @@ def _skim(path: Path, file: BinaryIO) -> int:
                 raise refusal(path, full)
         elif name in ("INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER"):
             raise refusal(path, str(argument or name).replace(" ", ".", 1))
-        elif name.endswith("PUT") and int(argument) > MAX_MEMO:
+        elif name.endswith("PUT") and int(argument or 0) > MAX_MEMO:
             raise ValueError("an absurd pickle")
     return start
 

@@ -159,11 +159,16 @@ def _anchors_in_pixels(model: Stub) -> Anchors | None:
         return None
     if anchors.ndim != 3 or anchors.shape[2] != 2 or strides.shape != anchors.shape[:1] or anchors.numel() > 10_000:
         raise ValueError("anchors and strides do not go together")
-    # rounded away: half precision leaves 9.9922 of a 10
     pixels = (anchors.double() * strides.double().view(-1, 1, 1)).flatten(1)
     if not bool((pixels > 0).all() and torch.isfinite(pixels).all()):
         raise ValueError("anchors that are not positive")
-    return tuple(tuple(round(value, 3) for value in scale) for scale in pixels.tolist())
+    return tuple(tuple(_shortest(value) for value in scale) for scale in pixels.tolist())
+
+
+def _shortest(value: float) -> float:
+    """A pixel value to three digits behind the point, whole where it is whole, as files write it."""
+    rounded = round(value, 3)
+    return int(rounded) if rounded == int(rounded) else rounded
 
 
 def _unfused(state: dict[str, Tensor]) -> dict[str, Tensor]:

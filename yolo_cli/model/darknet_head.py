@@ -48,7 +48,7 @@ class DarknetDetect(Head):
         size = a·exp(t) (Redmon & Farhadi 2018, section 2.1; s from Bochkovskiy et al. 2020, section 3.4).
 
         With new_coords the size is (2σ)²·a (Wang et al. 2021, Scaled-YOLOv4).
-        """  # noqa: D205 - the formula belongs to the first sentence
+        """
         s = self.scale_xy[scale]
         centre = values[..., :2].sigmoid() * s - (s - 1) / 2
         if self.new_coords[scale]:

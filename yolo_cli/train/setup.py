@@ -71,7 +71,7 @@ def check_options(config: TrainConfig) -> None:
     if config.weights:
         checkpoint.find_weights(config.weights)
     if config.cfg:
-        find_architecture(config.cfg)
+        find_network(config.cfg)
     if any(layer < 0 for layer in config.freeze):
         raise UserError("layers are numbered from 0", where="--freeze")
 

@@ -85,7 +85,9 @@ class _Builder:
         for index, section in enumerate(self.sections):
             if section.kind not in _LAYERS:
                 known = ", ".join(f"[{kind}]" for kind in sorted(_LAYERS))
-                raise UserError(f"unknown section [{section.kind[:40]}]", where=section.where(), fix=f"known are {known}")
+                raise UserError(
+                    f"unknown section [{section.kind[:40]}]", where=section.where(), fix=f"known are {known}"
+                )
             _check_supported(section)
             self._add(section, _LAYERS[section.kind](section, index, self))
         heads = [self.yolos[i] for i in sorted(self.yolos)]
@@ -103,7 +105,9 @@ class _Builder:
     def before(self, section: Section, index: int) -> int:
         """The index of the layer before, −1 for the image; nothing may read what [yolo] makes of a map."""
         if index - 1 in self.yolos:
-            raise UserError(f"[{section.kind}] cannot read a [yolo]", where=section.where(), fix="put a [route] between")
+            raise UserError(
+                f"[{section.kind}] cannot read a [yolo]", where=section.where(), fix="put a [route] between"
+            )
         return index - 1
 
     def source(self, section: Section, index: int, key: str, number: int) -> int:
@@ -240,7 +244,9 @@ def _yolo(section: Section) -> _Yolo:
     pairs = list(zip(anchors[::2], anchors[1::2], strict=True))
     mask = section.integers("mask") if "mask" in section.values else list(range(len(pairs)))
     if bad := [i for i in mask if not 0 <= i < len(pairs)]:
-        raise UserError(f"mask {bad[0]} is not one of {len(pairs)} anchors, 0 to {len(pairs) - 1}", where=section.where("mask"))
+        raise UserError(
+            f"mask {bad[0]} is not one of {len(pairs)} anchors, 0 to {len(pairs) - 1}", where=section.where("mask")
+        )
     if not 1 <= len(mask) <= 100:
         raise UserError("mask must select 1 to 100 anchors", where=section.where("mask"))
     scale_xy = section.real("scale_x_y", 1.0)

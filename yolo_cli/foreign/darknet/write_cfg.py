@@ -32,24 +32,24 @@ def cfg_text(architecture: Architecture, height: int, width: int) -> str:
 
 
 def _described(architecture: Architecture, index: int, layer: Layer) -> tuple[str, dict[str, Any]]:
+    """Kind and values of a layer's section."""
     args = layer.args
-    match layer.block:
-        case "DarknetConv":
-            return "convolutional", {"filters": args[0], **dict(zip(_CONVOLUTION, args[1:], strict=True))}
-        case "DarknetOutput":
-            filters = args[1] * (5 + architecture.nc)
-            return "convolutional", {"filters": filters, **dict(zip(_CONVOLUTION, args[2:], strict=True))}
-        case "DarknetMaxPool":
-            return "maxpool", dict(zip(("size", "stride", "padding"), args, strict=True))
-        case "Upsample" if args[2] == "nearest":
-            return "upsample", {"stride": args[1]}
-        case "DarknetDropout":
-            return "dropout", {"probability": args[0]}
-        case "DarknetRoute":
-            return "route", {"layers": layer.sources(index), "groups": args[0], "group_id": args[1]}
-        case "DarknetShortcut":
-            return "shortcut", {"from": layer.sources(index)[1:], "activation": args[0]}
-    raise _not_darknet(architecture, index, layer)
+    sections: dict[str, tuple[str, tuple[str, ...], tuple[Any, ...]]] = {
+        "DarknetConv": ("convolutional", ("filters", *_CONVOLUTION), args),
+        "DarknetMaxPool": ("maxpool", ("size", "stride", "padding"), args),
+        "DarknetDropout": ("dropout", ("probability",), args),
+        "DarknetRoute": ("route", ("groups", "group_id", "layers"), (*args, layer.sources(index))),
+        "DarknetShortcut": ("shortcut", ("activation", "from"), (*args, layer.sources(index)[1:])),
+    }
+    if layer.block == "DarknetOutput":
+        filters = args[1] * (5 + architecture.nc)
+        sections["DarknetOutput"] = ("convolutional", ("filters", *_CONVOLUTION), (filters, *args[2:]))
+    if layer.block == "Upsample" and args[2] == "nearest":
+        sections["Upsample"] = ("upsample", ("stride",), (args[1],))
+    if layer.block not in sections:
+        raise _not_darknet(architecture, index, layer)
+    kind, keys, values = sections[layer.block]
+    return kind, dict(zip(keys, values, strict=True))
 
 
 def _yolo(architecture: Architecture, scale: int) -> str:

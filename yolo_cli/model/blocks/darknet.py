@@ -4,7 +4,7 @@ Unlike the blocks of the published YAML files they take channels as they stand, 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -24,7 +24,7 @@ _PRIOR = 0.01  # objectness to start from (Lin et al. 2017, "Focal Loss", sectio
 
 def darknet_activation(name: str) -> nn.Module:
     """A module for Darknet's name of an activation. Raises UserError for a name not in ACTIVATIONS."""
-    table = {
+    table: dict[str, Callable[[], nn.Module]] = {
         "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
         "linear": nn.Identity,
         "logistic": nn.Sigmoid,
@@ -34,8 +34,7 @@ def darknet_activation(name: str) -> nn.Module:
     }
     if name not in table:
         raise UserError(f"unknown activation {name!r}", fix=f"known are {', '.join(ACTIVATIONS)}")
-    module: nn.Module = table[name]()
-    return module
+    return table[name]()
 
 
 class DarknetConv(PlannedModule):
