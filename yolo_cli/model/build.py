@@ -13,7 +13,7 @@ from yolo_cli.model.architecture import Architecture, PlannedLayer, plan_layers
 from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.heads import Head, RawMaps
 
-MAX_PARAMETERS = 3_000_000_000
+MAX_PARAMETERS = 1_000_000_000  # three times the largest published detector
 
 
 class DetectionModel(nn.Module):
@@ -28,7 +28,11 @@ class DetectionModel(nn.Module):
         self.architecture = architecture
         self.names = tuple(names) or tuple(str(i) for i in range(architecture.nc))
         planned = plan_layers(architecture)
-        self.model = nn.ModuleList(_build(layer, architecture) for layer in planned)
+        self.model = nn.ModuleList()
+        for layer in planned:
+            self.model.append(_build(layer, architecture))
+            if count_parameters(self.model) > MAX_PARAMETERS:  # as soon as it shows, before memory is full
+                raise UserError(f"more than {MAX_PARAMETERS:,} parameters", where=architecture.name)
         self.sources = [layer.sources for layer in planned]
         self.joins = [isinstance(layer.layer.source, tuple) for layer in planned]
         self.kept = frozenset(s for i, layer in enumerate(planned) for s in layer.sources if s != i - 1)

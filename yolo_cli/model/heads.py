@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from yolo_cli.errors import UserError
 from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments
 
-RawMaps = list[Float[Tensor, "b a _ _ o"]]
+RawMaps = list[Float[Tensor, "b _ _ _ o"]]  # per scale: image, anchor, row, column, numbers
 
 
 def sigmoid_boxes(values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"]) -> Float[Tensor, "*n 4"]:

@@ -108,7 +108,9 @@ def build_model(config: TrainConfig, names: Sequence[str], reporter: Reporter) -
     architecture = find_network(config.cfg) if config.cfg else weights.architecture
     model = DetectionModel(architecture.with_classes(len(names)), names)
     # With --cfg the anchors are that file's; else those that the weights were trained with.
-    report = transfer(model, weights.state, exclude=("anchors", "anchor_grid") if config.cfg else ())
+    report = transfer(
+        model, checkpoint.fitted(weights.state, model), exclude=("anchors", "anchor_grid") if config.cfg else ()
+    )
     reporter.say(f"{model.architecture.name} from {weights.path}: {report.summary()}")
     if not report.taken:
         raise UserError("none of its weights fit the model", where=weights.path, fix="leave out --cfg, or --weights")

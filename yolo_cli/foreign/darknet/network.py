@@ -10,9 +10,8 @@ from yolo_cli.foreign.darknet.sections import Section, read_sections
 from yolo_cli.model.architecture import MAX_CLASSES, MAX_LAYERS, Architecture, Layer
 from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.blocks.darknet import ACTIVATIONS
+from yolo_cli.model.build import MAX_PARAMETERS
 from yolo_cli.model.plan import MAX_CHANNELS, Plan, Scaling
-
-MAX_PARAMETERS = 1_000_000_000  # three times the largest published network; refused before memory is asked for
 
 # Keys that change what a network computes, with the only value of each that is supported.
 _UNSUPPORTED = {

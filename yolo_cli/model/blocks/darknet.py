@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from yolo_cli.errors import UserError
 from yolo_cli.model.blocks.conv import BN_MOMENTUM, fuse_conv_bn
-from yolo_cli.model.plan import MAX_CHANNELS, Plan, PlannedModule, Scaling, arguments, integer, single
+from yolo_cli.model.plan import MAX_CHANNELS, Plan, PlannedModule, Scaling, arguments, check_kernel, integer, single
 
 DARKNET_EPS = 1e-6  # under the root of the variance
 ACTIVATIONS = ("leaky", "linear", "logistic", "mish", "relu", "swish")
@@ -229,8 +229,7 @@ def _checked_convolution(c1: int, c2: int, rest: Sequence[Any]) -> int:
     integer(stride, "stride", 1, 16)
     integer(padding, "padding", 0, 31)
     integer(groups, "groups", 1, MAX_CHANNELS)
-    if c1 % groups or c2 % groups:
-        raise UserError(f"{groups} groups do not divide {c1} and {c2} channels")
+    check_kernel(c1, c2, size, groups)
     if not isinstance(norm, bool):
         raise UserError(f"batch norm is true or false, not {norm!r}")
     _known_activation(activation)
