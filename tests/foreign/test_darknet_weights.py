@@ -139,7 +139,7 @@ def test_a_network_beside_the_weights_is_taken_and_said(network: Architecture, t
     assert checkpoint.open_weights(str(tmp_path / "net.weights"), "", heard).model().nc == 2
     assert heard.said == [f"--cfg left out: {tmp_path / 'net.cfg'}, beside the weights"]
     (tmp_path / "net.cfg").rename(tmp_path / "other.cfg")
-    with pytest.raises(UserError, match="say nothing of their network; give it: --cfg NET.cfg"):
+    with pytest.raises(UserError, match="say nothing of their network; give it: --cfg NET"):
         checkpoint.open_weights(str(tmp_path / "net.weights"), "", heard)
     assert checkpoint.open_weights(str(tmp_path / "net.weights"), str(tmp_path / "other.cfg"), heard).model().nc == 2
 

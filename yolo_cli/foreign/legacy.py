@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from yolo_cli.foreign.stand_ins import refusal, stand_in
+from yolo_cli.foreign.stand_ins import Inert, refusal, stand_in
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
@@ -151,12 +151,26 @@ def _rebuild_parameter() -> Callable[..., Tensor]:
     return rebuild
 
 
+def _rebuild_from_type() -> Callable[..., Any]:
+    # of a tensor with attributes: the tensor alone
+    def rebuild(function: Any, _: Any, args: tuple[Any, ...], *state: Any) -> Any:
+        if getattr(function, "__name__", "") != "rebuild":
+            raise ValueError("a malformed tensor")
+        return function(*args)
+
+    return rebuild
+
+
 _KNOWN: dict[str, Callable[[], Any]] = {
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
     "torch.Size": lambda: tuple,
-    "torch.device": lambda: stand_in("argparse.Namespace"),
+    "torch.Tensor": lambda: Inert,
+    "torch.nn.parameter.Buffer": lambda: Inert,
+    "torch.nn.parameter.Parameter": lambda: Inert,
+    "torch.device": lambda: Inert,
     "collections.OrderedDict": lambda: OrderedDict,
     **{name: lambda dtype=dtype: dtype for name, dtype in _STORAGES.items()},  # type: ignore[misc]
 }

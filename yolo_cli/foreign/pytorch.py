@@ -55,6 +55,8 @@ def read_checkpoint(path: Path) -> ForeignCheckpoint:
         nc = getattr(model, "nc", architecture.nc)
         architecture = architecture.with_classes(integer(nc, "nc", 1, MAX_CLASSES))
         anchors = _anchors_in_pixels(model)
+    except UserError as error:
+        raise UserError(error.what, where=error.where or path, fix=error.fix) from None
     except (ValueError, TypeError, RuntimeError) as error:
         detail = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"not a sound YOLO model ({detail[:120]})", where=path) from None

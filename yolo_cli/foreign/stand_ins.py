@@ -19,7 +19,7 @@ _DATA = re.compile(
     r"(numpy\.(core|_core)\.(multiarray\.(scalar|_reconstruct)|numeric\._frombuffer)|numpy\.(dtype|ndarray)"
     r"|numpy\.dtypes\.\w+|pathlib\.(Pure)?(Posix|Windows)?Path|pathlib\._local\.\w+|argparse\.Namespace"
     r"|datetime\.(datetime|date|time|timedelta|timezone)|collections\.(defaultdict|Counter)|types\.SimpleNamespace"
-    r"|(__builtin__|builtins)\.(bool|bytearray|complex|dict|float|frozenset|int|list|range|slice|str|tuple)"
+    r"|(__builtin__|builtins)\.(bool|bytearray|bytes|complex|dict|float|frozenset|int|list|range|slice|str|tuple)"
     r"|torch\.nn\.backends\.thnn\._get_thnn_function_backend|_codecs\.encode)"
 )
 SETS = ("__builtin__.set", "builtins.set")

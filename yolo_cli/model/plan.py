@@ -65,7 +65,7 @@ def integer(value: Any, what: str, low: int, high: int) -> int:
 
 
 def check_kernel(c1: int, c2: int, kernel: int, groups: int) -> None:
-    """Refuse a convolution whose kernel alone would fill memory, before any is asked for, or whose groups do not fit."""
+    """Refuse groups that do not fit, and a kernel that alone would fill memory, before any is asked for."""
     if c1 % groups or c2 % groups:
         raise UserError(f"{groups} groups do not divide {c1} and {c2} channels")
     if c1 // groups * c2 * kernel**2 > MAX_KERNEL_NUMBERS:
