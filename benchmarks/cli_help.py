@@ -9,7 +9,7 @@ MEASURES = (Measure("help", "s", False, "0.25 s"),)
 
 
 def main() -> None:
-    args = options(__doc__, runs=5).parse_args()
+    args = options(__doc__, runs=3).parse_args()
     peers = peer_pythons(args.peers, ("ultralytics", "yolov5"))
     commands = {OURS: [str(Path(sys.executable).with_name("yolo")), "--help"]}
     if "ultralytics" in peers:

@@ -72,9 +72,7 @@ def ours(data: str, cache: str) -> tuple[float, float]:
     from yolo_cli.progress import Silent
 
     cv2.setNumThreads(1)
-    split = open_split(
-        open_data(data, Silent()), "train", single_cls=False, strict=False, workers=0, reporter=Silent()
-    )
+    split = open_split(open_data(data, Silent()), "train", single_cls=False, strict=False, workers=0, reporter=Silent())
     hyp = Hyperparameters(**HYP)
     loader = train_loader(split.index, img=(IMG, IMG), batch=BATCH, hyp=hyp, seed=0, workers=0, cache=cache)
     return rate(loader, lambda batch: len(batch.images))

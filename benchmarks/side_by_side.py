@@ -81,8 +81,14 @@ def workplace() -> Iterator[Path]:
         yield Path(name)
 
 
-def environment(folder: Path, python: Path | None = None, *, threads: int | None = None) -> dict[str, str]:
-    """Environment of a measured process: home and caches of its own, offline. `python` is the peer's interpreter."""
+def environment(
+    folder: Path, python: Path | None = None, *, threads: int | None = None, pinned: bool = False
+) -> dict[str, str]:
+    """Environment of a measured process: home and caches of its own, offline. `python` is the peer's interpreter.
+
+    `pinned` gives every thread a core of its own. Else threads that wait for each other soon sleep: on some machines
+    two OpenMP threads can share one core for seconds and, spinning, make a step take ten times as long.
+    """
     home = folder / "home"
     (home / ".config" / "Ultralytics").mkdir(parents=True, exist_ok=True)
     own = {
@@ -96,9 +102,12 @@ def environment(folder: Path, python: Path | None = None, *, threads: int | None
         # The weights are a pickle, which torch ≥ 2.6 refuses to yolov5 7.0.14 without this variable.
         own |= {"YOLO_OFFLINE": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "WANDB_MODE": "disabled"}
         font = home / ".config" / "Ultralytics" / "Arial.ttf"
-        fonts = sorted(python.parent.parent.glob("lib/python*/site-packages/matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf"))
+        fonts = sorted(
+            python.parent.parent.glob("lib/python*/site-packages/matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf")
+        )
         if fonts and not font.exists():
             shutil.copy(fonts[0], font)  # else it is downloaded
+    own |= {"OMP_PROC_BIND": "true"} if pinned else {"GOMP_SPINCOUNT": "10000"}
     if threads is not None:
         own |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     return os.environ | own
@@ -109,9 +118,13 @@ def copy_dataset(data: str, folder: Path, splits: Sequence[str] = ("train", "val
     from yolo_cli.dataset.labels import label_path
     from yolo_cli.dataset.opening import open_data
     from yolo_cli.dataset.spec import split_images
+    from yolo_cli.errors import UserError
     from yolo_cli.progress import Silent
 
-    spec = open_data(data, Silent())
+    try:
+        spec = open_data(data, Silent())
+    except UserError as error:
+        sys.exit(f"error: {error}")
     for split in splits:
         images, labels = folder / "images" / split, folder / "labels" / split
         images.mkdir(parents=True)
@@ -131,7 +144,9 @@ def copy_dataset(data: str, folder: Path, splits: Sequence[str] = ("train", "val
 # ---------------------------------------------------------------- runs
 
 
-def ask(python: Path | str, script: str, worker: str, task: Mapping[str, Any], env: Mapping[str, str], cwd: Path) -> Any:
+def ask(
+    python: Path | str, script: str, worker: str, task: Mapping[str, Any], env: Mapping[str, str], cwd: Path
+) -> Any:
     """Run one side of a measurement in a process of its own; its answer is the last line of its output, JSON."""
     command = [str(python), script, "--worker", worker, "--task", json.dumps(task)]
     return json.loads(_output(command, env, cwd).strip().splitlines()[-1])
@@ -269,10 +284,11 @@ def _machine() -> dict[str, Any]:
 
 
 def _versions(python: Path) -> dict[str, str]:
-    names = "yolo-cli yolov5 ultralytics torch torchvision numpy opencv-python opencv-python-headless pillow".split()
-    names += ["simplejpeg", "hotcoco", "pycocotools", "faster-coco-eval"]
+    names = ["yolo-cli", "yolov5", "ultralytics", "torch", "torchvision", "numpy", "opencv-python"]
+    names += ["opencv-python-headless", "pillow", "simplejpeg", "hotcoco", "pycocotools", "faster-coco-eval"]
     code = (
-        "import json, platform, sys; from importlib import metadata as m; found = {'python': platform.python_version()}\n"
+        "import json, platform, sys; from importlib import metadata as m\n"
+        "found = {'python': platform.python_version()}\n"
         "for name in sys.argv[1:]:\n"
         "    try: found[name] = m.version(name)\n"
         "    except m.PackageNotFoundError: pass\n"

@@ -120,3 +120,24 @@ class ConvertConfig:
     source: str
     target: str
     cfg: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorsConfig:
+    """Options of `yolo anchors`."""
+
+    data: str = "coco128"
+    task: str = "train"
+    n: int = 0
+    img: tuple[int, int] = (640, 640)
+    thr: float = 4.0
+    gen: int = 60
+    seed: int = 0
+    weights: str = ""
+    cfg: str = ""
+    save: str = ""
+    workers: int = -1
+    strict: bool = False
+    project: str = "runs"
+    name: str = "exp"
+    exist_ok: bool = False

@@ -77,9 +77,8 @@ class Schedule:
         """Batches of warm-up."""
         if self.hyp.warmup_epochs <= 0:
             return 0
-        # never more than half the run, or a short run would end before it is warm
-        wanted = max(round(self.hyp.warmup_epochs * self.batches), MIN_WARMUP_STEPS)
-        return min(wanted, max(self.epochs * self.batches // 2, 1))
+        # A run shorter than this ends before it is warm: a short fine-tuning then changes little rather than too much.
+        return max(round(self.hyp.warmup_epochs * self.batches), MIN_WARMUP_STEPS)
 
     def decay(self, epoch: int) -> float:
         """Learning rate over lr0 in an epoch, from 1 to lrf: a line, or half a cosine (Loshchilov & Hutter 2017)."""

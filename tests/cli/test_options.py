@@ -11,9 +11,9 @@ import typer
 from yolo_cli import __version__
 from yolo_cli.cli.app import app, main
 from yolo_cli.cli.arguments import normalise, parse_img, parse_numbers
-from yolo_cli.config import InfoConfig, TrainConfig, ValConfig
+from yolo_cli.config import AnchorsConfig, InfoConfig, TrainConfig, ValConfig
 
-CONFIGS = {"info": InfoConfig, "train": TrainConfig, "val": ValConfig}
+CONFIGS = {"train": TrainConfig, "val": ValConfig, "anchors": AnchorsConfig, "info": InfoConfig}
 
 
 def options(command: str) -> dict[str, object]:
@@ -107,7 +107,6 @@ def status_of(arguments: list[str]) -> int:
         ["train", "--label-smoothing", "1"],
         ["train", "--image-weights", "--rect"],
         ["train", "--resume"],
-        ["train", "--noautoanchor"],
         ["train", "--weights", "yolov5s.pt"],
         ["val", "--weights", "yolov5s.pt"],
         ["val", "--conf", "2"],

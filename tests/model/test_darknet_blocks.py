@@ -9,9 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yolo_cli.anchors.suit import per_scale
 from yolo_cli.config import Hyperparameters
 from yolo_cli.errors import UserError
 from yolo_cli.loss.detection import DetectionLoss, Gains
+from yolo_cli.model.architecture import from_mapping
 from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.blocks.darknet import (
     ACTIVATIONS,
@@ -23,6 +25,7 @@ from yolo_cli.model.blocks.darknet import (
     DarknetShortcut,
     darknet_activation,
 )
+from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.darknet_head import DarknetDetect
 from yolo_cli.model.plan import Scaling
 
@@ -186,3 +189,21 @@ def test_no_argument_crashes_a_plan(name: str, args: list[Any], repeats: int) ->
         BLOCKS[name].plan([8], args, repeats, Scaling())
     except UserError as error:
         assert str(error)
+
+
+def test_anchors_of_uneven_scales_can_be_replaced() -> None:
+    rows = {
+        "nc": 2,
+        "anchors": [[32, 64, 16, 16], [8, 8]],
+        "backbone": [
+            [-1, 1, "DarknetConv", [8, 3, 2, 1, 1, True, "relu"]],
+            [-1, 1, "DarknetOutput", ["nc", 1, 1, 1, 0, 1, False, "linear"]],
+            [0, 1, "DarknetConv", [8, 3, 2, 1, 1, True, "relu"]],
+            [-1, 1, "DarknetOutput", ["nc", 2, 1, 1, 0, 1, False, "linear"]],
+        ],
+        "head": [[[3, 1], 1, "DarknetDetect", ["nc", "anchors", [1.0, 1.0], [False, False]]]],
+    }
+    model = DetectionModel(from_mapping(rows, name="x", where="x"))
+    model.set_anchors(per_scale(np.array([[1.0, 2], [3, 4], [5, 6]]), [2, 1], model.strides))
+    assert model.anchors_in_pixels() == [[3, 4, 5, 6], [1, 2]]
+    assert model.architecture.anchors == ((3, 4, 5, 6), (1, 2))

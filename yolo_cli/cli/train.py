@@ -29,7 +29,7 @@ def train(
     noval: Annotated[bool, Option("--noval", help="Validate after the last epoch only.")] = D.noval,
     nosave: Annotated[bool, Option("--nosave", help="Write checkpoints after the last epoch only.")] = D.nosave,
     noautoanchor: Annotated[
-        bool, Option("--noautoanchor", help="Leave anchors as they are (not there yet).")
+        bool, Option("--noautoanchor", help="Leave anchors as they are, even where they match few boxes.")
     ] = D.noautoanchor,
     noplots: Annotated[bool, Option("--noplots", help="Draw nothing.")] = D.noplots,
     cache: Annotated[str, Option(metavar="[ram|disk]", help="Keep decoded images in memory or on disk.")] = D.cache,

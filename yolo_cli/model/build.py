@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from yolo_cli.errors import UserError
-from yolo_cli.model.architecture import Architecture, PlannedLayer, plan_layers
+from yolo_cli.model.architecture import Anchors, Architecture, PlannedLayer, plan_layers
 from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.heads import Head, RawMaps
 
@@ -72,6 +72,16 @@ class DetectionModel(nn.Module):
     def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:
         """Rows cx, cy, w, h in pixels, objectness, class probabilities."""
         return self.head.decode(raw)
+
+    @torch.no_grad()
+    def set_anchors(self, anchors: Anchors) -> None:
+        """Replace the anchors, (w, h, w, h, …) in pixels per scale; the architecture takes them over."""
+        steps = self.head.anchors.new_tensor(self.strides).reshape(-1, 1, 1)
+        most = 2 * self.head.anchors.shape[1]  # a scale with fewer anchors than another is filled up with zeros
+        filled = [[*scale, *[0.0] * (most - len(scale))] for scale in anchors]
+        pixels = self.head.anchors.new_tensor(filled).reshape(self.head.anchors.shape)
+        self.head.anchors.copy_(pixels / steps)
+        self.architecture = self.architecture.with_anchors(anchors)
 
     def anchors_in_pixels(self) -> list[list[float]]:
         """Anchors per scale, flat (w, h, w, h, …)."""

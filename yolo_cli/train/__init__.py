@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from yolo_cli import checkpoint, outputs, pictures, plots
+from yolo_cli.anchors.suit import suit_anchors
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.dataset.opening import checked_image_size
 from yolo_cli.device import default_workers, seed_everything, select_device
@@ -38,6 +39,8 @@ def train(config: TrainConfig, reporter: Reporter) -> TrainResult:
     data = open_train_data(config, workers, reporter)
     model = build_model(config, data.names, reporter)
     img = checked_image_size(config.img, model.stride, reporter)
+    if not config.noautoanchor:
+        suit_anchors(model, data.train.index, img, thr=hyp.anchor_t, seed=config.seed, reporter=reporter)
     frozen = freeze_layers(model, config.freeze)
     reporter.say(
         f"{count_parameters(model):,} parameters{f' ({len(frozen)} tensors frozen)' if frozen else ''}, "

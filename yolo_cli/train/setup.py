@@ -52,8 +52,6 @@ def check_options(config: TrainConfig) -> None:
         raise UserError(
             "resuming a run is not there yet", where="--resume", fix="start from its weights: --weights FILE"
         )
-    if config.noautoanchor:
-        raise UserError("anchors are never changed by themselves yet", where="--noautoanchor", fix="leave it out")
     at_least = {"epochs": 1, "batch": 1, "workers": -1, "patience": 0, "save_period": -1, "seed": 0}
     for name, low in at_least.items():
         if getattr(config, name) < low:

@@ -1,0 +1,278 @@
+"""What only a GPU shows, in one call: mixed precision, channels-last, NMS, throughput and memory, torch.compile.
+
+Without CUDA it says so and ends with status 0; `--device cpu --quick` runs all of it in small, to try the script out.
+Every figure is the median of `--runs` repetitions of a timed loop that begins and ends with a synchronisation; memory
+is the peak that the allocator reports for the case alone. Targets and images are made up, 12 boxes an image.
+"""
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from side_by_side import OURS, Measure, options, report
+
+
+def main() -> None:
+    parser = options(__doc__, runs=3)
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to try the script out")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few steps")
+    parser.add_argument("--cfg", default="s", help="architecture")
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64, 128], help="batch sizes to train with")
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    args = parser.parse_args()
+    import torch
+
+    if args.device != "cpu" and not torch.cuda.is_available():
+        print("there is no GPU here; `--device cpu --quick` tries the script out")
+        return
+    bench = Bench(args)
+    figures = bench.run()
+    bests = [Measure(name, unit, up) for name, (_, unit, up) in figures.items()]
+    rounds = [
+        {OURS: {name: values[i] for name, (values, _, _) in figures.items() if i < len(values)}}
+        for i in range(args.runs)
+    ]
+    settings = {"device": args.device, "quick": args.quick, "cfg": args.cfg, "img": bench.img, "runs": args.runs}
+    report("gpu", bests, rounds, json_file=args.json, settings=settings)
+
+
+class Bench:
+    """The cases; each adds its values to `figures`: name → values, unit, whether higher is better."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        import torch
+
+        self.args = args
+        self.device = torch.device(args.device)
+        self.cuda = self.device.type == "cuda"
+        self.img = 64 if args.quick else 640
+        self.steps = 2 if args.quick else 20
+        self.batches = [2, 4] if args.quick else args.batches
+        self.figures: dict[str, tuple[list[float], str, bool]] = {}
+
+    def run(self) -> dict[str, tuple[list[float], str, bool]]:
+        """All cases; one that does not fit the memory is said and left out."""
+        middle = self.batches[len(self.batches) // 2]
+        for amp in (True, False):
+            for channels_last in (True, False):
+                self._case(self.train, middle, amp=amp, channels_last=channels_last)
+        for batch in self.batches:
+            if batch != middle:
+                self._case(self.train, batch, amp=True, channels_last=True)
+        for half in (True, False):
+            for channels_last in (True, False):
+                self._case(self.infer, 4 if self.args.quick else 32, half=half, channels_last=channels_last)
+        for count in (200,) if self.args.quick else (1_000, 10_000, 30_000):
+            self._case(self.suppress, count)
+        self._case(self.select, 2 if self.args.quick else 32)
+        if not self.args.no_compile:
+            self._case(self.compiled, 2 if self.args.quick else 32)
+        return self.figures
+
+    def train(self, batch: int, *, amp: bool, channels_last: bool) -> None:
+        """Images a second of forward, loss, backward, clipping, optimizer and moving average; peak memory."""
+        import torch
+
+        from yolo_cli.config import Hyperparameters
+        from yolo_cli.loss.detection import DetectionLoss, scaled_gains
+        from yolo_cli.optim import ModelEMA, build_optimizer
+
+        hyp, model = Hyperparameters(), self._model(channels_last=channels_last).train()
+        loss = DetectionLoss(
+            model.head.anchors, model.nc, hyp, scaled_gains(hyp, len(model.strides), model.nc, (self.img, self.img))
+        )
+        optimizer = build_optimizer(model, "SGD", hyp, batch)
+        ema = ModelEMA(model, hyp.ema_decay, hyp.ema_ramp)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=amp and self.cuda)
+        images, targets = self._images(batch, channels_last=channels_last), self._targets(batch)
+
+        def step() -> None:
+            with self._autocast(enabled=amp):
+                raw = model(images)
+            scaler.scale(loss(raw, targets).total).backward()
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), hyp.clip_grad_norm)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            ema.update()
+
+        name = f"train, batch {batch}, {'amp' if amp else 'float32'}, {_layout(channels_last)}"
+        self._measure(name, batch, step)
+
+    def infer(self, batch: int, *, half: bool, channels_last: bool) -> None:
+        """Images a second of the fused model with decoding; half precision on the CPU is bfloat16 autocast."""
+        import torch
+
+        from yolo_cli.model.fuse import fuse
+
+        model = fuse(self._model(channels_last=channels_last).eval())
+        images = self._images(batch, channels_last=channels_last)
+        if channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        if half and self.cuda:
+            model, images = model.half(), images.half()
+
+        def step() -> None:
+            with torch.inference_mode(), self._autocast(enabled=half and not self.cuda):
+                model.decode(model(images))
+
+        name = f"infer, batch {batch}, {'half' if half else 'float32'}, {_layout(channels_last)}"
+        self._measure(name, batch, step)
+
+    def compiled(self, batch: int) -> None:
+        """The fused model under torch.compile: seconds to compile, and images a second against the plain one."""
+        import torch
+
+        from yolo_cli.model.fuse import fuse
+
+        model = fuse(self._model(channels_last=True).eval())
+        images = self._images(batch, channels_last=True)
+        if self.cuda:
+            model, images = model.half(), images.half()
+        forward = torch.compile(model)
+
+        def step() -> None:
+            with torch.inference_mode():
+                forward(images)
+
+        start = time.perf_counter()
+        step()
+        self._synchronise()
+        self.figures["torch.compile, first call"] = ([time.perf_counter() - start], "s", False)
+        self._measure(f"infer without decoding, batch {batch}, torch.compile", batch, step)
+
+        def plain() -> None:
+            with torch.inference_mode():
+                model(images)
+
+        self._measure(f"infer without decoding, batch {batch}, plain", batch, plain)
+
+    def suppress(self, count: int) -> None:
+        """Milliseconds of one NMS over `count` candidates of 80 classes."""
+        import torch
+
+        from yolo_cli.boxes.nms import nms
+
+        generator = torch.Generator().manual_seed(0)
+        corner = torch.rand(count, 2, generator=generator) * 540
+        xyxy = torch.cat((corner, corner + 10 + torch.rand(count, 2, generator=generator) * 90), 1).to(self.device)
+        confidence = torch.rand(count, generator=generator).to(self.device)
+        class_id = torch.randint(80, (count,), generator=generator).to(self.device)
+        self._measure(f"nms, {count:,} candidates", 0, lambda: nms(xyxy, confidence, class_id, 0.6))
+
+    def select(self, batch: int) -> None:
+        """Images a second of a whole batch's selection as validation does it, on a decoded output."""
+        import torch
+
+        from yolo_cli.boxes.nms import select
+
+        rows = sum((self.img // stride) ** 2 * 3 for stride in (8, 16, 32))
+        generator = torch.Generator().manual_seed(0)
+        decoded = torch.rand(batch, rows, 85, generator=generator)
+        decoded[..., :2] *= self.img
+        decoded[..., 2:4] = decoded[..., 2:4] * 90 + 10
+        decoded[..., 4] = decoded[..., 4] ** 60  # few are confident, as in a trained detector
+        decoded[..., 5:] = decoded[..., 5:] ** 40
+        decoded = decoded.to(self.device)
+
+        def step() -> None:
+            select(decoded, conf=0.001, iou=0.6, max_det=300, multi_label=True)
+
+        self._measure(f"select (NMS of validation), batch {batch}", batch, step)
+
+    # ------------------------------------------------------------ parts
+
+    def _model(self, *, channels_last: bool):
+        import torch
+
+        from yolo_cli.model.architecture import find_architecture
+        from yolo_cli.model.build import DetectionModel
+
+        torch.manual_seed(0)
+        model = DetectionModel(find_architecture("n" if self.args.quick else self.args.cfg)).to(self.device)
+        return model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+    def _images(self, batch: int, *, channels_last: bool):
+        import torch
+
+        images = torch.rand(batch, 3, self.img, self.img, generator=torch.Generator().manual_seed(0)).to(self.device)
+        return images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+    def _targets(self, batch: int):
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.rand(batch * 12, 6, generator=generator)
+        rows[:, 0] = torch.arange(batch).repeat_interleave(12)
+        rows[:, 1] = torch.randint(80, (len(rows),), generator=generator)
+        rows[:, 4:] = rows[:, 4:] * 0.3 + 0.02
+        return rows.to(self.device)
+
+    def _autocast(self, *, enabled: bool):
+        import torch
+
+        return torch.autocast(self.device.type, torch.float16 if self.cuda else torch.bfloat16, enabled=enabled)
+
+    def _measure(self, name: str, images: int, step: Callable[[], object]) -> None:
+        """Time a step: images a second where `images` is given, else milliseconds; and the memory it took."""
+        for _ in range(1 if self.args.quick else 5):
+            step()
+        values = []
+        for _ in range(self.args.runs):
+            self._synchronise()
+            start = time.perf_counter()
+            for _ in range(self.steps):
+                step()
+            self._synchronise()
+            each = (time.perf_counter() - start) / self.steps
+            values.append(images / each if images else 1000 * each)
+        self.figures[name] = (values, "images/s" if images else "ms", bool(images))
+        line = f"  {name}: {statistics.median(values):.4g} {self.figures[name][1]}"
+        if self.cuda:
+            import torch
+
+            peak = torch.cuda.max_memory_allocated(self.device) / 2**30
+            self.figures[f"{name}: peak memory"] = ([peak], "GiB", False)
+            line += f", {peak:.2f} GiB"
+        print(line, flush=True)
+
+    def _case(self, case: Callable[..., None], size: int, **settings: bool) -> None:
+        import torch
+
+        with self._fresh():
+            try:
+                case(size, **settings)
+            except torch.OutOfMemoryError:
+                print(f"  {case.__name__} {size} {settings}: does not fit the memory")
+            except RuntimeError as error:
+                print(f"  {case.__name__} {size} {settings}: failed, {str(error).splitlines()[0]}")
+
+    @contextmanager
+    def _fresh(self) -> Iterator[None]:
+        """No memory of an earlier case."""
+        import torch
+
+        gc.collect()
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        yield
+        gc.collect()
+
+    def _synchronise(self) -> None:
+        if self.cuda:
+            import torch
+
+            torch.cuda.synchronize(self.device)
+
+
+def _layout(channels_last: bool) -> str:
+    return "channels last" if channels_last else "channels first"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Anchors: how well they suit a data set, and better ones."""

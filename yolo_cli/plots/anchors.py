@@ -1,0 +1,44 @@
+"""Box sizes as a density, with anchors drawn in."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from yolo_cli.plots.canvas import new_figure, save, tidy
+
+_OWN, _FITTED = "#0072b2", "#d55e00"
+
+
+def anchor_figure(
+    sizes: Float[np.ndarray, "m 2"], anchors: Float[np.ndarray, "n 2"], own: Float[np.ndarray, "k 2"], out: Path
+) -> None:
+    """anchors.png: width and height of the boxes (pixels, logarithmic), the model's own and the fitted anchors."""
+    figure = new_figure(8, 7)
+    axes = figure.add_subplot()
+    tidy(axes, title=f"{len(sizes):,} box sizes and {len(anchors)} fitted anchors", xlabel="width", ylabel="height")
+    everything = np.concatenate((sizes, anchors, own))
+    low, high = everything.min(0) / 1.15, everything.max(0) * 1.15
+    edges = [np.geomspace(low[i], high[i], 61) for i in (0, 1)]
+    count, _, _ = np.histogram2d(sizes[:, 1], sizes[:, 0], bins=(edges[1], edges[0]))
+    shown = np.ma.masked_equal(np.sqrt(count), 0)  # the root lets rare sizes show beside common ones
+    axes.pcolormesh(edges[0], edges[1], shown, cmap="Greys", vmin=-0.3 * shown.max(), rasterized=True)
+    axes.scatter(own[:, 0], own[:, 1], marker="x", s=55, linewidths=1.8, color=_OWN, label="in use")
+    axes.scatter(
+        anchors[:, 0],
+        anchors[:, 1],
+        marker="o",
+        s=60,
+        edgecolors="white",
+        linewidths=1.0,
+        color=_FITTED,
+        label="fitted",
+    )
+    axes.set(xscale="log", yscale="log", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    axes.legend(frameon=False, loc="upper left")
+    save(figure, out)
