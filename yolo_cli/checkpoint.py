@@ -1,8 +1,6 @@
 """Our own checkpoint files: state dict, architecture and options as plain data; never a pickled module."""
 
-import errno
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +11,15 @@ import torch
 from torch import Tensor
 
 from yolo_cli import __version__
+from yolo_cli.atomic import write_whole
 from yolo_cli.errors import UserError
 from yolo_cli.foreign import pytorch as foreign
+from yolo_cli.foreign.darknet.network import read_network
+from yolo_cli.foreign.darknet.weights import Header, is_darknet, read_weights
+from yolo_cli.foreign.networks import is_darknet_cfg
 from yolo_cli.model.architecture import Architecture, from_mapping
 from yolo_cli.model.build import DetectionModel
+from yolo_cli.progress import Reporter
 
 FORMAT = "yolo_cli checkpoint"
 VERSION = 1
@@ -27,21 +30,42 @@ class Weights:
     """What a weight file of any origin gives: enough to rebuild the model."""
 
     path: Path
-    origin: str  # "yolo_cli" or "foreign"
+    origin: str  # "yolo_cli", "foreign" or "darknet"
     architecture: Architecture
     names: tuple[str, ...]
     state: Mapping[str, Tensor]
     epoch: int = -1
+    img: tuple[int, int] | None = None  # height and width that it was trained or made for, where the file says so
+    header: Header | None = None  # of the Darknet file that it came from
+    part: str = ""  # what it holds, where that is not the whole network
+    was_fused: bool = False  # whether the file had its batch norms folded into the convolutions
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def model(self) -> DetectionModel:
         """The model as it was saved. Raises UserError where weights do not fit the file's own architecture."""
+        if self.part:
+            fix = "start a training from it: yolo train --cfg NET.cfg --weights FILE"
+            raise UserError(f"holds {self.part}, not a whole network", where=self.path, fix=fix)
         model = DetectionModel(self.architecture, self.names)
         try:
-            model.load_state_dict(dict(self.state))
+            model.load_state_dict(fitted(self.state, model))
         except RuntimeError as error:
             detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise UserError(f"its weights do not fit its architecture: {detail[:160]}", where=self.path) from None
         return model
+
+
+def fitted(state: Mapping[str, Tensor], model: DetectionModel) -> dict[str, Tensor]:
+    """A state dict with the anchors that a model of the architecture itself says, where the file's has none or more.
+
+    Darknet keeps anchors in the .cfg; some published checkpoints keep them twice, in cells and in pixels.
+    """
+    own = model.state_dict()
+    head = f"model.{len(model.model) - 1}."
+    surplus = {f"{head}anchor_grid"} - own.keys()
+    missing = {name: own[name] for name in (f"{head}anchors", f"{head}anchor_grid") if name in own}
+    return {**missing, **{name: value for name, value in state.items() if name not in surplus}}
 
 
 def save(path: Path, model: DetectionModel, *, epoch: int, extra: Mapping[str, Any] | None = None) -> None:
@@ -68,34 +92,69 @@ def write_atomically(path: Path, content: Any) -> None:
     # Packed in memory first: torch's own writer hides why a write failed.
     packed = io.BytesIO()
     torch.save(content, packed)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(packed.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        fix = f"{'free some space; ' if full else ''}what was saved before is intact"
-        raise UserError(f"checkpoint cannot be written ({error.strerror})", where=path, fix=fix) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, packed.getbuffer(), what="checkpoint")
 
 
-def load(path: Path) -> Weights:
-    """A weight file, ours or foreign. Raises UserError for a file that is neither, or is damaged or hostile."""
+def open_weights(name: str, cfg: str, reporter: Reporter) -> Weights:
+    """The weights of `--weights`; what is worth knowing of the file is said. `cfg` is `--cfg`, for Darknet's."""
+    weights = load(find_weights(name), cfg=cfg)
+    for note in weights.notes:
+        reporter.say(note)
+    for warning in weights.warnings:
+        reporter.warn(f"{weights.path}: {warning}")
+    return weights
+
+
+def load(path: Path, *, cfg: str = "") -> Weights:
+    """A weight file, ours or foreign. Raises UserError for a file that is neither, or is damaged or hostile.
+
+    `cfg` is the network of a Darknet file; where it is left out, or is no .cfg, one of the same name beside the file.
+    """
     if not path.is_file():
         raise UserError("no such weight file", where=path, fix=WHERE_WEIGHTS_COME_FROM)
+    if is_darknet(path):
+        return _darknet(path, cfg)
     own = _read_own(path)
     if own is None:
         read = foreign.read_checkpoint(path)
-        names: tuple[str, ...] = read.names if len(read.names) == read.architecture.nc else ()
-        return Weights(path, "foreign", read.architecture, names, read.state)
+        names = read.names if len(read.names) == read.architecture.nc else _numbered(read.architecture)
+        return Weights(path, "foreign", read.architecture, names, read.state, was_fused=read.was_fused)
     if own.get("version") != VERSION:
         fix = "install a newer yolo_cli"
         raise UserError(f"checkpoint of version {own.get('version')!r}; this is version {VERSION}", where=path, fix=fix)
     return _weights(path, own)
+
+
+def _darknet(path: Path, cfg: str) -> Weights:
+    beside = path.with_suffix(".cfg")
+    given = Path(cfg).expanduser() if is_darknet_cfg(cfg) else None
+    if given is None and not beside.is_file():
+        fix = f"give it: --cfg NET.cfg, or put it beside the file as {beside.name}"
+        raise UserError("Darknet weights say nothing of their network", where=path, fix=fix)
+    network = read_network(given or beside)
+    read = read_weights(path, network.architecture)
+    notes = [] if given else [f"--cfg left out: {beside}, beside the weights"]
+    part = ""
+    if read.convolutions < read.of:
+        part = f"the first {read.convolutions} of {read.of} convolutions"
+        notes.append(f"{path} holds {part} of {network.architecture.name}")
+    return Weights(
+        path,
+        "darknet",
+        network.architecture,
+        _numbered(network.architecture),
+        read.state,
+        img=(network.height, network.width),
+        header=read.header,
+        part=part,
+        notes=tuple(notes),
+        warnings=read.warnings,
+    )
+
+
+def _numbered(architecture: Architecture) -> tuple[str, ...]:
+    """Names of classes that have none."""
+    return tuple(str(i) for i in range(architecture.nc))
 
 
 def _weights(path: Path, own: Mapping[str, Any]) -> Weights:
@@ -103,7 +162,23 @@ def _weights(path: Path, own: Mapping[str, Any]) -> Weights:
     if not isinstance(architecture, dict) or not isinstance(names, list) or not isinstance(state, dict):
         raise UserError("the checkpoint is incomplete", where=path, fix="use another one of the same run")
     read_back = from_mapping(architecture, name=path.stem, where=path)
-    return Weights(path, "yolo_cli", read_back, tuple(map(str, names)), state, int(own.get("epoch", -1)))
+    img, header = _whole_numbers(own.get("img"), 2), _whole_numbers(own.get("darknet_header"), 4)
+    return Weights(
+        path,
+        "yolo_cli",
+        read_back,
+        tuple(map(str, names)),
+        state,
+        int(own.get("epoch", -1)),
+        img=(img[0], img[1]) if img else None,
+        header=Header(*header) if header else None,
+    )
+
+
+def _whole_numbers(value: Any, count: int) -> list[int]:
+    """A list of so many whole numbers; nothing where it is something else."""
+    sound = isinstance(value, list) and len(value) == count and all(isinstance(v, int) for v in value)
+    return list(value) if sound else []
 
 
 def find_weights(name: str) -> Path:
@@ -126,6 +201,9 @@ def _read_own(path: Path) -> dict[str, Any] | None:
     if not zipfile.is_zipfile(path):
         return None
     try:
+        # Looked at before anything is loaded: a variable of the environment can switch `weights_only` off.
+        if torch.serialization.get_unsafe_globals_in_checkpoint(path):
+            return None
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # not ours: the foreign reader says what is wrong with it
         return None

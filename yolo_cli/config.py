@@ -80,6 +80,7 @@ class ValConfig:
     """Options of `yolo val`."""
 
     weights: str = ""
+    cfg: str = ""
     data: str = "coco128"
     batch: int = 32
     img: tuple[int, int] = (640, 640)
@@ -101,6 +102,24 @@ class ValConfig:
     project: str = "runs"
     name: str = "exp"
     exist_ok: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InfoConfig:
+    """Options of `yolo info`."""
+
+    cfg: str = ""
+    weights: str = ""
+    img: tuple[int, int] = (640, 640)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertConfig:
+    """Arguments and options of `yolo convert`."""
+
+    source: str
+    target: str
+    cfg: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from yolo_cli.config import AnchorsConfig
 from yolo_cli.dataset.opening import open_data, open_split
 from yolo_cli.device import default_workers
 from yolo_cli.errors import UserError
-from yolo_cli.model.architecture import Architecture, PlannedLayer, find_architecture, plan_layers, scale_anchors
+from yolo_cli.foreign.darknet.weights import is_darknet
+from yolo_cli.foreign.networks import find_network
+from yolo_cli.model.architecture import Architecture, PlannedLayer, plan_layers, scale_anchors
 from yolo_cli.progress import Reporter
 from yolo_cli.run_folder import claim, write_json, write_options
 from yolo_cli.yaml_file import write_mapping
@@ -26,7 +28,8 @@ def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
     check_options(config)
     architecture = _architecture(config)
     strides = tuple(int(planned.stride) for planned in _head_sources(architecture))
-    own = np.array(_own_anchors(architecture), np.float64).reshape(-1, 2)
+    per_head = _own_anchors(architecture)
+    own = np.array([v for scale in per_head for v in scale], np.float64).reshape(-1, 2)
     given = config.weights or config.cfg
     n = config.n or (len(own) if given else DEFAULT_N)
     if config.save and n % len(strides):
@@ -50,7 +53,11 @@ def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
     anchors = fit_anchors(sizes, n, thr=config.thr, seed=config.seed, generations=config.gen)
     present, fitted = score(sizes, own, config.thr), score(sizes, anchors, config.thr)
     folder = claim(config.project, config.name, exist_ok=config.exist_ok)
-    shared = per_scale(anchors, len(strides), strides) if n % len(strides) == 0 else (tuple(anchors.ravel().tolist()),)
+    shared: tuple[tuple[float, ...], ...] = (tuple(anchors.ravel().tolist()),)
+    if n == len(own):
+        shared = per_scale(anchors, [len(scale) // 2 for scale in per_head], strides)
+    elif n % len(strides) == 0:
+        shared = per_scale(anchors, len(strides), strides)
     _say(reporter, architecture, strides, shared, present, fitted)
     _write(config, folder, anchors, shared, fitted, sizes, own)
     if config.save:
@@ -64,7 +71,7 @@ def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
 
 def check_options(config: AnchorsConfig) -> None:
     """Refuse option values that make no sense. Raises UserError naming the option."""
-    if config.weights and config.cfg:
+    if config.weights and config.cfg and not is_darknet(Path(config.weights)):
         raise UserError("both name a model", where="--weights --cfg", fix="give one")
     if not 0 <= config.n <= 1000:
         raise UserError("must be from 1 to 1000", where=f"--n {config.n}")
@@ -84,10 +91,10 @@ def check_options(config: AnchorsConfig) -> None:
 def _architecture(config: AnchorsConfig) -> Architecture:
     """The model whose anchors are compared; yolov5s where none is named."""
     if config.weights:
-        weights = checkpoint.load(checkpoint.find_weights(config.weights))
+        weights = checkpoint.load(checkpoint.find_weights(config.weights), cfg=config.cfg)
         anchors = weights.model().anchors_in_pixels()  # those of the file, which may differ from its YAML's
         return weights.architecture.with_anchors(tuple(tuple(scale) for scale in anchors))
-    return find_architecture(config.cfg or "s")
+    return find_network(config.cfg or "s")
 
 
 def _head_sources(architecture: Architecture) -> list[PlannedLayer]:

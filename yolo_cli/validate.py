@@ -16,6 +16,7 @@ from yolo_cli.dataset.spec import DataSpec
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluate import Evaluation, Observer, Thresholds, evaluate
+from yolo_cli.foreign.darknet.weights import is_darknet
 from yolo_cli.metrics.coco_json import coco_ground_truth, coco_predictions, image_ids, write_predictions
 from yolo_cli.metrics.detection import Evaluator
 from yolo_cli.metrics.referee import referee
@@ -32,11 +33,15 @@ def validate(config: ValConfig, reporter: Reporter) -> Evaluation:
     if config.half and device.type != "cuda":
         raise UserError("half precision needs a GPU", where="--half", fix="leave it out")
     path = _weights_path(config, reporter)
-    weights = checkpoint.load(path)
+    if config.cfg and not is_darknet(path):
+        raise UserError("only Darknet weights take a network", where=f"--cfg {config.cfg}", fix="leave it out")
+    weights = checkpoint.open_weights(str(path), config.cfg, reporter)
     spec = open_data(config.data, reporter)
     names = _check_classes(weights.names, spec, config, path, reporter)
     model = weights.model().to(device).eval()
     img = checked_image_size(config.img, model.stride, reporter)
+    if weights.origin == "darknet" and weights.img and weights.img != img:
+        reporter.say(f"its .cfg is made for {_sides(weights.img)}; judged at {_sides(img)} (--img)")
     workers = default_workers(config.workers, config.batch)
     split = open_split(
         spec, config.task, single_cls=config.single_cls, strict=config.strict, workers=workers, reporter=reporter
@@ -200,6 +205,10 @@ def _write(
             reporter.say(f"{name:>14}: {_number(mine)} here, {_number(theirs)} by pycocotools")
         extra["referee"] = official
     outputs.write_results(folder, evaluation, device=device, splits=(split,), extra=extra)
+
+
+def _sides(img: tuple[int, int]) -> str:
+    return f"{img[1]}×{img[0]}"
 
 
 def _number(value: float | None) -> str:

@@ -11,9 +11,9 @@ import typer
 from yolo_cli import __version__
 from yolo_cli.cli.app import app, main
 from yolo_cli.cli.arguments import normalise, parse_img, parse_numbers
-from yolo_cli.config import AnchorsConfig, TrainConfig, ValConfig
+from yolo_cli.config import AnchorsConfig, InfoConfig, TrainConfig, ValConfig
 
-CONFIGS = {"train": TrainConfig, "val": ValConfig, "anchors": AnchorsConfig}
+CONFIGS = {"train": TrainConfig, "val": ValConfig, "anchors": AnchorsConfig, "info": InfoConfig}
 
 
 def options(command: str) -> dict[str, object]:

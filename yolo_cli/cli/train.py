@@ -14,9 +14,11 @@ IMG, FREEZE = Numbers(D.img), Numbers(D.freeze)
 
 def train(
     weights: Annotated[
-        str, Option(help="Weights to start from (ours or a published .pt); left out: from scratch.")
+        str, Option(help="Weights to start from (ours, a published .pt or Darknet .weights); left out: from scratch.")
     ] = D.weights,
-    cfg: Annotated[str, Option(help="Architecture: a YAML file, a shipped name, or n, s, m, l, x.")] = D.cfg,
+    cfg: Annotated[
+        str, Option(help="Architecture: a YAML file, a Darknet .cfg, a shipped name, or n, s, m, l, x.")
+    ] = D.cfg,
     data: Data = D.data,
     hyp: Annotated[str, Option(help="Hyperparameters: a YAML file or a shipped name.")] = D.hyp,
     epochs: Annotated[int, Option(help="Passes over the training split.")] = D.epochs,

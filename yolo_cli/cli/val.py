@@ -14,8 +14,11 @@ IMG = Numbers(D.img)
 
 def val(
     weights: Annotated[
-        str, Option(help="Weights (ours or a published .pt); left out: best.pt of the newest run.")
+        str, Option(help="Weights (ours, a published .pt or Darknet .weights); left out: best.pt of the newest run.")
     ] = D.weights,
+    cfg: Annotated[
+        str, Option(help="Network of Darknet .weights: a .cfg; left out: the one of the same name beside them.")
+    ] = D.cfg,
     data: Data = D.data,
     batch: Batch = D.batch,
     img: Img = IMG,

@@ -6,6 +6,7 @@ attributes and no code of the file's, nor of the project that wrote it, runs.
 """
 
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,24 +17,15 @@ import torch
 from torch import Tensor
 
 from yolo_cli.errors import UserError
-from yolo_cli.model.architecture import Architecture, from_mapping
+from yolo_cli.foreign.legacy import read_legacy
+from yolo_cli.foreign.stand_ins import Stub, refusal, stand_in
+from yolo_cli.model.architecture import MAX_CLASSES, Anchors, Architecture, from_mapping
+from yolo_cli.model.blocks.conv import BN_EPS
+from yolo_cli.model.plan import integer
 
-# What YOLO repositories keep in these modules: blocks, heads and models. A class is accepted by module and by the
-# shape of its name; it becomes an inert Stub whatever it is, so the list need not know each block.
-_FOREIGN_CLASS = re.compile(
-    r"(models\.(yolo|common|experimental)|torch\.nn\.modules\.(activation|batchnorm|container|conv|linear|padding"
-    r"|pooling|upsampling))\.[A-Z]\w*"
-)
 MAX_INFLATION = 4  # archives of tensors are stored, not squeezed; a zip bomb is
-
-
-class Stub:
-    """A module of the file as data: what it held is in its attributes; it can do nothing."""
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, dict):
-            raise TypeError("a module's state is a mapping")
-        self.__dict__.update({str(key): value for key, value in state.items()})
+MAX_DEPTH = 32  # modules within modules; published ones have about 8
+MAX_MODULES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,92 +35,164 @@ class ForeignCheckpoint:
     architecture: Architecture
     state: dict[str, Tensor]  # fp32, in the published naming
     names: tuple[str, ...]
+    was_fused: bool  # its batch norms were folded; they are there again, doing nothing
 
 
 def read_checkpoint(path: Path) -> ForeignCheckpoint:
-    """Architecture, weights and class names of a pickled YOLO checkpoint.
+    """Architecture, weights and class names of a pickled YOLO checkpoint; the moving average where there is one.
 
     Raises UserError for anything that is not one, and by name for anything in it that is not a known block.
     """
-    content = _load(path)
-    model = content
-    if isinstance(content, dict):
-        model = content.get("ema") or content.get("model")
+    model = _model(_load(path))
     yaml = getattr(model, "yaml", None)
-    if not isinstance(model, Stub) or not isinstance(yaml, dict):
+    if model is None or not isinstance(yaml, dict):
         raise UserError("holds no YOLO model", where=path, fix="give a checkpoint that a YOLO trainer saved")
-    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in _tensors(model, "")}
-    names = _names(getattr(model, "names", None))
-    architecture = from_mapping(yaml, name=Path(str(yaml.get("yaml_file") or path.stem)).stem, where=path)
-    architecture = architecture.with_classes(int(getattr(model, "nc", architecture.nc)))
-    return ForeignCheckpoint(architecture, state, names)
+    try:
+        tensors = dict(_tensors(model, path.stat().st_size))
+        names = _names(getattr(model, "names", None))
+        file_name = Path(str(yaml.get("yaml_file") or path.stem)).stem
+        architecture = from_mapping(yaml, name=file_name, where=path)
+        nc = getattr(model, "nc", architecture.nc)
+        architecture = architecture.with_classes(integer(nc, "nc", 1, MAX_CLASSES))
+        anchors = _anchors_in_pixels(model)
+    except UserError as error:
+        raise UserError(error.what, where=error.where or path, fix=error.fix) from None
+    except (ValueError, TypeError, RuntimeError) as error:
+        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"not a sound YOLO model ({detail[:120]})", where=path) from None
+    if anchors is not None:
+        architecture = architecture.with_anchors(anchors)
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    unfused = _unfused(state)
+    return ForeignCheckpoint(architecture, unfused, names, was_fused=len(unfused) > len(state))
 
 
 def _load(path: Path) -> Any:
-    allowed = _checked_globals(path)
-    stubs: list[Any] = [(type(name.rpartition(".")[2], (Stub,), {}), name) for name in allowed]
-    stubs += [(set, "__builtin__.set"), (set, "builtins.set")]
     try:
-        with torch.serialization.safe_globals(stubs):
+        if not zipfile.is_zipfile(path):
+            return read_legacy(path)
+        allowed = _checked_globals(path)
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of deprecated types in old files; they are read all the same
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror or error})", where=path) from None
-    except Exception as error:  # whatever a damaged or hostile file provokes in the reader is the file's fault
-        refused = re.search(r"Unsupported (?:global: GLOBAL|class|operand) ([\w.]+)", str(error))
-        if refused:
-            raise refusal(path, refused[1]) from None
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"not a readable checkpoint ({detail[:120]})", where=path) from None
-
-
-def refusal(path: Path, name: str) -> UserError:
-    """The error for a file that names something beyond data and known blocks."""
-    return UserError(
-        f"refused: the file wants to use {name}, which is neither data nor a known block; nothing of it was run",
-        where=path,
-        fix="do not trust this file",
-    )
-
-
-def _checked_globals(path: Path) -> list[str]:
-    """Names that the file uses beyond those which torch knows to be data; each must be a known block's."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            total = sum(item.file_size for item in archive.infolist())
-        if total > MAX_INFLATION * path.stat().st_size:
-            raise UserError(f"refused: unpacks to {total:,} bytes, far beyond its own size", where=path)
-        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError("no such file", where=path) from None
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", where=path) from None
-    except UserError:
-        raise
-    except Exception as error:  # as above: the reader's trouble is the file's
+    except Exception as error:  # whatever a damaged or hostile file provokes in the reader is the file's fault
+        refused = re.search(r"Unsupported (?:global: GLOBAL|class|operand) ([\w.]+)", str(error))
+        blocked = re.search(r"unsupported GLOBAL ([\w.]+)", str(error))
+        if found := refused or blocked:
+            raise refusal(path, found[1]) from None
         detail = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"not a readable checkpoint ({detail[:120]})", where=path) from None
-    for name in named:
-        if not _FOREIGN_CLASS.fullmatch(name) and name not in ("__builtin__.set", "builtins.set"):
+
+
+def _checked_globals(path: Path) -> list[Any]:
+    """Stand-ins for the names that a zip file uses beyond those which torch knows to be data."""
+    with zipfile.ZipFile(path) as archive:
+        total = sum(item.file_size for item in archive.infolist())
+    if total > MAX_INFLATION * path.stat().st_size:
+        raise UserError(f"refused: unpacks to {total:,} bytes, far beyond its own size", where=path)
+    given = []
+    for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
+        found = stand_in(name)
+        if found is None:
             raise refusal(path, name)
-    return [name for name in named if _FOREIGN_CLASS.fullmatch(name)]
+        given.append((found, name))
+    return given
 
 
-def _tensors(stub: Stub, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a module tree under their state-dict names."""
-    attributes = vars(stub)
-    transient = attributes.get("_non_persistent_buffers_set") or ()
-    for kind in ("_parameters", "_buffers"):
-        held = attributes.get(kind)
-        for name, value in held.items() if isinstance(held, Mapping) else ():
-            if isinstance(value, Tensor) and name not in transient:
-                yield prefix + name, value.detach()
-    children = attributes.get("_modules")
-    for name, child in children.items() if isinstance(children, Mapping) else ():
-        if isinstance(child, Stub):
-            yield from _tensors(child, f"{prefix}{name}.")
+def _model(content: Any) -> Stub | None:
+    """The module tree in what a file holds: the moving average before the model, out of any wrapping."""
+    candidates = [content.get("ema"), content.get("model")] if isinstance(content, dict) else [content]
+    for candidate in candidates:
+        found = candidate[0] if isinstance(candidate, tuple | list) and candidate else candidate
+        for wrapped in ("ema", "module"):  # an averaging object; a model that was trained on several devices
+            inner = getattr(found, wrapped, None) or _children(found).get(wrapped)
+            found = inner if isinstance(inner, Stub) else found
+        if isinstance(found, Stub):
+            return found
+    return None
+
+
+def _children(stub: Any) -> Mapping[Any, Any]:
+    children = getattr(stub, "_modules", None)
+    return children if isinstance(children, Mapping) else {}
+
+
+def _tensors(model: Stub, file_size: int) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of a module tree under their state-dict names.
+
+    Raises ValueError for a tree that is absurd: too deep, too many modules, more numbers than the file has bytes.
+    """
+    pending: list[tuple[Stub, str, int]] = [(model, "", 0)]
+    modules, numbers = 0, 0
+    while pending:
+        stub, prefix, depth = pending.pop()
+        modules += 1
+        if depth > MAX_DEPTH or modules > MAX_MODULES:
+            raise ValueError("modules nested or repeated absurdly")
+        transient = getattr(stub, "_non_persistent_buffers_set", None)
+        skipped = transient if isinstance(transient, set) else set()
+        for kind in ("_parameters", "_buffers"):
+            held = getattr(stub, kind, None)
+            for name, value in held.items() if isinstance(held, Mapping) else ():
+                if isinstance(value, Tensor) and name not in skipped:
+                    numbers += value.numel()
+                    if numbers > file_size:
+                        raise ValueError("more numbers than the file has bytes")
+                    yield f"{prefix}{name}", value.detach()
+        below = [(c, f"{prefix}{n}.", depth + 1) for n, c in _children(stub).items() if isinstance(c, Stub)]
+        pending.extend(reversed(below))
+
+
+def _anchors_in_pixels(model: Stub) -> Anchors | None:
+    """Anchors of the last layer: its own times its strides; None where it has none."""
+    layers = list(_children(_children(model).get("model")).values())
+    head = layers[-1] if layers else None
+    buffers = getattr(head, "_buffers", None)
+    anchors = buffers.get("anchors") if isinstance(buffers, Mapping) else None
+    strides = getattr(head, "stride", None)
+    strides = strides if isinstance(strides, Tensor) else getattr(model, "stride", None)
+    if not isinstance(anchors, Tensor) or not isinstance(strides, Tensor):
+        return None
+    if anchors.ndim != 3 or anchors.shape[2] != 2 or strides.shape != anchors.shape[:1] or anchors.numel() > 10_000:
+        raise ValueError("anchors and strides do not go together")
+    pixels = (anchors.double() * strides.double().view(-1, 1, 1)).flatten(1)
+    if not bool((pixels > 0).all() and torch.isfinite(pixels).all()):
+        raise ValueError("anchors that are not positive")
+    return tuple(tuple(_shortest(value) for value in scale) for scale in pixels.tolist())
+
+
+def _shortest(value: float) -> float:
+    """A pixel value to three digits behind the point, whole where it is whole, as files write it."""
+    rounded = round(value, 3)
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def _unfused(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state with batch norms where a convolution `x.conv` lacks the `x.bn` that was folded into its bias.
+
+    A norm of mean 0 and variance 1 − ε adds the bias and does nothing else, and can be trained on.
+    """
+    result: dict[str, Tensor] = {}
+    for name, value in state.items():
+        prefix = name.removesuffix("conv.bias")
+        if not name.endswith(".conv.bias") or f"{prefix}bn.weight" in state:
+            result[name] = value
+            continue
+        result[f"{prefix}bn.weight"] = torch.ones_like(value)
+        result[f"{prefix}bn.bias"] = value
+        result[f"{prefix}bn.running_mean"] = torch.zeros_like(value)
+        result[f"{prefix}bn.running_var"] = torch.full_like(value, 1 - BN_EPS)
+        result[f"{prefix}bn.num_batches_tracked"] = torch.tensor(0)
+    return result
 
 
 def _names(names: Any) -> tuple[str, ...]:
-    if isinstance(names, Mapping):
+    if isinstance(names, Mapping) and all(isinstance(key, int) for key in names):
         return tuple(str(names[key]) for key in sorted(names))
     return tuple(str(name) for name in names) if isinstance(names, list | tuple) else ()

@@ -1,5 +1,6 @@
 """The detection loss: complete IoU for boxes, binary cross-entropy for objectness and class."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,11 @@ from torch.nn import functional as F
 from yolo_cli.boxes.iou import complete_iou
 from yolo_cli.config import Hyperparameters
 from yolo_cli.loss.assign import Assignment, assign
-from yolo_cli.model.heads import RawMaps
+from yolo_cli.model.heads import Head, RawMaps, sigmoid_boxes
 
 FOCAL_ALPHA = 0.25
+
+Boxes = Callable[[Tensor, Tensor, int], Tensor]  # a head's `boxes`
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +66,32 @@ class DetectionLoss:
         hyp: Hyperparameters,
         gains: Gains,
         label_smoothing: float = 0.0,
+        *,
+        boxes: Boxes = lambda values, anchor_wh, scale: sigmoid_boxes(values, anchor_wh),
+        strides: Sequence[int] = (),
     ) -> None:
-        """`anchors` are in cells of their scales; `gains` as they are to be applied (see `scaled_gains`)."""
-        self.anchors, self.nc, self.hyp, self.gains = anchors, nc, hyp, gains
-        self.balance = scale_balance(len(anchors))
+        """`anchors` are in cells of their scales; `gains` as they are to be applied (see `scaled_gains`).
+
+        `boxes` is how the head codes boxes; `strides` say which scale is the finest, the first where they are left out.
+        """
+        self.anchors, self.nc, self.hyp, self.gains, self.boxes = anchors, nc, hyp, gains, boxes
+        from_fine = sorted(range(len(anchors)), key=lambda i: strides[i] if strides else i)
+        weights = dict(zip(from_fine, scale_balance(len(anchors)), strict=True))
+        self.balance = tuple(weights[i] for i in range(len(anchors)))
         self.positive, self.negative = 1 - label_smoothing / 2, label_smoothing / 2
+
+    @classmethod
+    def of(cls, head: Head, hyp: Hyperparameters, gains: Gains, label_smoothing: float = 0.0) -> "DetectionLoss":
+        """The loss of a head: its anchors (as they are now and as they may be moved), classes and code of boxes."""
+        return cls(head.anchors, head.nc, hyp, gains, label_smoothing, boxes=head.boxes, strides=head.strides)
 
     def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"]) -> LossParts:
         """Loss of a batch. `targets` rows: image, class, cx, cy, w, h as fractions of the canvas."""
         box = obj = cls = raw[0].new_zeros((), dtype=torch.float32)
-        for prediction, anchors, balance in zip(raw, self.anchors, self.balance, strict=True):
+        for scale, (prediction, anchors, balance) in enumerate(zip(raw, self.anchors, self.balance, strict=True)):
             grid = (prediction.shape[2], prediction.shape[3])
             matches = assign(targets, anchors, grid, anchor_t=self.hyp.anchor_t)
-            quality, scale_box, scale_cls = self._matched(prediction, matches)
+            quality, scale_box, scale_cls = self._matched(prediction, matches, scale)
             box, cls = box + scale_box, cls + scale_cls
             objectness = prediction[..., 4].float()
             wanted = torch.zeros_like(objectness)
@@ -85,15 +101,13 @@ class DetectionLoss:
         box, obj, cls = box * self.gains.box, obj * self.gains.obj, cls * self.gains.cls
         return LossParts((box + obj + cls) * raw[0].shape[0], box, obj, cls)
 
-    def _matched(self, prediction: Tensor, m: Assignment) -> tuple[Tensor, Tensor, Tensor]:
+    def _matched(self, prediction: Tensor, m: Assignment, scale: int) -> tuple[Tensor, Tensor, Tensor]:
         """Overlap of each match, and the box and class losses of one scale."""
         zero = prediction.new_zeros((), dtype=torch.float32)
         if not len(m):
             return zero.new_zeros(0), zero, zero
         chosen = prediction[m.image, m.anchor, m.row, m.column].float()
-        centre = chosen[:, :2].sigmoid() * 2 - 0.5
-        size = (chosen[:, 2:4].sigmoid() * 2).square() * m.anchor_wh
-        iou = complete_iou(torch.cat((centre, size), 1), m.box)
+        iou = complete_iou(self.boxes(chosen[:, :4], m.anchor_wh, scale), m.box)
         cls = zero
         if self.nc > 1:  # one class needs no telling apart; objectness says it
             wanted = torch.full_like(chosen[:, 5:], self.negative)

@@ -15,7 +15,7 @@ from yolo_cli.yaml_file import read_mapping
 
 MAX_LAYERS = 2000
 MAX_CLASSES = 100_000
-HEADS = frozenset({"Detect"})
+HEADS = frozenset({"DarknetDetect", "Detect"})
 _SIZES = ("n", "s", "m", "l", "x", "n6", "s6", "m6", "l6", "x6")  # `--cfg s` is short for yolov5s
 # Anchors in strides for a file that leaves them to be fitted: COCO's smallest three over their stride of 8.
 _UNFITTED = (1.25, 1.625, 2.0, 3.75, 4.125, 2.875)
@@ -67,7 +67,7 @@ class Architecture:
     def to_mapping(self) -> dict[str, Any]:
         """What a file of this architecture holds; `from_mapping` reads it back."""
         rows = [
-            [list(la.source) if isinstance(la.source, tuple) else la.source, la.repeats, la.block, list(la.args)]
+            [list(la.source) if isinstance(la.source, tuple) else la.source, la.repeats, la.block, _lists(la.args)]
             for la in self.layers
         ]
         anchors = self.anchors if isinstance(self.anchors, int) else [list(scale) for scale in self.anchors]
@@ -145,10 +145,10 @@ def plan_layers(architecture: Architecture, *, where: object = "") -> list[Plann
         if not is_head and len(set(strides)) > 1:
             sizes = ", ".join(str(s) for s in strides)
             raise UserError(f"its sources have different strides ({sizes}) and cannot be joined", where=place)
-        args: Sequence[Any] = layer.args
+        known: dict[str, Any] = {"nc": architecture.nc}
         if is_head:
-            per_scale = scale_anchors(anchors, strides)
-            args = [{"nc": architecture.nc, "anchors": per_scale}.get(a, a) if isinstance(a, str) else a for a in args]
+            known["anchors"] = scale_anchors(anchors, strides)
+        args = [known.get(a, a) if isinstance(a, str) else a for a in layer.args]
         try:
             block = BLOCKS[layer.block]
             plan = block.plan(channels, args, layer.repeats, architecture.scaling)
@@ -201,6 +201,11 @@ def _plain(arg: Any, place: str) -> Any:
     raise UserError(f"an argument is a number, a word or a list of these, not {arg!r}", where=place)
 
 
+def _lists(args: Any) -> Any:
+    """Tuples as lists, through and through: what YAML and JSON have."""
+    return [_lists(arg) for arg in args] if isinstance(args, tuple) else args
+
+
 def _anchors(value: Any) -> Anchors | int:
     if isinstance(value, int) and not isinstance(value, bool):
         return integer(value, "anchors (their number per scale)", 1, 100)
@@ -212,8 +217,6 @@ def _anchors(value: Any) -> Anchors | int:
         if not isinstance(flat, list) or len(flat) % 2 or not flat:
             raise UserError(f"anchors of a scale must be pairs w, h, not {scale!r}")
         scales.append(tuple(_positive(v, "an anchor") for v in flat))
-    if len({len(scale) for scale in scales}) > 1:
-        raise UserError("every scale must have the same number of anchors")
     return tuple(scales)
 
 

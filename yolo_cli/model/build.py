@@ -1,5 +1,6 @@
 """Builds the torch module that an architecture describes."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,15 +11,16 @@ from torch import Tensor, nn
 from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import Anchors, Architecture, PlannedLayer, plan_layers
 from yolo_cli.model.blocks import BLOCKS
-from yolo_cli.model.heads import Detect, RawMaps
+from yolo_cli.model.heads import Head, RawMaps
 
-MAX_PARAMETERS = 3_000_000_000
+MAX_PARAMETERS = 1_000_000_000  # three times the largest published detector
 
 
 class DetectionModel(nn.Module):
     """A detector: layers in file order under `model`, as published state dicts name them.
 
-    `forward` gives raw maps in training and in evaluation alike; `decode` turns them into boxes.
+    `forward` gives raw maps in training and in evaluation alike; `decode` turns them into boxes. Image sides must be
+    multiples of `stride`.
     """
 
     def __init__(self, architecture: Architecture, names: Sequence[str] = ()) -> None:
@@ -26,18 +28,23 @@ class DetectionModel(nn.Module):
         self.architecture = architecture
         self.names = tuple(names) or tuple(str(i) for i in range(architecture.nc))
         planned = plan_layers(architecture)
-        self.model = nn.ModuleList(_build(layer, architecture) for layer in planned)
+        self.model = nn.ModuleList()
+        for layer in planned:
+            self.model.append(_build(layer, architecture))
+            if count_parameters(self.model) > MAX_PARAMETERS:  # as soon as it shows, before memory is full
+                raise UserError(f"more than {MAX_PARAMETERS:,} parameters", where=architecture.name)
         self.sources = [layer.sources for layer in planned]
         self.joins = [isinstance(layer.layer.source, tuple) for layer in planned]
         self.kept = frozenset(s for i, layer in enumerate(planned) for s in layer.sources if s != i - 1)
         self.head.place([int(planned[s].stride) for s in planned[-1].sources])
+        self.stride = math.lcm(*(int(layer.stride) for layer in planned if layer.stride >= 1))
         self.fused = False
 
     @property
-    def head(self) -> Detect:
+    def head(self) -> Head:
         """The detection head."""
         head = self.model[-1]
-        assert isinstance(head, Detect)
+        assert isinstance(head, Head)
         return head
 
     @property
@@ -49,11 +56,6 @@ class DetectionModel(nn.Module):
     def strides(self) -> tuple[int, ...]:
         """Input pixels per cell, scale by scale."""
         return self.head.strides
-
-    @property
-    def stride(self) -> int:
-        """What image sides must be multiples of."""
-        return max(self.strides)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawMaps:
         """Raw predictions per scale for images in 0 … 1; sides must be multiples of `stride`."""
@@ -75,7 +77,9 @@ class DetectionModel(nn.Module):
     def set_anchors(self, anchors: Anchors) -> None:
         """Replace the anchors, (w, h, w, h, …) in pixels per scale; the architecture takes them over."""
         steps = self.head.anchors.new_tensor(self.strides).reshape(-1, 1, 1)
-        pixels = self.head.anchors.new_tensor(anchors).reshape(self.head.anchors.shape)
+        most = 2 * self.head.anchors.shape[1]  # a scale with fewer anchors than another is filled up with zeros
+        filled = [[*scale, *[0.0] * (most - len(scale))] for scale in anchors]
+        pixels = self.head.anchors.new_tensor(filled).reshape(self.head.anchors.shape)
         self.head.anchors.copy_(pixels / steps)
         self.architecture = self.architecture.with_anchors(anchors)
 
@@ -83,7 +87,8 @@ class DetectionModel(nn.Module):
         """Anchors per scale, flat (w, h, w, h, …)."""
         steps = self.head.anchors.new_tensor(self.strides).reshape(-1, 1, 1)
         pixels: list[list[float]] = (self.head.anchors * steps).flatten(1).tolist()
-        return pixels
+        # a scale with fewer anchors than another is filled up with zeros
+        return [[value for value in scale if value > 0] for scale in pixels]
 
 
 def layer_rows(architecture: Architecture) -> Iterator[tuple[int, str, int, int, str, str]]:

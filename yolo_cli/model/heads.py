@@ -1,6 +1,7 @@
 """Detection heads: feature maps to raw predictions, and raw predictions to boxes."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,27 +12,69 @@ from torch import Tensor, nn
 from yolo_cli.errors import UserError
 from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments
 
-RawMaps = list[Float[Tensor, "b a _ _ o"]]
+RawMaps = list[Float[Tensor, "b _ _ _ o"]]  # per scale: image, anchor, row, column, numbers
 
 
-class Detect(PlannedModule):
+def sigmoid_boxes(values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"]) -> Float[Tensor, "*n 4"]:
+    """Raw box values as centre (relative to the cell's corner), width and height, in units of the anchor's.
+
+    With σ the sigmoid and a the anchor: centre = 2σ − 0.5, size = (2σ)²·a, which bounds a box to four times its anchor.
+    """
+    doubled = values.sigmoid() * 2
+    return torch.cat((doubled[..., :2] - 0.5, doubled[..., 2:].square() * anchor_wh), -1)
+
+
+class Head(PlannedModule):
+    """What the model, the loss and the tools know of a head: classes, anchors, strides, and how boxes are coded."""
+
+    # (scales, anchors, 2): width and height in units of the scale's stride. A scale with fewer anchors than another
+    # is filled up with zeros, which no box ever matches.
+    anchors: Tensor
+    nc: int
+    outputs: int  # numbers an anchor: 4 box + 1 objectness + classes
+    strides: tuple[int, ...] = ()  # set by place(), once the factory knows them
+
+    def place(self, strides: Sequence[int]) -> None:
+        """Take the strides of the scales: anchors become multiples of them."""
+        self.strides = tuple(strides)
+        self.anchors /= torch.tensor(strides, dtype=torch.float32).reshape(-1, 1, 1)
+
+    @abstractmethod
+    def boxes(
+        self, values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"], scale: int
+    ) -> Float[Tensor, "*n 4"]:
+        """Boxes of one scale from raw values: centre relative to the cell's corner, width and height; in cells.
+
+        The one definition of this head's code: `decode` and the loss both use it. `anchor_wh` is in cells.
+        """
+
+    def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:
+        """Rows cx, cy, w, h in pixels, objectness, class probabilities."""
+        rows = []
+        for scale, (values, stride) in enumerate(zip(raw, self.strides, strict=True)):
+            y = values.float()
+            b, a, h, w, o = y.shape
+            box = self.boxes(y[..., :4], self.anchors[scale, :a].float().view(a, 1, 1, 2), scale)
+            centre = (box[..., :2] + cell_grid(h, w, y.device)) * stride
+            found = torch.cat((centre, box[..., 2:] * stride, y[..., 4:].sigmoid()), -1)
+            rows.append(found.view(b, a * h * w, o))
+        return torch.cat(rows, 1)
+
+
+class Detect(Head):
     """One 1×1 convolution per scale to anchors × (4 box + 1 objectness + classes) numbers per cell."""
-
-    anchors: Tensor  # (scales, anchors, 2): width and height in units of the scale's stride
 
     def __init__(self, nc: int, anchors: Sequence[Sequence[float]], channels: Sequence[int]) -> None:
         super().__init__()
         self.nc, self.outputs = nc, nc + 5
         self.per_scale = len(anchors[0]) // 2
-        self.strides: tuple[int, ...] = ()  # set by place(), once the factory knows them
         pixels = torch.tensor(anchors, dtype=torch.float32).reshape(len(anchors), -1, 2)
         self.anchors = nn.Buffer(pixels)
         self.m = nn.ModuleList(nn.Conv2d(c, self.outputs * self.per_scale, 1) for c in channels)
 
     def place(self, strides: Sequence[int]) -> None:
         """Take the strides of the scales: anchors become multiples of them, biases start from them."""
-        self.strides = tuple(strides)
-        self.anchors /= torch.tensor(strides, dtype=torch.float32).reshape(-1, 1, 1)
+        super().place(strides)
         self.reset_bias()
 
     @torch.no_grad()
@@ -56,26 +99,18 @@ class Detect(PlannedModule):
             maps.append(y.view(b, self.per_scale, self.outputs, h, w).permute(0, 1, 3, 4, 2).contiguous())
         return maps
 
-    def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:
-        """Rows cx, cy, w, h in pixels, objectness, class probabilities.
-
-        With σ the sigmoid, g the cell, s the stride and a the anchor in pixels: centre = (2σ − 0.5 + g)·s,
-        size = (2σ)²·a, which bounds a box to four times its anchor.
-        """
-        rows = []
-        for y, stride, anchor in zip(raw, self.strides, self.anchors, strict=True):
-            b, a, h, w, o = y.shape
-            probability = y.float().sigmoid()
-            cells = cell_grid(h, w, y.device)
-            centre = (probability[..., :2] * 2 - 0.5 + cells) * stride
-            size = (probability[..., 2:4] * 2).square() * (anchor.float() * stride).view(a, 1, 1, 2)
-            rows.append(torch.cat((centre, size, probability[..., 4:]), -1).view(b, a * h * w, o))
-        return torch.cat(rows, 1)
+    def boxes(
+        self, values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"], scale: int
+    ) -> Float[Tensor, "*n 4"]:
+        """Boxes in cells, by `sigmoid_boxes`."""
+        return sigmoid_boxes(values, anchor_wh)
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
         """YAML arguments: `nc` and `anchors`, those of the file's head lines."""
         nc, anchors = arguments(args, 2, 2)
+        if len({len(scale) for scale in anchors}) > 1:
+            raise UserError("every scale must have the same number of anchors")
         if len(anchors) != len(channels):
             raise UserError(f"{len(channels)} source layers but anchors for {len(anchors)} scales")
         return Plan((nc, [list(scale) for scale in anchors], list(channels)), 0)

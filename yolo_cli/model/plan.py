@@ -13,6 +13,7 @@ from yolo_cli.errors import UserError
 
 MAX_CHANNELS = 2**16
 MAX_REPEATS = 200
+MAX_KERNEL_NUMBERS = 2**28  # of one convolution: thirty times the largest published one
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,14 @@ def integer(value: Any, what: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise UserError(f"{what} must be a whole number from {low} to {high}, not {value!r}")
     return value
+
+
+def check_kernel(c1: int, c2: int, kernel: int, groups: int) -> None:
+    """Refuse groups that do not fit, and a kernel that alone would fill memory, before any is asked for."""
+    if c1 % groups or c2 % groups:
+        raise UserError(f"{groups} groups do not divide {c1} and {c2} channels")
+    if c1 // groups * c2 * kernel**2 > MAX_KERNEL_NUMBERS:
+        raise UserError(f"a kernel of {c1 // groups}×{c2}×{kernel}×{kernel} numbers is too large to build")
 
 
 def single(channels: Sequence[int]) -> int:

@@ -65,8 +65,8 @@ class Trainer:
         self.optimizer = build_optimizer(model, config.optimizer, hyp, config.batch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         gains = scaled_gains(hyp, len(model.strides), model.nc, img)
-        self.loss = DetectionLoss(model.head.anchors, model.nc, hyp, gains, config.label_smoothing)
-        self.val_loss = DetectionLoss(self.ema.model.head.anchors, model.nc, hyp, gains)
+        self.loss = DetectionLoss.of(model.head, hyp, gains, config.label_smoothing)
+        self.val_loss = DetectionLoss.of(self.ema.model.head, hyp, gains)
         self.evaluator = Evaluator(data.names)
         self.train_loader = train_loader(
             data.train.index,

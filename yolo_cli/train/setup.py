@@ -8,7 +8,7 @@ from yolo_cli import assets, checkpoint
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.dataset.opening import Split, class_names, open_data, open_split
 from yolo_cli.errors import UserError
-from yolo_cli.model.architecture import find_architecture
+from yolo_cli.foreign.networks import find_network
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.transfer import transfer
 from yolo_cli.optim import OPTIMIZERS
@@ -69,7 +69,7 @@ def check_options(config: TrainConfig) -> None:
     if config.weights:
         checkpoint.find_weights(config.weights)
     if config.cfg:
-        find_architecture(config.cfg)
+        find_network(config.cfg)
     if any(layer < 0 for layer in config.freeze):
         raise UserError("layers are numbered from 0", where="--freeze")
 
@@ -99,14 +99,16 @@ def build_model(config: TrainConfig, names: Sequence[str], reporter: Reporter) -
     """The model to train, for the data set's classes: from `--weights`, from `--cfg`, or the one into the other."""
     if not config.weights:
         cfg = config.cfg or "s"
-        model = DetectionModel(find_architecture(cfg).with_classes(len(names)), names)
+        model = DetectionModel(find_network(cfg).with_classes(len(names)), names)
         reporter.say(f"{model.architecture.name} from scratch" + ("" if config.cfg else " (--cfg left out: s)"))
         return model
-    weights = checkpoint.load(checkpoint.find_weights(config.weights))
-    architecture = find_architecture(config.cfg) if config.cfg else weights.architecture
+    weights = checkpoint.open_weights(config.weights, config.cfg, reporter)
+    architecture = find_network(config.cfg) if config.cfg else weights.architecture
     model = DetectionModel(architecture.with_classes(len(names)), names)
     # With --cfg the anchors are that file's; else those that the weights were trained with.
-    report = transfer(model, weights.state, exclude=("anchors", "anchor_grid") if config.cfg else ())
+    report = transfer(
+        model, checkpoint.fitted(weights.state, model), exclude=("anchors", "anchor_grid") if config.cfg else ()
+    )
     reporter.say(f"{model.architecture.name} from {weights.path}: {report.summary()}")
     if not report.taken:
         raise UserError("none of its weights fit the model", where=weights.path, fix="leave out --cfg, or --weights")

@@ -8,9 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from yolo_cli.errors import UserError
 from yolo_cli.model.blocks.activations import activation as make_activation
-from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments, integer, single
+from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments, check_kernel, integer, single
 
 BN_EPS = 1e-3  # the published models' batch norm settings
 BN_MOMENTUM = 0.03
@@ -60,8 +59,7 @@ class Conv(PlannedModule):
         if padding is not None:
             integer(padding, "padding", 0, 31)
         integer(groups, "groups", 1, c2)
-        if c1 % groups or c2 % groups:
-            raise UserError(f"{groups} groups do not divide {c1} and {c2} channels")
+        check_kernel(c1, c2, kernel, groups)
         return Plan((c1, c2, *rest), c2, scaling.repeats(repeats), Fraction(1, stride))
 
     @classmethod

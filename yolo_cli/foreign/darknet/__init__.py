@@ -1,0 +1,1 @@
+"""Darknet's files: .cfg networks and .weights, read and written."""

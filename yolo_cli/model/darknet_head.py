@@ -1,0 +1,74 @@
+"""The head of Darknet networks: all [yolo] sections of a .cfg, in file order, as one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from yolo_cli.errors import UserError
+from yolo_cli.model.heads import Head, RawMaps, sigmoid_boxes
+from yolo_cli.model.plan import Plan, Scaling, arguments
+
+# Beyond e¹⁰ anchors a size means nothing; without the bound one wild value in training is infinite.
+_LARGEST_EXPONENT = 10.0
+
+
+class DarknetDetect(Head):
+    """Takes the maps that [yolo] sections receive, anchors × (4 box + 1 objectness + classes) channels each."""
+
+    def __init__(
+        self,
+        nc: int,
+        anchors: Sequence[Sequence[float]],
+        scale_xy: Sequence[float],
+        new_coords: Sequence[bool],
+    ) -> None:
+        super().__init__()
+        self.nc, self.outputs = nc, nc + 5
+        self.scale_xy, self.new_coords = tuple(scale_xy), tuple(new_coords)
+        most = max(len(scale) for scale in anchors)
+        filled = [[*scale, *[0.0] * (most - len(scale))] for scale in anchors]
+        self.anchors = nn.Buffer(torch.tensor(filled, dtype=torch.float32).reshape(len(anchors), -1, 2))
+
+    def forward(self, x: list[Float[Tensor, "b _ _ _"]]) -> RawMaps:
+        """Raw predictions per scale, (b, anchors, h, w, 5 + classes), before any sigmoid."""
+        maps = []
+        for y in x:
+            b, channels, h, w = y.shape
+            split = y.view(b, channels // self.outputs, self.outputs, h, w)
+            maps.append(split.permute(0, 1, 3, 4, 2).contiguous())
+        return maps
+
+    def boxes(
+        self, values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"], scale: int
+    ) -> Float[Tensor, "*n 4"]:
+        """Boxes in cells. With σ the sigmoid, a the anchor and s the section's scale_x_y: centre = s·σ − (s − 1)/2,
+        size = a·exp(t) (Redmon & Farhadi 2018, section 2.1; s from Bochkovskiy et al. 2020, section 3.4).
+
+        With new_coords the size is (2σ)²·a (Wang et al. 2021, Scaled-YOLOv4).
+        """
+        s = self.scale_xy[scale]
+        centre = values[..., :2].sigmoid() * s - (s - 1) / 2
+        if self.new_coords[scale]:
+            size = sigmoid_boxes(values, anchor_wh)[..., 2:]
+        else:
+            size = values[..., 2:].clamp(max=_LARGEST_EXPONENT).exp() * anchor_wh
+        return torch.cat((centre, size), -1)
+
+    @classmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """YAML arguments: nc, anchors, scale_x_y per scale, new_coords per scale."""
+        nc, anchors, scale_xy, new_coords = arguments(args, 4, 4)
+        for name, values in (("anchors", anchors), ("scale_x_y", scale_xy), ("new_coords", new_coords)):
+            if not isinstance(values, tuple) or len(values) != len(channels):
+                raise UserError(f"{name} must be a list of {len(channels)}, one for each source layer, not {values!r}")
+        for scale, received in zip(anchors, channels, strict=True):
+            if received != len(scale) // 2 * (nc + 5):
+                raise UserError(f"{received} channels, where {len(scale) // 2} anchors × (5 + {nc}) are needed")
+        if not all(isinstance(s, int | float) and not isinstance(s, bool) and 0 < s <= 10 for s in scale_xy):
+            raise UserError(f"scale_x_y must be above 0 and at most 10, not {scale_xy!r}")
+        if not all(isinstance(flag, bool) for flag in new_coords):
+            raise UserError(f"new_coords must be true or false, not {new_coords!r}")
+        return Plan((nc, [list(scale) for scale in anchors], list(scale_xy), list(new_coords)), 0)
