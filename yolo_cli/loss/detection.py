@@ -1,5 +1,6 @@
 """The detection loss: complete IoU for boxes, binary cross-entropy for objectness and class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,16 @@ from torch.nn import functional as F
 from yolo_cli.boxes.iou import complete_iou
 from yolo_cli.config import Hyperparameters
 from yolo_cli.loss.assign import Assignment, assign
+from yolo_cli.loss.transport import transport
 from yolo_cli.model.heads import RawMaps
 
 FOCAL_ALPHA = 0.25
+MATCHINGS = ("anchor", "ota")
+# Auxiliary outputs (Wang et al. 2023, "YOLOv7", section 4.2) learn from wider matches, with less weight; and beside
+# them the optimal transport looks at more overlaps.
+AUXILIARY_WEIGHT = 0.25
+MAIN_REACH, AUXILIARY_REACH = 0.5, 1.0
+BEST_IOUS, BEST_IOUS_WITH_AUXILIARY = 10, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,12 @@ def scale_balance(scales: int) -> tuple[float, ...]:
 
 
 class DetectionLoss:
-    """Loss of raw maps against targets (Jocher et al., YOLOv5): the same for any number of scales."""
+    """Loss of raw maps against targets (Jocher et al., YOLOv5): the same for any number of scales.
+
+    Which predictions answer for a target is settled by anchor sides alone ("anchor"), or by optimal transport among
+    those ("ota"; Wang et al. 2023, YOLOv7). Auxiliary maps, where there are any after the main ones, are matched by
+    what the main ones predict, and add to all parts.
+    """
 
     def __init__(
         self,
@@ -63,18 +76,43 @@ class DetectionLoss:
         hyp: Hyperparameters,
         gains: Gains,
         label_smoothing: float = 0.0,
+        *,
+        matching: str = "anchor",
+        auxiliary: bool = False,
     ) -> None:
-        """`anchors` are in cells of their scales; `gains` as they are to be applied (see `scaled_gains`)."""
+        """`anchors` are in cells of their scales; `gains` as they are to be applied (see `scaled_gains`).
+
+        `auxiliary` says whether the model has auxiliary outputs, also where it is in evaluation and leaves them out.
+        """
+        if matching not in MATCHINGS:
+            raise ValueError(f"matching must be one of {', '.join(MATCHINGS)}, not {matching!r}")
+        self.matching, self.best = matching, BEST_IOUS_WITH_AUXILIARY if auxiliary else BEST_IOUS
         self.anchors, self.nc, self.hyp, self.gains = anchors, nc, hyp, gains
         self.balance = scale_balance(len(anchors))
         self.positive, self.negative = 1 - label_smoothing / 2, label_smoothing / 2
 
     def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"]) -> LossParts:
         """Loss of a batch. `targets` rows: image, class, cx, cy, w, h as fractions of the canvas."""
+        main, auxiliary = raw[: len(self.anchors)], raw[len(self.anchors) :]
+        parts = self._parts(main, self.matches(main, targets, MAIN_REACH))
+        if auxiliary:
+            parts = parts + AUXILIARY_WEIGHT * self._parts(auxiliary, self.matches(main, targets, AUXILIARY_REACH))
+        box, obj, cls = parts.unbind()
+        box, obj, cls = box * self.gains.box, obj * self.gains.obj, cls * self.gains.cls
+        return LossParts((box + obj + cls) * raw[0].shape[0], box, obj, cls)
+
+    def matches(self, raw: RawMaps, targets: Float[Tensor, "n 6"], reach: float) -> list[Assignment]:
+        """Per scale, which predictions answer for which target; `reach` is the bias towards neighbouring cells."""
+        candidates = [
+            assign(targets, anchors, (y.shape[2], y.shape[3]), anchor_t=self.hyp.anchor_t, neighbour_bias=reach)
+            for y, anchors in zip(raw, self.anchors, strict=True)
+        ]
+        return transport(raw, candidates, targets, best=self.best) if self.matching == "ota" else candidates
+
+    def _parts(self, raw: RawMaps, matched: Sequence[Assignment]) -> Tensor:
+        """Box, objectness and class losses of all scales, before their gains."""
         box = obj = cls = raw[0].new_zeros((), dtype=torch.float32)
-        for prediction, anchors, balance in zip(raw, self.anchors, self.balance, strict=True):
-            grid = (prediction.shape[2], prediction.shape[3])
-            matches = assign(targets, anchors, grid, anchor_t=self.hyp.anchor_t)
+        for prediction, matches, balance in zip(raw, matched, self.balance, strict=True):
             quality, scale_box, scale_cls = self._matched(prediction, matches)
             box, cls = box + scale_box, cls + scale_cls
             objectness = prediction[..., 4].float()
@@ -82,8 +120,7 @@ class DetectionLoss:
             # Where several targets claim a prediction, the last in order counts, on every device.
             wanted = _put_last(wanted, matches, quality)
             obj = obj + balance * self._cross_entropy(objectness, wanted, self.hyp.obj_pw)
-        box, obj, cls = box * self.gains.box, obj * self.gains.obj, cls * self.gains.cls
-        return LossParts((box + obj + cls) * raw[0].shape[0], box, obj, cls)
+        return torch.stack((box, obj, cls))
 
     def _matched(self, prediction: Tensor, m: Assignment) -> tuple[Tensor, Tensor, Tensor]:
         """Overlap of each match, and the box and class losses of one scale."""

@@ -40,12 +40,15 @@ class Plan:
     channels: int  # that come out
     repeats: int = 1
     scale: Fraction = Fraction(1)  # height (and width) of the output over that of the input
+    inner: int = 1  # repeats inside the block, where layer tables show them in the place of `repeats`
 
 
 class PlannedModule(nn.Module, ABC):
     """Base of every block that an architecture file may name."""
 
     takes_activation: ClassVar[bool] = False  # whether __init__ has `activation`, which the factory then fills in
+    detector_norms: ClassVar[bool] = True  # whether the factory gives its batch norms the detectors' eps and momentum
+    joins: ClassVar[bool] = False  # whether forward takes a list, one entry per source layer
 
     @classmethod
     @abstractmethod
@@ -61,6 +64,18 @@ def integer(value: Any, what: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise UserError(f"{what} must be a whole number from {low} to {high}, not {value!r}")
     return value
+
+
+def out_channels(args: Sequence[Any], high: int, scaling: Scaling) -> tuple[int, list[Any]]:
+    """Scaled output channels from the first of 1 … `high` YAML arguments, and the arguments after it."""
+    out, *rest = arguments(args, 1, high)
+    return scaling.channels(out), rest
+
+
+def none_given(args: Sequence[Any], repeats: int) -> None:
+    """Refuse arguments and repeats where a block takes none."""
+    arguments(args, 0, 0)
+    integer(repeats, "number", 1, 1)
 
 
 def single(channels: Sequence[int]) -> int:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,11 @@ class Trainer:
         self.optimizer = build_optimizer(model, config.optimizer, hyp, config.batch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         gains = scaled_gains(hyp, len(model.strides), model.nc, img)
-        self.loss = DetectionLoss(model.head.anchors, model.nc, hyp, gains, config.label_smoothing)
-        self.val_loss = DetectionLoss(self.ema.model.head.anchors, model.nc, hyp, gains)
+        chosen = partial(
+            DetectionLoss, nc=model.nc, hyp=hyp, gains=gains, matching=config.loss, auxiliary=model.has_auxiliary
+        )
+        self.loss = chosen(anchors=model.head.anchors, label_smoothing=config.label_smoothing)
+        self.val_loss = chosen(anchors=self.ema.model.head.anchors)
         self.evaluator = Evaluator(data.names)
         self.train_loader = train_loader(
             data.train.index,
