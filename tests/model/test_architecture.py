@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from yolo_cli import assets
 from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import find_architecture, from_mapping, plan_layers, read_architecture
+from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.build import DetectionModel
+from yolo_cli.model.heads import Detect
 
 TINY: dict[str, Any] = {
     "nc": 2,
@@ -111,11 +113,10 @@ def test_no_content_crashes_the_reader(key: str, junk: Any) -> None:
         assert str(error).startswith("x")
 
 
-@given(
-    st.sampled_from(["Conv", "C3", "Bottleneck", "SPPF", "Concat", "Upsample", "Detect"]), st.lists(JUNK, max_size=5)
-)
-def test_no_argument_crashes_a_block(block: str, args: list[Any]) -> None:
+@given(st.sampled_from(sorted(BLOCKS)), st.lists(JUNK, max_size=5), st.sampled_from([-1, [-1], [-1, -1], [-1, -1, -1]]))
+def test_no_argument_crashes_a_block(block: str, args: list[Any], source: int | list[int]) -> None:
+    place = ("head", 0) if issubclass(BLOCKS[block], Detect) else ("backbone", 1)
     try:
-        from_mapping(changed(("backbone", 1), [-1, 1, block, args]), name="x", where="x")
+        from_mapping(changed(place, [source, 1, block, args]), name="x", where="x")
     except UserError as error:
         assert str(error).startswith("x")

@@ -68,11 +68,7 @@ class Architecture:
 
     def to_mapping(self) -> dict[str, Any]:
         """What a file of this architecture holds; `from_mapping` reads it back."""
-        rows = [
-            [list(la.source) if isinstance(la.source, tuple) else la.source, la.repeats, la.block, list(la.args)]
-            for la in self.layers
-        ]
-        anchors = self.anchors if isinstance(self.anchors, int) else [list(scale) for scale in self.anchors]
+        rows = [[_listed(la.source), la.repeats, la.block, _listed(la.args)] for la in self.layers]
         return {
             "name": self.name,
             "nc": self.nc,
@@ -80,7 +76,7 @@ class Architecture:
             "width_multiple": self.width,
             "activation": self.activation,
             **({"anchor_grid": True} if self.anchor_grid else {}),
-            "anchors": anchors,
+            "anchors": _listed(self.anchors),
             "backbone": rows[: self.backbone],
             "head": rows[self.backbone :],
         }
@@ -218,6 +214,11 @@ def _plain(arg: Any, place: str) -> Any:
     if isinstance(arg, str):
         return {"None": None, "True": True, "False": False}.get(arg, arg)
     raise UserError(f"an argument is a number, a word or a list of these, not {arg!r}", where=place)
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as the lists that files hold."""
+    return [_listed(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _anchors(value: Any) -> Anchors | int:

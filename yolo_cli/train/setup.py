@@ -22,7 +22,7 @@ _PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup")
 _FRACTIONS = ("hsv_h", "hsv_s", "hsv_v", "translate", "scale", "momentum", "warmup_momentum", "lrf", "ema_decay")
 
 
-def read_hyperparameters(hyp: str, loss: str, reporter: Reporter) -> Hyperparameters:
+def read_hyperparameters(hyp: str, reporter: Reporter, loss: str = "anchor") -> Hyperparameters:
     """Hyperparameters of `--hyp`: a path or a shipped name; the defaults where it is left out.
 
     Raises UserError where the file asks for another loss than `loss`, that of `--loss`.
