@@ -228,8 +228,9 @@ def _anchors(value: Any) -> Anchors | int:
         raise UserError("anchors must be a list per scale of w, h, w, h, … in pixels, or their number per scale")
     scales = []
     for scale in value:
-        flat = [v for item in scale for v in (item if isinstance(item, list) else [item])] if scale else scale
-        if not isinstance(flat, list) or len(flat) % 2 or not flat:
+        given = scale if isinstance(scale, list) else []
+        flat = [v for item in given for v in (item if isinstance(item, list) else [item])]
+        if len(flat) % 2 or not flat:
             raise UserError(f"anchors of a scale must be pairs w, h, not {scale!r}")
         scales.append(tuple(_positive(v, "an anchor") for v in flat))
     if len({len(scale) for scale in scales}) > 1:
