@@ -28,6 +28,7 @@ class DetectionModel(nn.Module):
         self.architecture = architecture
         self.names = tuple(names) or tuple(str(i) for i in range(architecture.nc))
         planned = plan_layers(architecture)
+        _check_size(planned, architecture)
         self.model = nn.ModuleList(_build(layer, architecture) for layer in planned)
         self.sources = [layer.sources for layer in planned]
         self.joins = [BLOCKS[layer.layer.block].joins for layer in planned]
@@ -122,18 +123,34 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
+def _check_size(planned: Sequence[PlannedLayer], architecture: Architecture) -> None:
+    """Refuse what no machine could hold before any of it is allocated."""
+    total = 0
+    with torch.device("meta"):
+        for index, layer in enumerate(planned):
+            total += count_parameters(_build(layer, architecture))
+            if total > MAX_PARAMETERS:
+                raise _too_large(f"{architecture.name} layer {index} ({layer.layer.block})")
+
+
+def _too_large(where: str) -> UserError:
+    what = f"more than {MAX_PARAMETERS:,} parameters, which no machine could hold"
+    return UserError(what, where=where, fix="take fewer channels or repeats")
+
+
 def _build(planned: PlannedLayer, architecture: Architecture) -> nn.Module:
     block = BLOCKS[planned.layer.block]
     options = {"activation": architecture.activation} if block.takes_activation else {}
-    copies = []
+    copies, parameters = [], 0
     try:
         for copy in range(planned.plan.repeats):
             args = list(planned.plan.args)
             if copy:
                 args[0] = planned.plan.channels  # a later copy takes in what the one before puts out
             copies.append(_with_norms(block(*args, **options)))
-            if sum(count_parameters(c) for c in copies) > MAX_PARAMETERS:
-                raise UserError("the layer is too large to build")
+            parameters += count_parameters(copies[-1])
+            if parameters > MAX_PARAMETERS:
+                raise _too_large("")
     except UserError as error:
         raise UserError(error.what, where=f"{architecture.name} ({planned.layer.block})", fix=error.fix) from None
     except (RuntimeError, TypeError, ValueError) as error:
