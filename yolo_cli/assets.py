@@ -26,7 +26,7 @@ def find(kind: str, name: str, *, option: str) -> Path:
     given = Path(name).expanduser()
     if given.is_file():
         return given
-    if len(given.parts) == 1 and given.suffix in ("", ".yaml", ".yml"):
+    if len(given.parts) == 1:  # a name may hold a dot: yolov5s-v3.1
         shipped = folder(kind) / f"{name.removesuffix('.yaml').removesuffix('.yml')}.yaml"
         if shipped.is_file():
             return shipped

@@ -62,6 +62,7 @@ class TrainConfig:
     multi_scale: bool = False
     single_cls: bool = False
     optimizer: str = "SGD"
+    loss: str = "anchor"
     workers: int = -1
     project: str = "runs"
     name: str = "exp"

@@ -13,6 +13,8 @@ from yolo_cli.model.build import DetectionModel
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 MIN_WARMUP_STEPS = 100
+# Scales and offsets per channel that are not stored as vectors: implicit knowledge, the weights of OREPA's terms.
+PER_CHANNEL = (".implicit", ".vector")
 GROUPS = ("weights", "norms", "biases")  # in this order in the optimizer; only weights are decayed
 
 
@@ -22,7 +24,7 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             groups["biases"].append(parameter)
-        elif parameter.ndim <= 1:
+        elif parameter.ndim <= 1 or name.endswith(PER_CHANNEL):
             groups["norms"].append(parameter)
         else:
             groups["weights"].append(parameter)

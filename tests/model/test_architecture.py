@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from yolo_cli import assets
 from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import find_architecture, from_mapping, plan_layers, read_architecture
+from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.build import DetectionModel
+from yolo_cli.model.heads import Detect
 
 TINY: dict[str, Any] = {
     "nc": 2,
@@ -77,6 +79,36 @@ def test_what_is_wrong_is_said_with_its_layer(path: tuple[Any, ...], value: Any,
     assert "tiny" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "row", [[-1, 2000, "Conv", [60000, 3]], [-1, 200, "C3", [65536]], [-1, 1, "SPPCSPC", [65536]]], ids=lambda r: r[2]
+)
+def test_a_network_that_no_machine_could_hold_is_refused_before_it_is_built(row: list[Any]) -> None:
+    architecture = from_mapping(changed(("backbone", 1), row), name="huge", where="huge.yaml")
+    with pytest.raises(UserError, match=rf"huge.* \({row[2]}\).*more than 1,000,000,000 parameters"):
+        DetectionModel(architecture)
+
+
+def test_published_files_are_read_in_their_dialect() -> None:
+    """Names with their module, None as a word, numbers in names of activations."""
+
+    def published(row: list[Any]) -> list[Any]:
+        source, number, block, args = row
+        module = "nn." if block in ("MaxPool2d", "Upsample", "ZeroPad2d") else ""
+        return [source, number, module + block, ["None" if arg is None else arg for arg in args]]
+
+    for name in ("yolov3-tiny", "yolov7-tiny"):
+        architecture = find_architecture(name)
+        mapping = architecture.to_mapping()
+        parts = {part: [published(row) for row in mapping[part]] for part in ("backbone", "head")}
+        assert from_mapping(mapping | parts, name=name, where=name) == architecture
+
+
+def test_an_output_finer_than_the_image_is_refused() -> None:
+    mapping = changed(("backbone",), [[-1, 1, "Upsample", [None, 2, "nearest"]]])
+    with pytest.raises(UserError, match="smaller than the image"):
+        from_mapping(mapping, name="x", where="x")
+
+
 def test_layers_of_different_size_cannot_be_joined() -> None:
     mapping = changed(("backbone", 1), [[-1, -2], 1, "Concat", [1]])
     with pytest.raises(UserError, match="different strides"):
@@ -111,11 +143,10 @@ def test_no_content_crashes_the_reader(key: str, junk: Any) -> None:
         assert str(error).startswith("x")
 
 
-@given(
-    st.sampled_from(["Conv", "C3", "Bottleneck", "SPPF", "Concat", "Upsample", "Detect"]), st.lists(JUNK, max_size=5)
-)
-def test_no_argument_crashes_a_block(block: str, args: list[Any]) -> None:
+@given(st.sampled_from(sorted(BLOCKS)), st.lists(JUNK, max_size=5), st.sampled_from([-1, [-1], [-1, -1], [-1, -1, -1]]))
+def test_no_argument_crashes_a_block(block: str, args: list[Any], source: int | list[int]) -> None:
+    place = ("head", 0) if issubclass(BLOCKS[block], Detect) else ("backbone", 1)
     try:
-        from_mapping(changed(("backbone", 1), [-1, 1, block, args]), name="x", where="x")
+        from_mapping(changed(place, [source, 1, block, args]), name="x", where="x")
     except UserError as error:
         assert str(error).startswith("x")

@@ -1,18 +1,46 @@
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from yolo_cli import assets
-from yolo_cli.config import Hyperparameters
+from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.errors import UserError
 from yolo_cli.progress import Silent
-from yolo_cli.train.setup import read_hyperparameters
+from yolo_cli.train.setup import check_options, read_hyperparameters
 
 
 @pytest.mark.parametrize("name", assets.names("data/hyp"))
 def test_every_shipped_file_is_read(name: str) -> None:
     assert isinstance(read_hyperparameters(name, Silent()), Hyperparameters)
+
+
+@pytest.mark.parametrize(("name", "case"), [("yolov7-small", "ota"), ("yolov7-large", "aux_ota")])
+def test_yolov7_files_hold_the_published_values(reference: Path, name: str, case: str) -> None:
+    published = json.loads((reference / "reference/loss/yolov7_cases.json").read_text())["cases"][case]["hyp"]
+    mine = asdict(read_hyperparameters(name, Silent(), "ota"))
+    shared = mine.keys() & published.keys()
+    assert published.keys() - shared == {"iou_t", "copy_paste", "paste_in", "loss_ota"}
+    assert {key: mine[key] for key in shared} == {key: published[key] for key in shared}
+
+
+@pytest.mark.parametrize(("value", "loss", "agrees"), [(1, "ota", True), (0, "anchor", True), (1, "anchor", False)])
+def test_a_file_that_chooses_the_loss_must_agree_with_the_option(
+    tmp_path: Path, value: int, loss: str, agrees: bool
+) -> None:
+    path = tmp_path / "hyp.yaml"
+    path.write_text(f"loss_ota: {value}\n")
+    if agrees:
+        assert read_hyperparameters(str(path), Silent(), loss) == Hyperparameters()
+    else:
+        with pytest.raises(UserError, match="--loss ota"):
+            read_hyperparameters(str(path), Silent(), loss)
+
+
+def test_an_unknown_loss_is_refused() -> None:
+    with pytest.raises(UserError, match="anchor, ota"):
+        check_options(TrainConfig(loss="focal"))
 
 
 def test_the_low_file_spells_out_the_defaults() -> None:
@@ -28,6 +56,7 @@ def test_the_low_file_spells_out_the_defaults() -> None:
         ("mosaic: 1.5\n", "mosaic must be from 0 to 1"),
         ("learning_rate: 1\n", "unknown key learning_rate"),
         ("copy_paste: 0.5\n", "copy_paste is not supported"),
+        ("loss_ota: [1]\n", "loss_ota must be 0 or 1"),
         ("nominal_batch: 0\n", "nominal_batch"),
         ("anchor_t: 1\n", "anchor_t"),
     ],

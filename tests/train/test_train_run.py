@@ -15,6 +15,7 @@ from yolo_cli.config import TrainConfig, ValConfig
 from yolo_cli.dataset.shapes import draw
 from yolo_cli.errors import UserError
 from yolo_cli.logs import COLUMNS
+from yolo_cli.model.architecture import find_architecture
 from yolo_cli.progress import Silent
 from yolo_cli.train import train
 from yolo_cli.validate import validate
@@ -128,11 +129,19 @@ def test_another_seed_gives_other_weights(small: Path, tmp_path: Path) -> None:
         {"freeze": (10,), "batch": 5},
         {"cfg": "yolov5n6"},
         {"noval": True, "nosave": True, "epochs": 2},
+        {"loss": "ota"},
+        {"loss": "ota", "cfg": "auxiliary"},
+        {"loss": "anchor", "cfg": "auxiliary"},
     ],
     ids=" ".join,
 )
 def test_every_option_trains(small: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    if changes.get("cfg") == "auxiliary":  # a shipped file of that kind, thin enough for a test
+        content = {**find_architecture("yolov7-w6").to_mapping(), "width_multiple": 1 / 16}
+        write_mapping(tmp_path / "auxiliary.yaml", content)
+        changes = {**changes, "cfg": str(tmp_path / "auxiliary.yaml")}
     result = train(options(small, tmp_path, **changes), Silent())
+    assert all(0 <= value < 100 for value in result.evaluation.losses)
     assert (result.folder / "weights/best.pt").is_file()
     assert all(torch.isfinite(t).all() for t in tensors(result.folder).values() if t.is_floating_point())
 

@@ -42,6 +42,9 @@ def train(
     ] = D.multi_scale,
     single_cls: SingleCls = D.single_cls,
     optimizer: Annotated[str, Option(help="SGD, Adam or AdamW.")] = D.optimizer,
+    loss: Annotated[
+        str, Option(metavar="[anchor|ota]", help="Matching of targets: by anchor sides, or by optimal transport.")
+    ] = D.loss,
     workers: Workers = D.workers,
     project: Project = D.project,
     name: Name = D.name,

@@ -1,6 +1,6 @@
 """The detection loss: complete IoU for boxes, binary cross-entropy for objectness and class."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +11,16 @@ from torch.nn import functional as F
 from yolo_cli.boxes.iou import complete_iou
 from yolo_cli.config import Hyperparameters
 from yolo_cli.loss.assign import Assignment, assign
-from yolo_cli.model.heads import Head, RawMaps, sigmoid_boxes
+from yolo_cli.loss.transport import transport
+from yolo_cli.model.heads import Boxes, Head, RawMaps, sigmoid_boxes
 
 FOCAL_ALPHA = 0.25
-
-Boxes = Callable[[Tensor, Tensor, int], Tensor]  # a head's `boxes`
+MATCHINGS = ("anchor", "ota")
+# Auxiliary outputs (Wang et al. 2023, "YOLOv7", section 4.2) learn from wider matches, with less weight; and beside
+# them the optimal transport looks at more overlaps.
+AUXILIARY_WEIGHT = 0.25
+MAIN_REACH, AUXILIARY_REACH = 0.5, 1.0
+BEST_IOUS, BEST_IOUS_WITH_AUXILIARY = 10, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,12 @@ def scale_balance(scales: int) -> tuple[float, ...]:
 
 
 class DetectionLoss:
-    """Loss of raw maps against targets (Jocher et al., YOLOv5): the same for any number of scales."""
+    """Loss of raw maps against targets (Jocher et al., YOLOv5): the same for any number of scales.
+
+    Which predictions answer for a target is settled by anchor sides alone ("anchor"), or by optimal transport among
+    those ("ota"; Wang et al. 2023, YOLOv7). Auxiliary maps, where there are any after the main ones, are matched by
+    what the main ones predict, and add to all parts.
+    """
 
     def __init__(
         self,
@@ -67,13 +77,19 @@ class DetectionLoss:
         gains: Gains,
         label_smoothing: float = 0.0,
         *,
+        matching: str = "anchor",
+        auxiliary: bool = False,
         boxes: Boxes = lambda values, anchor_wh, scale: sigmoid_boxes(values, anchor_wh),
         strides: Sequence[int] = (),
     ) -> None:
         """`anchors` are in cells of their scales; `gains` as they are to be applied (see `scaled_gains`).
 
+        `auxiliary` says whether the model has auxiliary outputs, also where it is in evaluation and leaves them out.
         `boxes` is how the head codes boxes; `strides` say which scale is the finest, the first where they are left out.
         """
+        if matching not in MATCHINGS:
+            raise ValueError(f"matching must be one of {', '.join(MATCHINGS)}, not {matching!r}")
+        self.matching, self.best = matching, BEST_IOUS_WITH_AUXILIARY if auxiliary else BEST_IOUS
         self.anchors, self.nc, self.hyp, self.gains, self.boxes = anchors, nc, hyp, gains, boxes
         from_fine = sorted(range(len(anchors)), key=lambda i: strides[i] if strides else i)
         weights = dict(zip(from_fine, scale_balance(len(anchors)), strict=True))
@@ -81,16 +97,51 @@ class DetectionLoss:
         self.positive, self.negative = 1 - label_smoothing / 2, label_smoothing / 2
 
     @classmethod
-    def of(cls, head: Head, hyp: Hyperparameters, gains: Gains, label_smoothing: float = 0.0) -> "DetectionLoss":
+    def of(
+        cls,
+        head: Head,
+        hyp: Hyperparameters,
+        gains: Gains,
+        label_smoothing: float = 0.0,
+        *,
+        matching: str = "anchor",
+        auxiliary: bool = False,
+    ) -> "DetectionLoss":
         """The loss of a head: its anchors (as they are now and as they may be moved), classes and code of boxes."""
-        return cls(head.anchors, head.nc, hyp, gains, label_smoothing, boxes=head.boxes, strides=head.strides)
+        return cls(
+            head.anchors,
+            head.nc,
+            hyp,
+            gains,
+            label_smoothing,
+            matching=matching,
+            auxiliary=auxiliary,
+            boxes=head.boxes,
+            strides=head.strides,
+        )
 
     def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"]) -> LossParts:
         """Loss of a batch. `targets` rows: image, class, cx, cy, w, h as fractions of the canvas."""
+        main, auxiliary = raw[: len(self.anchors)], raw[len(self.anchors) :]
+        parts = self._parts(main, self.matches(main, targets, MAIN_REACH))
+        if auxiliary:
+            parts = parts + AUXILIARY_WEIGHT * self._parts(auxiliary, self.matches(main, targets, AUXILIARY_REACH))
+        box, obj, cls = parts.unbind()
+        box, obj, cls = box * self.gains.box, obj * self.gains.obj, cls * self.gains.cls
+        return LossParts((box + obj + cls) * raw[0].shape[0], box, obj, cls)
+
+    def matches(self, raw: RawMaps, targets: Float[Tensor, "n 6"], reach: float) -> list[Assignment]:
+        """Per scale, which predictions answer for which target; `reach` is the bias towards neighbouring cells."""
+        candidates = [
+            assign(targets, anchors, (y.shape[2], y.shape[3]), anchor_t=self.hyp.anchor_t, neighbour_bias=reach)
+            for y, anchors in zip(raw, self.anchors, strict=True)
+        ]
+        return transport(raw, candidates, targets, self.boxes, best=self.best) if self.matching == "ota" else candidates
+
+    def _parts(self, raw: RawMaps, matched: Sequence[Assignment]) -> Tensor:
+        """Box, objectness and class losses of all scales, before their gains."""
         box = obj = cls = raw[0].new_zeros((), dtype=torch.float32)
-        for scale, (prediction, anchors, balance) in enumerate(zip(raw, self.anchors, self.balance, strict=True)):
-            grid = (prediction.shape[2], prediction.shape[3])
-            matches = assign(targets, anchors, grid, anchor_t=self.hyp.anchor_t)
+        for scale, (prediction, matches, balance) in enumerate(zip(raw, matched, self.balance, strict=True)):
             quality, scale_box, scale_cls = self._matched(prediction, matches, scale)
             box, cls = box + scale_box, cls + scale_cls
             objectness = prediction[..., 4].float()
@@ -98,8 +149,7 @@ class DetectionLoss:
             # Where several targets claim a prediction, the last in order counts, on every device.
             wanted = _put_last(wanted, matches, quality)
             obj = obj + balance * self._cross_entropy(objectness, wanted, self.hyp.obj_pw)
-        box, obj, cls = box * self.gains.box, obj * self.gains.obj, cls * self.gains.cls
-        return LossParts((box + obj + cls) * raw[0].shape[0], box, obj, cls)
+        return torch.stack((box, obj, cls))
 
     def _matched(self, prediction: Tensor, m: Assignment, scale: int) -> tuple[Tensor, Tensor, Tensor]:
         """Overlap of each match, and the box and class losses of one scale."""

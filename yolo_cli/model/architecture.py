@@ -10,12 +10,12 @@ from typing import Any
 from yolo_cli import assets
 from yolo_cli.errors import UserError
 from yolo_cli.model.blocks import BLOCKS
-from yolo_cli.model.plan import Plan, Scaling, integer
+from yolo_cli.model.blocks.activations import activation as make_activation
+from yolo_cli.model.heads import Head
+from yolo_cli.model.plan import MAX_CLASSES, Plan, PlannedModule, Scaling, integer
 from yolo_cli.yaml_file import read_mapping
 
 MAX_LAYERS = 2000
-MAX_CLASSES = 100_000
-HEADS = frozenset({"DarknetDetect", "Detect"})
 _SIZES = ("n", "s", "m", "l", "x", "n6", "s6", "m6", "l6", "x6")  # `--cfg s` is short for yolov5s
 # Anchors in strides for a file that leaves them to be fitted: COCO's smallest three over their stride of 8.
 _UNFITTED = (1.25, 1.625, 2.0, 3.75, 4.125, 2.875)
@@ -50,6 +50,7 @@ class Architecture:
     depth: float = 1.0
     width: float = 1.0
     activation: str = "SiLU"
+    anchor_grid: bool = False  # state dicts of older releases also hold the anchors in pixels, under this name
 
     @property
     def scaling(self) -> Scaling:
@@ -66,18 +67,15 @@ class Architecture:
 
     def to_mapping(self) -> dict[str, Any]:
         """What a file of this architecture holds; `from_mapping` reads it back."""
-        rows = [
-            [list(la.source) if isinstance(la.source, tuple) else la.source, la.repeats, la.block, _lists(la.args)]
-            for la in self.layers
-        ]
-        anchors = self.anchors if isinstance(self.anchors, int) else [list(scale) for scale in self.anchors]
+        rows = [[_listed(la.source), la.repeats, la.block, _listed(la.args)] for la in self.layers]
         return {
             "name": self.name,
             "nc": self.nc,
             "depth_multiple": self.depth,
             "width_multiple": self.width,
             "activation": self.activation,
-            "anchors": anchors,
+            **({"anchor_grid": True} if self.anchor_grid else {}),
+            "anchors": _listed(self.anchors),
             "backbone": rows[: self.backbone],
             "head": rows[self.backbone :],
         }
@@ -116,6 +114,10 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str, where: object) -> Arc
         activation = mapping.get("activation", "SiLU")
         if not isinstance(activation, str):
             raise UserError(f"activation must be a name, not {activation!r}")
+        make_activation(activation)
+        anchor_grid = mapping.get("anchor_grid", False)
+        if not isinstance(anchor_grid, bool):
+            raise UserError(f"anchor_grid must be true or false, not {anchor_grid!r}")
         rows = [*_rows(mapping["backbone"], "backbone"), *_rows(mapping["head"], "head")]
         if len(rows) > MAX_LAYERS:
             raise UserError(f"{len(rows)} layers; at most {MAX_LAYERS} are built")
@@ -123,7 +125,8 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str, where: object) -> Arc
         raise UserError(error.what, where=where, fix=error.fix) from None
     layers = tuple(_layer(row, index, where) for index, row in enumerate(rows))
     name = str(mapping.get("name", name))
-    architecture = Architecture(name, nc, anchors, layers, len(mapping["backbone"]), depth, width, activation)
+    backbone = len(mapping["backbone"])
+    architecture = Architecture(name, nc, anchors, layers, backbone, depth, width, activation, anchor_grid)
     plan_layers(architecture, where=where)  # a file that cannot be built is refused where it is read
     return architecture
 
@@ -135,28 +138,39 @@ def plan_layers(architecture: Architecture, *, where: object = "") -> list[Plann
     for index, layer in enumerate(architecture.layers):
         place = f"{where or architecture.name} layer {index} ({layer.block})"
         sources = layer.sources(index)
-        is_head = layer.block in HEADS
+        block = BLOCKS[layer.block]
+        is_head = issubclass(block, Head)
         if is_head != (index == len(architecture.layers) - 1):
             raise UserError("the last layer, and no other, must be a detection head", where=place)
         if bad := [s for s in sources if not -1 <= s < index]:
             raise UserError(f"source {bad[0]} is not an earlier layer", where=place)
         channels = [planned[s].plan.channels if s >= 0 else 3 for s in sources]
         strides = [planned[s].stride if s >= 0 else Fraction(1) for s in sources]
-        if not is_head and len(set(strides)) > 1:
-            sizes = ", ".join(str(s) for s in strides)
-            raise UserError(f"its sources have different strides ({sizes}) and cannot be joined", where=place)
+        _check_strides(block, strides, place)
         known: dict[str, Any] = {"nc": architecture.nc}
-        if is_head:
-            known["anchors"] = scale_anchors(anchors, strides)
+        if issubclass(block, Head):
+            known["anchors"] = scale_anchors(anchors, strides[: block.main_sources(len(strides))])
         args = [known.get(a, a) if isinstance(a, str) else a for a in layer.args]
         try:
-            block = BLOCKS[layer.block]
             plan = block.plan(channels, args, layer.repeats, architecture.scaling)
             integer(plan.repeats, "repeats", 1, MAX_LAYERS)
         except UserError as error:
             raise UserError(error.what, where=place, fix=error.fix) from None
         planned.append(PlannedLayer(layer, sources, plan, strides[0] / plan.scale))
     return planned
+
+
+def _check_strides(block: type[PlannedModule], strides: Sequence[Fraction], place: str) -> None:
+    """Layers that are joined must be of one size, and an auxiliary output of the size of its main one."""
+    sizes = ", ".join(str(s) for s in strides)
+    if issubclass(block, Head):
+        main = block.main_sources(len(strides))
+        if len(strides) > main and strides[main:] != strides[:main]:
+            raise UserError(f"its auxiliary sources must have the strides of its main ones, not {sizes}", where=place)
+        if any(stride.denominator != 1 for stride in strides):
+            raise UserError(f"its sources must be smaller than the image, not of strides {sizes}", where=place)
+    elif len(set(strides)) > 1:
+        raise UserError(f"its sources have different strides ({sizes}) and cannot be joined", where=place)
 
 
 def scale_anchors(anchors: Anchors | int, strides: Sequence[Fraction]) -> Anchors:
@@ -201,9 +215,9 @@ def _plain(arg: Any, place: str) -> Any:
     raise UserError(f"an argument is a number, a word or a list of these, not {arg!r}", where=place)
 
 
-def _lists(args: Any) -> Any:
-    """Tuples as lists, through and through: what YAML and JSON have."""
-    return [_lists(arg) for arg in args] if isinstance(args, tuple) else args
+def _listed(value: Any) -> Any:
+    """Tuples as the lists that files hold."""
+    return [_listed(v) for v in value] if isinstance(value, tuple) else value
 
 
 def _anchors(value: Any) -> Anchors | int:
@@ -213,8 +227,9 @@ def _anchors(value: Any) -> Anchors | int:
         raise UserError("anchors must be a list per scale of w, h, w, h, … in pixels, or their number per scale")
     scales = []
     for scale in value:
-        flat = [v for item in scale for v in (item if isinstance(item, list) else [item])] if scale else scale
-        if not isinstance(flat, list) or len(flat) % 2 or not flat:
+        given = scale if isinstance(scale, list) else []
+        flat = [v for item in given for v in (item if isinstance(item, list) else [item])]
+        if len(flat) % 2 or not flat:
             raise UserError(f"anchors of a scale must be pairs w, h, not {scale!r}")
         scales.append(tuple(_positive(v, "an anchor") for v in flat))
     return tuple(scales)

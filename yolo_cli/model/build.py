@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import Anchors, Architecture, PlannedLayer, plan_layers
 from yolo_cli.model.blocks import BLOCKS
+from yolo_cli.model.blocks.conv import BN_EPS, BN_MOMENTUM
 from yolo_cli.model.heads import Head, RawMaps
+from yolo_cli.model.plan import PlannedModule
 
 MAX_PARAMETERS = 1_000_000_000  # three times the largest published detector
 
@@ -28,15 +30,16 @@ class DetectionModel(nn.Module):
         self.architecture = architecture
         self.names = tuple(names) or tuple(str(i) for i in range(architecture.nc))
         planned = plan_layers(architecture)
-        self.model = nn.ModuleList()
-        for layer in planned:
-            self.model.append(_build(layer, architecture))
-            if count_parameters(self.model) > MAX_PARAMETERS:  # as soon as it shows, before memory is full
-                raise UserError(f"more than {MAX_PARAMETERS:,} parameters", where=architecture.name)
+        _check_size(planned, architecture)
+        self.model = nn.ModuleList(_build(layer, architecture) for layer in planned)
         self.sources = [layer.sources for layer in planned]
-        self.joins = [isinstance(layer.layer.source, tuple) for layer in planned]
+        self.joins = [BLOCKS[layer.layer.block].joins for layer in planned]
         self.kept = frozenset(s for i, layer in enumerate(planned) for s in layer.sources if s != i - 1)
-        self.head.place([int(planned[s].stride) for s in planned[-1].sources])
+        main = planned[-1].sources[: self.head.main_sources(len(planned[-1].sources))]
+        # What inference takes: without the layers that feed auxiliary outputs alone.
+        self.inference_sources = [*self.sources[:-1], main]
+        self.inference_layers = _reached(self.inference_sources)
+        self.head.place([int(planned[s].stride) for s in main], stores_anchor_grid=architecture.anchor_grid)
         self.stride = math.lcm(*(int(layer.stride) for layer in planned if layer.stride >= 1))
         self.fused = False
 
@@ -46,6 +49,11 @@ class DetectionModel(nn.Module):
         head = self.model[-1]
         assert isinstance(head, Head)
         return head
+
+    @property
+    def has_auxiliary(self) -> bool:
+        """Whether the head has outputs for training alone."""
+        return len(self.inference_sources[-1]) < len(self.sources[-1])
 
     @property
     def nc(self) -> int:
@@ -58,11 +66,18 @@ class DetectionModel(nn.Module):
         return self.head.strides
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawMaps:
-        """Raw predictions per scale for images in 0 … 1; sides must be multiples of `stride`."""
+        """Raw predictions per scale for images in 0 … 1; sides must be multiples of `stride`.
+
+        In training, a head with auxiliary outputs gives their maps after its main ones.
+        """
+        whole = self.training and not self.fused
+        sources = self.sources if whole else self.inference_sources
         kept: dict[int, Any] = {-1: images}
         x: Any = images
         for index, layer in enumerate(self.model):
-            inputs = [x if s == index - 1 else kept[s] for s in self.sources[index]]
+            if not whole and index not in self.inference_layers:
+                continue
+            inputs = [x if s == index - 1 else kept[s] for s in sources[index]]
             x = layer(inputs if self.joins[index] else inputs[0])
             if index in self.kept:
                 kept[index] = x
@@ -91,14 +106,24 @@ class DetectionModel(nn.Module):
         return [[value for value in scale if value > 0] for scale in pixels]
 
 
+def _reached(sources: Sequence[Sequence[int]]) -> frozenset[int]:
+    """The layers that the last one depends on, itself included."""
+    reached = {len(sources) - 1}
+    for index in reversed(range(len(sources))):
+        if index in reached:
+            reached.update(s for s in sources[index] if s >= 0)
+    return frozenset(reached)
+
+
 def layer_rows(architecture: Architecture) -> Iterator[tuple[int, str, int, int, str, str]]:
     """A row a layer: index, sources as written, repeats, parameters, block, arguments (after scaling)."""
-    model = DetectionModel(architecture)
+    with torch.device("meta"):  # shapes alone: nothing is allocated
+        model = DetectionModel(architecture)
     for index, (planned, module) in enumerate(zip(plan_layers(architecture), model.model, strict=True)):
         source = planned.layer.source
         written = str(list(source)) if isinstance(source, tuple) else str(source)
         parameters = count_parameters(module)
-        repeats = _shown_repeats(planned)
+        repeats = max(planned.plan.repeats, planned.plan.inner)
         yield index, written, repeats, parameters, planned.layer.block, str(list(planned.plan.args))
 
 
@@ -107,25 +132,34 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _shown_repeats(planned: PlannedLayer) -> int:
-    """Repeats as tables show them: copies in sequence, or the count that the block takes as an argument."""
-    if planned.plan.repeats == 1 and planned.layer.repeats > 1 and len(planned.plan.args) > 2:
-        return int(planned.plan.args[2])
-    return planned.plan.repeats
+def _check_size(planned: Sequence[PlannedLayer], architecture: Architecture) -> None:
+    """Refuse what no machine could hold before any of it is allocated."""
+    total = 0
+    with torch.device("meta"):
+        for index, layer in enumerate(planned):
+            total += count_parameters(_build(layer, architecture))
+            if total > MAX_PARAMETERS:
+                raise _too_large(f"{architecture.name} layer {index} ({layer.layer.block})")
+
+
+def _too_large(where: str) -> UserError:
+    what = f"more than {MAX_PARAMETERS:,} parameters, which no machine could hold"
+    return UserError(what, where=where, fix="take fewer channels or repeats")
 
 
 def _build(planned: PlannedLayer, architecture: Architecture) -> nn.Module:
     block = BLOCKS[planned.layer.block]
     options = {"activation": architecture.activation} if block.takes_activation else {}
-    copies = []
+    copies, parameters = [], 0
     try:
         for copy in range(planned.plan.repeats):
             args = list(planned.plan.args)
             if copy:
                 args[0] = planned.plan.channels  # a later copy takes in what the one before puts out
-            copies.append(block(*args, **options))
-            if sum(count_parameters(c) for c in copies) > MAX_PARAMETERS:
-                raise UserError("the layer is too large to build")
+            copies.append(_with_norms(block(*args, **options)))
+            parameters += count_parameters(copies[-1])
+            if parameters > MAX_PARAMETERS:
+                raise _too_large("")
     except UserError as error:
         raise UserError(error.what, where=f"{architecture.name} ({planned.layer.block})", fix=error.fix) from None
     except (RuntimeError, TypeError, ValueError) as error:
@@ -134,6 +168,15 @@ def _build(planned: PlannedLayer, architecture: Architecture) -> nn.Module:
             f"{planned.layer.block} cannot be built from {planned.layer.args}: {detail}", where=architecture.name
         ) from None
     return copies[0] if len(copies) == 1 else nn.Sequential(*copies)
+
+
+def _with_norms(block: PlannedModule) -> PlannedModule:
+    """A block whose batch norms have the settings that published detectors give to all of theirs."""
+    if block.detector_norms:
+        for module in block.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps, module.momentum = BN_EPS, BN_MOMENTUM
+    return block
 
 
 @torch.no_grad()

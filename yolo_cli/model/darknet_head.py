@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from yolo_cli.errors import UserError
 from yolo_cli.model.heads import Head, RawMaps, sigmoid_boxes
-from yolo_cli.model.plan import Plan, Scaling, arguments
+from yolo_cli.model.plan import MAX_CLASSES, Plan, Scaling, arguments, integer
 
 # Beyond e¹⁰ anchors a size means nothing; without the bound one wild value in training is infinite.
 _LARGEST_EXPONENT = 10.0
@@ -64,6 +64,9 @@ class DarknetDetect(Head):
         for name, values in (("anchors", anchors), ("scale_x_y", scale_xy), ("new_coords", new_coords)):
             if not isinstance(values, tuple) or len(values) != len(channels):
                 raise UserError(f"{name} must be a list of {len(channels)}, one for each source layer, not {values!r}")
+        integer(nc, "nc", 1, MAX_CLASSES)
+        if not all(isinstance(scale, tuple | list) and scale and not len(scale) % 2 for scale in anchors):
+            raise UserError(f"anchors must be pairs w, h for each scale, not {anchors!r}")
         for scale, received in zip(anchors, channels, strict=True):
             if received != len(scale) // 2 * (nc + 5):
                 raise UserError(f"{received} channels, where {len(scale) // 2} anchors × (5 + {nc}) are needed")

@@ -1,9 +1,10 @@
-"""Fusing for inference: batch norms folded into the convolutions before them."""
+"""Fusing for inference: batch norms and parallel branches folded into convolutions, auxiliary outputs dropped."""
 
 import copy
 from typing import Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 from yolo_cli.model.build import DetectionModel
 
@@ -26,5 +27,8 @@ def fuse(model: DetectionModel) -> DetectionModel:
     for module in list(fused.modules()):
         if isinstance(module, Fusible):
             module.fuse()
+    for index in range(len(fused.model)):
+        if index not in fused.inference_layers:
+            fused.model[index] = nn.Identity()  # it fed an auxiliary output; the others keep their numbers
     fused.fused = True
     return fused.requires_grad_(False)

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments
 
 RawMaps = list[Float[Tensor, "b _ _ _ o"]]  # per scale: image, anchor, row, column, numbers
+Boxes = Callable[[Tensor, Tensor, int], Tensor]  # a head's `boxes`
 
 
 def sigmoid_boxes(values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"]) -> Float[Tensor, "*n 4"]:
@@ -27,6 +28,7 @@ def sigmoid_boxes(values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2
 class Head(PlannedModule):
     """What the model, the loss and the tools know of a head: classes, anchors, strides, and how boxes are coded."""
 
+    joins = True
     # (scales, anchors, 2): width and height in units of the scale's stride. A scale with fewer anchors than another
     # is filled up with zeros, which no box ever matches.
     anchors: Tensor
@@ -34,9 +36,20 @@ class Head(PlannedModule):
     outputs: int  # numbers an anchor: 4 box + 1 objectness + classes
     strides: tuple[int, ...] = ()  # set by place(), once the factory knows them
 
-    def place(self, strides: Sequence[int]) -> None:
-        """Take the strides of the scales: anchors become multiples of them."""
+    stores_anchor_grid = False
+
+    @classmethod
+    def main_sources(cls, count: int) -> int:
+        """How many of its `count` source layers give the predictions; the rest only help in training."""
+        return count
+
+    def place(self, strides: Sequence[int], *, stores_anchor_grid: bool = False) -> None:
+        """Take the strides of the scales: anchors become multiples of them.
+
+        `stores_anchor_grid` says whether state dicts hold the anchors in pixels too, as those of older releases do.
+        """
         self.strides = tuple(strides)
+        self.stores_anchor_grid = stores_anchor_grid
         self.anchors /= torch.tensor(strides, dtype=torch.float32).reshape(-1, 1, 1)
 
     @abstractmethod
@@ -72,9 +85,9 @@ class Detect(Head):
         self.anchors = nn.Buffer(pixels)
         self.m = nn.ModuleList(nn.Conv2d(c, self.outputs * self.per_scale, 1) for c in channels)
 
-    def place(self, strides: Sequence[int]) -> None:
+    def place(self, strides: Sequence[int], *, stores_anchor_grid: bool = False) -> None:
         """Take the strides of the scales: anchors become multiples of them, biases start from them."""
-        super().place(strides)
+        super().place(strides, stores_anchor_grid=stores_anchor_grid)
         self.reset_bias()
 
     @torch.no_grad()
@@ -83,7 +96,10 @@ class Detect(Head):
 
         A prior in the bias keeps the first steps stable (Lin et al. 2017, "Focal Loss", section 3.3).
         """
-        for convolution, stride in zip(self.m, self.strides, strict=True):
+        self._add_prior(self.m)
+
+    def _add_prior(self, convolutions: nn.ModuleList) -> None:
+        for convolution, stride in zip(convolutions, self.strides, strict=True):
             assert isinstance(convolution, nn.Conv2d)
             assert convolution.bias is not None
             bias = convolution.bias.view(self.per_scale, -1)
@@ -92,12 +108,12 @@ class Detect(Head):
 
     def forward(self, x: list[Float[Tensor, "b _ _ _"]]) -> RawMaps:
         """Raw predictions per scale, (b, anchors, h, w, 5 + classes), before any sigmoid."""
-        maps = []
-        for feature, convolution in zip(x, self.m, strict=True):
-            y = convolution(feature)
-            b, _, h, w = y.shape
-            maps.append(y.view(b, self.per_scale, self.outputs, h, w).permute(0, 1, 3, 4, 2).contiguous())
-        return maps
+        return [self._cells(convolution(feature)) for feature, convolution in zip(x, self.m, strict=True)]
+
+    def _cells(self, y: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b a h w o"]:
+        """A convolution's output with the channels taken apart into anchors and numbers."""
+        b, _, h, w = y.shape
+        return y.view(b, self.per_scale, self.outputs, h, w).permute(0, 1, 3, 4, 2).contiguous()
 
     def boxes(
         self, values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"], scale: int
@@ -109,11 +125,25 @@ class Detect(Head):
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
         """YAML arguments: `nc` and `anchors`, those of the file's head lines."""
         nc, anchors = arguments(args, 2, 2)
+        if isinstance(nc, bool) or not isinstance(nc, int) or not isinstance(anchors, tuple | list):
+            raise UserError(f"takes the words nc and anchors, not {list(args)!r}")
+        if not all(isinstance(scale, tuple | list) for scale in anchors):
+            raise UserError(f"anchors are a list per scale, not {anchors!r}")
         if len({len(scale) for scale in anchors}) > 1:
             raise UserError("every scale must have the same number of anchors")
-        if len(anchors) != len(channels):
+        if len(anchors) != cls.main_sources(len(channels)):
             raise UserError(f"{len(channels)} source layers but anchors for {len(anchors)} scales")
         return Plan((nc, [list(scale) for scale in anchors], list(channels)), 0)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.stores_anchor_grid:
+            pixels = self.anchors * self.anchors.new_tensor(self.strides).reshape(-1, 1, 1)
+            destination[prefix + "anchor_grid"] = pixels.view(len(self.strides), 1, -1, 1, 1, 2)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.pop(prefix + "anchor_grid", None)  # says nothing that `anchors` does not
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def cell_grid(h: int, w: int, device: torch.device) -> Float[Tensor, "h w 2"]:

@@ -12,6 +12,7 @@ from torch import nn
 from yolo_cli.errors import UserError
 
 MAX_CHANNELS = 2**16
+MAX_CLASSES = 100_000
 MAX_REPEATS = 200
 MAX_KERNEL_NUMBERS = 2**28  # of one convolution: thirty times the largest published one
 
@@ -41,12 +42,15 @@ class Plan:
     channels: int  # that come out
     repeats: int = 1
     scale: Fraction = Fraction(1)  # height (and width) of the output over that of the input
+    inner: int = 1  # repeats inside the block, where layer tables show them in the place of `repeats`
 
 
 class PlannedModule(nn.Module, ABC):
     """Base of every block that an architecture file may name."""
 
     takes_activation: ClassVar[bool] = False  # whether __init__ has `activation`, which the factory then fills in
+    detector_norms: ClassVar[bool] = True  # whether the factory gives its batch norms the detectors' eps and momentum
+    joins: ClassVar[bool] = False  # whether forward takes a list, one entry per source layer
 
     @classmethod
     @abstractmethod
@@ -70,6 +74,18 @@ def check_kernel(c1: int, c2: int, kernel: int, groups: int) -> None:
         raise UserError(f"{groups} groups do not divide {c1} and {c2} channels")
     if c1 // groups * c2 * kernel**2 > MAX_KERNEL_NUMBERS:
         raise UserError(f"a kernel of {c1 // groups}×{c2}×{kernel}×{kernel} numbers is too large to build")
+
+
+def out_channels(args: Sequence[Any], high: int, scaling: Scaling) -> tuple[int, list[Any]]:
+    """Scaled output channels from the first of 1 … `high` YAML arguments, and the arguments after it."""
+    out, *rest = arguments(args, 1, high)
+    return scaling.channels(out), rest
+
+
+def none_given(args: Sequence[Any], repeats: int) -> None:
+    """Refuse arguments and repeats where a block takes none."""
+    arguments(args, 0, 0)
+    integer(repeats, "number", 1, 1)
 
 
 def single(channels: Sequence[int]) -> int:

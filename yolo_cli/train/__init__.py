@@ -32,7 +32,7 @@ def train(config: TrainConfig, reporter: Reporter) -> TrainResult:
     """Train as the options say. Raises UserError for anything that the user can mend, before any work if possible."""
     start = time.perf_counter()
     check_options(config)
-    hyp = read_hyperparameters(config.hyp, reporter)
+    hyp = read_hyperparameters(config.hyp, reporter, config.loss)
     device = select_device(config.device)
     workers = default_workers(config.workers, config.batch)
     seed_everything(config.seed)

@@ -65,8 +65,11 @@ class Trainer:
         self.optimizer = build_optimizer(model, config.optimizer, hyp, config.batch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         gains = scaled_gains(hyp, len(model.strides), model.nc, img)
-        self.loss = DetectionLoss.of(model.head, hyp, gains, config.label_smoothing)
-        self.val_loss = DetectionLoss.of(self.ema.model.head, hyp, gains)
+        matching, auxiliary = config.loss, model.has_auxiliary
+        self.loss = DetectionLoss.of(
+            model.head, hyp, gains, config.label_smoothing, matching=matching, auxiliary=auxiliary
+        )
+        self.val_loss = DetectionLoss.of(self.ema.model.head, hyp, gains, matching=matching, auxiliary=auxiliary)
         self.evaluator = Evaluator(data.names)
         self.train_loader = train_loader(
             data.train.index,

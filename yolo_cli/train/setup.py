@@ -9,6 +9,7 @@ from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.dataset.opening import Split, class_names, open_data, open_split
 from yolo_cli.errors import UserError
 from yolo_cli.foreign.networks import find_network
+from yolo_cli.loss.detection import MATCHINGS
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.transfer import transfer
 from yolo_cli.optim import OPTIMIZERS
@@ -16,18 +17,28 @@ from yolo_cli.progress import Reporter
 from yolo_cli.yaml_file import read_mapping
 
 # Keys of older hyperparameter files that have no counterpart here; accepted where they ask for nothing.
-_WITHOUT_EFFECT = {"iou_t": None, "copy_paste": 0.0, "paste_in": 0.0, "loss_ota": 0.0, "anchors": None}
+_WITHOUT_EFFECT = {"iou_t": None, "copy_paste": 0.0, "paste_in": 0.0, "anchors": None}
 _PROBABILITIES = ("flipud", "fliplr", "mosaic", "mixup")
 _FRACTIONS = ("hsv_h", "hsv_s", "hsv_v", "translate", "scale", "momentum", "warmup_momentum", "lrf", "ema_decay")
 
 
-def read_hyperparameters(hyp: str, reporter: Reporter) -> Hyperparameters:
-    """Hyperparameters of `--hyp`: a path or a shipped name; the defaults where it is left out."""
+def read_hyperparameters(hyp: str, reporter: Reporter, loss: str = "anchor") -> Hyperparameters:
+    """Hyperparameters of `--hyp`: a path or a shipped name; the defaults where it is left out.
+
+    Raises UserError where the file asks for another loss than `loss`, that of `--loss`.
+    """
     if not hyp:
         return Hyperparameters()
     path = assets.find("data/hyp", hyp, option="--hyp")
     values = read_mapping(path)
     known = {field.name: field.type for field in fields(Hyperparameters)}
+    # YOLOv7's files choose the loss; here an option does, and the two must not disagree in silence.
+    if (loss_ota := values.pop("loss_ota", None)) is not None:
+        if loss_ota not in (0, 1):
+            raise UserError(f"loss_ota must be 0 or 1, not {loss_ota!r}", where=path)
+        if (asked := MATCHINGS[int(loss_ota)]) != loss:
+            fix = f"give --loss {asked}, or take loss_ota out of the file"
+            raise UserError(f"loss_ota {loss_ota} does not go with --loss {loss}", where=path, fix=fix)
     for key in [k for k in values if k in _WITHOUT_EFFECT]:
         value = values.pop(key)
         if value and _WITHOUT_EFFECT[key] is not None:
@@ -62,6 +73,8 @@ def check_options(config: TrainConfig) -> None:
         raise UserError("unknown kind of cache", where=f"--cache {config.cache}", fix="give ram or disk")
     if not 0 <= config.label_smoothing < 1:
         raise UserError("must be from 0 to below 1", where=f"--label-smoothing {config.label_smoothing}")
+    if config.loss not in MATCHINGS:
+        raise UserError("unknown loss", where=f"--loss {config.loss}", fix=f"give one of {', '.join(MATCHINGS)}")
     if config.optimizer.lower() not in [name.lower() for name in OPTIMIZERS]:
         raise UserError(
             "unknown optimizer", where=f"--optimizer {config.optimizer}", fix=f"give one of {', '.join(OPTIMIZERS)}"

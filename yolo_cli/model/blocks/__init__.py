@@ -3,8 +3,8 @@
 A new block is one class with a `plan`, one entry here and one test.
 """
 
-from yolo_cli.model.blocks.conv import Conv
-from yolo_cli.model.blocks.csp import C3, Bottleneck
+from yolo_cli.model.blocks.conv import Conv, Focus, ReOrg
+from yolo_cli.model.blocks.csp import C3, Bottleneck, BottleneckCSP
 from yolo_cli.model.blocks.darknet import (
     DarknetConv,
     DarknetDropout,
@@ -14,14 +14,19 @@ from yolo_cli.model.blocks.darknet import (
     DarknetShortcut,
     DarknetYolo,
 )
-from yolo_cli.model.blocks.pooling import SPPF
-from yolo_cli.model.blocks.routing import Concat, Upsample
+from yolo_cli.model.blocks.pooling import MP, SP, SPP, SPPCSPC, SPPF, DownC, MaxPool2d
+from yolo_cli.model.blocks.pyramid import PyramidLevel
+from yolo_cli.model.blocks.repconv import RepConv, RepConvOREPA
+from yolo_cli.model.blocks.resnet import ResNetStage, ResNetStem
+from yolo_cli.model.blocks.routing import Concat, Shortcut, Upsample, ZeroPad2d
 from yolo_cli.model.darknet_head import DarknetDetect
 from yolo_cli.model.heads import Detect
+from yolo_cli.model.implicit import IAuxDetect, IDetect
 from yolo_cli.model.plan import PlannedModule
 
 BLOCKS: dict[str, type[PlannedModule]] = {
     "Bottleneck": Bottleneck,
+    "BottleneckCSP": BottleneckCSP,
     "C3": C3,
     "Concat": Concat,
     "Conv": Conv,
@@ -34,6 +39,23 @@ BLOCKS: dict[str, type[PlannedModule]] = {
     "DarknetShortcut": DarknetShortcut,
     "DarknetYolo": DarknetYolo,
     "Detect": Detect,
+    "DownC": DownC,
+    "Focus": Focus,
+    "IAuxDetect": IAuxDetect,
+    "IDetect": IDetect,
+    "MP": MP,
+    "MaxPool2d": MaxPool2d,
+    "PyramidLevel": PyramidLevel,
+    "ReOrg": ReOrg,
+    "RepConv": RepConv,
+    "RepConv_OREPA": RepConvOREPA,
+    "ResNetStage": ResNetStage,
+    "ResNetStem": ResNetStem,
+    "SP": SP,
+    "SPP": SPP,
+    "SPPCSPC": SPPCSPC,
     "SPPF": SPPF,
+    "Shortcut": Shortcut,
     "Upsample": Upsample,
+    "ZeroPad2d": ZeroPad2d,
 }

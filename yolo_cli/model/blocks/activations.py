@@ -20,6 +20,16 @@ _IN_PLACE = ("Hardswish", "LeakyReLU", "Mish", "ReLU", "ReLU6", "SiLU")
 _PATTERN = re.compile(r"(?:nn\.)?(\w+)(?:\(\s*(?:negative_slope\s*=\s*)?([-+\d.eE]*)\s*(?:,?\s*inplace\s*=\s*\w+)?\))?")
 
 
+class Named(str):
+    """An activation's name in a layer's arguments; shown as torch shows the module, which is how layer tables do."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = repr(activation(str(self)))
+        return shown.replace(", inplace=True", "").replace("inplace=True", "")
+
+
 def activation(text: str | bool | None) -> nn.Module:
     """A module for a name with at most one number; False, None or "" is the identity, True is SiLU.
 

@@ -8,8 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from yolo_cli.model.blocks.activations import Named
 from yolo_cli.model.blocks.activations import activation as make_activation
-from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments, check_kernel, integer, single
+from yolo_cli.model.plan import (
+    Plan,
+    PlannedModule,
+    Scaling,
+    arguments,
+    check_kernel,
+    integer,
+    none_given,
+    single,
+)
 
 BN_EPS = 1e-3  # the published models' batch norm settings
 BN_MOMENTUM = 0.03
@@ -60,12 +70,67 @@ class Conv(PlannedModule):
             integer(padding, "padding", 0, 31)
         integer(groups, "groups", 1, c2)
         check_kernel(c1, c2, kernel, groups)
-        return Plan((c1, c2, *rest), c2, scaling.repeats(repeats), Fraction(1, stride))
+        if len(rest) > 4:
+            make_activation(rest[4])  # an unknown one is refused here, with its layer
+        shown = [Named(value) if isinstance(value, str) else value for value in rest]
+        return Plan((c1, c2, *shown), c2, scaling.repeats(repeats), Fraction(1, stride))
 
     @classmethod
     def of(cls, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, *, activation: str) -> "Conv":
         """A Conv inside another block, with that block's activation."""
         return cls(c1, c2, k, s, None, g, activation=activation)
+
+
+class Focus(PlannedModule):
+    """Each 2×2 patch of pixels becomes one cell of 4 × c1 channels, then a Conv. (b, c1, h, w) → (b, c2, h/2, w/2)."""
+
+    takes_activation = True
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 1,
+        s: int = 1,
+        p: int | None = None,
+        g: int = 1,
+        act: str | bool | None = None,
+        *,
+        activation: str = "SiLU",
+    ) -> None:
+        super().__init__()
+        self.conv = Conv(4 * c1, c2, k, s, p, g, act, activation=activation)
+
+    def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """Fold pixels into channels, convolve."""
+        y: Tensor = self.conv(space_to_depth(x))
+        return y
+
+    @classmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """YAML arguments: those of Conv."""
+        integer(repeats, "number", 1, 1)
+        inner = Conv.plan([4 * single(channels)], args, 1, scaling)
+        return Plan((single(channels), *inner.args[1:]), inner.channels, 1, inner.scale / 2)
+
+
+class ReOrg(PlannedModule):
+    """Each 2×2 patch of pixels becomes one cell. (b, c, h, w) → (b, 4 × c, h/2, w/2)."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c4 h2 w2"]:
+        """Fold pixels into channels."""
+        return space_to_depth(x)
+
+    @classmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """No YAML arguments."""
+        none_given(args, repeats)
+        return Plan((), 4 * single(channels), 1, Fraction(1, 2))
+
+
+def space_to_depth(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c4 h2 w2"]:
+    """2×2 patches to channels, in the order (row, column) = (0, 0), (1, 0), (0, 1), (1, 1) of the published models."""
+    return torch.cat([x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)], 1)
 
 
 @torch.no_grad()

@@ -1,13 +1,15 @@
 """Residual bottlenecks and the cross-stage-partial block of YOLOv5 (Wang et al. 2020, CSPNet)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from yolo_cli.model.blocks.conv import Conv
+from yolo_cli.model.blocks.activations import activation as make_activation
+from yolo_cli.model.blocks.conv import BN_EPS, BN_MOMENTUM, Conv, fuse_conv_bn
 from yolo_cli.model.plan import MAX_REPEATS, Plan, PlannedModule, Scaling, arguments, integer, single
 
 
@@ -72,4 +74,62 @@ class C3(PlannedModule):
         c1, (out, *rest) = single(channels), arguments(args, 1, 4)
         c2 = scaling.channels(out)
         n = integer(scaling.repeats(repeats), "repeats", 1, MAX_REPEATS)
-        return Plan((c1, c2, n, *rest), c2)
+        return Plan((c1, c2, n, *rest), c2, inner=n)
+
+
+class BottleneckCSP(PlannedModule):
+    """C3's ancestor: the branches end in plain convolutions, and batch norm with LeakyReLU 0.1 follows their join."""
+
+    takes_activation = True
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        n: int = 1,
+        shortcut: bool = True,
+        g: int = 1,
+        e: float = 0.5,
+        *,
+        activation: str = "SiLU",
+    ) -> None:
+        super().__init__()
+        hidden = int(c2 * e)
+        self.cv1 = Conv.of(c1, hidden, activation=activation)
+        self.cv2 = nn.Conv2d(c1, hidden, 1, bias=False)
+        self.cv3 = nn.Conv2d(hidden, hidden, 1, bias=False)
+        self.cv4 = Conv.of(2 * hidden, c2, activation=activation)
+        self.bn: nn.Module = nn.BatchNorm2d(2 * hidden, eps=BN_EPS, momentum=BN_MOMENTUM)
+        self.act = make_activation("LeakyReLU(0.1)")
+        self.m = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, g, 1.0, activation=activation) for _ in range(n)))
+
+    def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h w"]:
+        """Both branches, concatenated, normalised and mixed."""
+        joined = torch.cat((self.cv3(self.m(self.cv1(x))), self.cv2(x)), 1)
+        y: Tensor = self.cv4(self.act(self.bn(joined)))
+        return y
+
+    def fuse(self) -> None:
+        """Fold each half of the joint batch norm into the convolution that feeds it; eval mode only."""
+        if isinstance(self.bn, nn.BatchNorm2d):
+            hidden = self.cv2.out_channels
+            self.cv3 = fuse_conv_bn(self.cv3, channels_of(self.bn, 0, hidden))
+            self.cv2 = fuse_conv_bn(self.cv2, channels_of(self.bn, hidden, 2 * hidden))
+            self.bn = nn.Identity()
+
+    @classmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """YAML arguments: out channels, shortcut true, groups 1, expansion 0.5; repeats are its bottlenecks."""
+        return replace(C3.plan(channels, args, repeats, scaling), inner=1)  # as tables of its time show it
+
+
+def channels_of(bn: nn.BatchNorm2d, start: int, stop: int) -> nn.BatchNorm2d:
+    """The batch norm of the channels start … stop − 1 alone."""
+    if bn.running_mean is None or bn.running_var is None:
+        raise ValueError("batch norm without running statistics cannot be fused")
+    part = nn.BatchNorm2d(stop - start, eps=bn.eps, device=bn.weight.device, dtype=bn.weight.dtype)
+    with torch.no_grad():
+        part.weight.copy_(bn.weight[start:stop])
+        part.bias.copy_(bn.bias[start:stop])
+    part.running_mean, part.running_var = bn.running_mean[start:stop], bn.running_var[start:stop]
+    return part.train(bn.training)

@@ -40,6 +40,8 @@ def darknet_activation(name: str) -> nn.Module:
 class DarknetConv(PlannedModule):
     """[convolutional]: with batch norm, or with a bias; then the activation."""
 
+    detector_norms = False  # Darknet adds another constant to the variance
+
     def __init__(
         self, c1: int, c2: int, size: int, stride: int, padding: int, groups: int, norm: bool, activation: str
     ) -> None:
@@ -140,6 +142,8 @@ class DarknetMaxPool(PlannedModule):
 class DarknetRoute(PlannedModule):
     """[route]: layers concatenated; of each, where there are groups, only the group `group_id`."""
 
+    joins = True
+
     def __init__(self, groups: int = 1, group_id: int = 0) -> None:
         super().__init__()
         self.groups, self.group_id = groups, group_id
@@ -163,6 +167,8 @@ class DarknetRoute(PlannedModule):
 
 class DarknetShortcut(PlannedModule):
     """[shortcut]: the first source plus the others; of channels that differ in number, those that both have."""
+
+    joins = True
 
     def __init__(self, activation: str = "linear") -> None:
         super().__init__()

@@ -15,6 +15,8 @@ from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments, integer
 class Concat(PlannedModule):
     """Concatenation of several layers' outputs along a dimension (1: channels)."""
 
+    joins = True
+
     def __init__(self, dimension: int = 1) -> None:
         super().__init__()
         self.d = dimension
@@ -53,3 +55,47 @@ class Upsample(PlannedModule):
         if mode not in ("nearest", "bilinear", "bicubic"):
             raise UserError(f"mode must be nearest, bilinear or bicubic, not {mode!r}")
         return Plan((None, factor, mode), single(channels), 1, Fraction(factor))
+
+
+class Shortcut(PlannedModule):
+    """Sum of several layers' outputs."""
+
+    joins = True
+
+    def __init__(self, dimension: int = 1) -> None:
+        super().__init__()
+        self.d = dimension
+
+    def forward(self, x: list[Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c h w"]:
+        """Add."""
+        return torch.stack(x).sum(0) if len(x) > 2 else x[0] + x[-1]
+
+    @classmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """YAML arguments: dimension, which must be 1 and means nothing to a sum; published files write it."""
+        if arguments(args, 0, 1) not in ([], [1]):
+            raise UserError(f"the dimension of a sum is 1, as published files write it, not {args[0]!r}")
+        if len(channels) < 2 or len(set(channels)) > 1:
+            raise UserError(f"adds two or more layers of equal channels, not {list(channels)}")
+        return Plan((1,), channels[0])
+
+
+class ZeroPad2d(PlannedModule):
+    """Zeros around the map; a pool or convolution after it takes them away again."""
+
+    def __init__(self, sides: Sequence[int]) -> None:
+        super().__init__()
+        self.m = nn.ZeroPad2d((sides[0], sides[1], sides[2], sides[3]))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        """Pad."""
+        y: Tensor = self.m(x)
+        return y
+
+    @classmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """YAML arguments: [left, right, top, bottom]."""
+        (sides,) = arguments(args, 1, 1)
+        if not isinstance(sides, list | tuple) or len(sides) != 4:
+            raise UserError(f"padding must be [left, right, top, bottom], not {sides!r}")
+        return Plan(([integer(side, "padding", 0, 31) for side in sides],), single(channels))

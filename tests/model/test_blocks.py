@@ -1,0 +1,176 @@
+"""Blocks alone: against the published ones, before and after fusing, and what they refuse."""
+
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from yolo_cli.errors import UserError
+from yolo_cli.model.blocks import BLOCKS
+from yolo_cli.model.fuse import Fusible
+from yolo_cli.model.implicit import ImplicitA, ImplicitM
+from yolo_cli.model.plan import PlannedModule, Scaling
+
+
+@pytest.fixture(scope="module")
+def formula(reference: Path) -> Any:
+    sys.path.insert(0, str(reference / "reference"))
+    import formula
+
+    return formula
+
+
+def fused_everywhere(module: nn.Module) -> nn.Module:
+    for part in list(module.modules()):
+        if isinstance(part, Fusible):
+            part.fuse()
+    return module
+
+
+def restless(module: nn.Module) -> nn.Module:
+    """Statistics, scales and offsets away from 0 and 1, as after training."""
+    torch.manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            assert part.running_mean is not None
+            assert part.running_var is not None
+            for tensor in (part.weight.data, part.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (part.bias.data, part.running_mean):
+                tensor.normal_(0, 0.3)
+        if isinstance(part, ImplicitA | ImplicitM):
+            part.implicit.data += torch.randn_like(part.implicit) * 0.3
+    return module.eval()
+
+
+NAMES = ("repconv_identity", "repconv_stride2", "repconv_groups2", "repconv_orepa", "repconv_orepa_stride2")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_equal_the_published_block(reference: Path, formula: Any, name: str) -> None:
+    facts = json.loads((reference / "reference/blocks/blocks.json").read_text())[name]
+    stored = np.load(reference / f"reference/blocks/{name}.npz")
+    module = BLOCKS["RepConv_OREPA" if "orepa" in name else "RepConv"](*facts["arguments"]).eval()
+    state = module.state_dict()
+    assert [[key, list(value.shape)] for key, value in state.items()] == facts["state"]
+    for key, value in state.items():
+        if key in facts["kept_buffers"]:
+            np.testing.assert_allclose(value, facts["kept_buffers"][key], atol=1e-6)
+        elif "num_batches" not in key:
+            value.copy_(torch.from_numpy(np.asarray(formula.fill(key, value.shape))))
+    x = torch.from_numpy(np.random.default_rng(1).standard_normal((2, 8, 12, 10)).astype(np.float32))
+    with torch.inference_mode():
+        np.testing.assert_allclose(module(x), stored["output"], atol=1e-4)
+        fused = fused_everywhere(module)(x)
+    # the published fusing of a grouped one is wrong, so what it was before is the truth
+    np.testing.assert_allclose(fused, stored["output"], atol=1e-4)
+    assert [key for key, _ in module.named_parameters()] == ["rbr_reparam.weight", "rbr_reparam.bias"]
+
+
+# sources' channels and YAML arguments; the output's channels and size are what `plan` promises
+CASES: dict[str, tuple[list[int], list[Any]]] = {
+    "Bottleneck": ([16], [16]),
+    "BottleneckCSP": ([16], [24]),
+    "C3": ([16], [24]),
+    "Concat": ([16, 8], [1]),
+    "Conv": ([16], [24, 3, 2, None, 4, "nn.LeakyReLU(0.1)"]),
+    "DownC": ([16], [24]),
+    "Focus": ([16], [24, 3]),
+    "MP": ([16], []),
+    "MaxPool2d": ([16], [2, 2, 0]),
+    "PyramidLevel": ([16, 8], []),
+    "ReOrg": ([16], []),
+    "RepConv": ([16], [16, 3, 1, None, 4]),
+    "RepConv_OREPA": ([16], [24, 3, 2]),
+    "ResNetStage": ([16], [32, 2]),
+    "ResNetStem": ([3], [16]),
+    "SP": ([16], [5]),
+    "SPP": ([16], [24, [5, 9, 13]]),
+    "SPPCSPC": ([16], [24]),
+    "SPPF": ([16], [24, 5]),
+    "Shortcut": ([16, 16], [1]),
+    "Upsample": ([16], [None, 2, "nearest"]),
+    "ZeroPad2d": ([16], [[0, 2, 0, 2]]),
+}
+HEADS = {"Detect", "IDetect", "IAuxDetect"}
+
+
+def test_every_block_has_a_case() -> None:
+    # Darknet's are held to an independent reader, in test_darknet_blocks.py and tests/foreign
+    assert CASES.keys() == {name for name in BLOCKS.keys() - HEADS if not name.startswith("Darknet")}
+
+
+def built(name: str, channels: list[int], args: list[Any]) -> tuple[PlannedModule, int, Fraction]:
+    plan = BLOCKS[name].plan(channels, args, 1, Scaling())
+    return BLOCKS[name](*plan.args), plan.channels, plan.scale
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_block_keeps_its_plan_and_fuses_to_itself(name: str) -> None:
+    channels, args = CASES[name]
+    module, out, scale = built(name, channels, args)
+    restless(module)
+    x = [torch.randn(2, c, 16, 24) for c in channels]
+    with torch.inference_mode():
+        before = module(x if module.joins else x[0])
+        after = fused_everywhere(module)(x if module.joins else x[0])
+    expected = (16, 24) if name != "ZeroPad2d" else (18, 26)
+    assert before.shape == (2, out, int(expected[0] * scale), int(expected[1] * scale))
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_a_head_fuses_to_itself(name: str) -> None:
+    channels = [16, 32] * (2 if name == "IAuxDetect" else 1)
+    head, _, _ = built(name, channels, [4, [[1, 2, 3, 4], [5, 6, 7, 8]]])
+    head.place((8, 16))  # type: ignore[operator]
+    restless(head)
+    x = [torch.randn(2, 16, 8, 8), torch.randn(2, 32, 4, 4)]
+    with torch.inference_mode():
+        before, after = head(x), fused_everywhere(head)(x)
+    assert {key.split(".")[0] for key in head.state_dict()} == {"anchors", "m"}
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_focus_and_reorg_take_patches_apart() -> None:
+    module, _, _ = built("ReOrg", [1], [])
+    image = torch.arange(16.0).view(1, 1, 4, 4)
+    assert module(image)[0, :, 0, 0].tolist() == [0, 4, 1, 5]  # down first, then right
+
+
+def test_a_new_orepa_has_no_identity_where_shapes_differ() -> None:
+    same, other = built("RepConv_OREPA", [8], [8, 3, 1])[0], built("RepConv_OREPA", [8], [8, 3, 2])[0]
+    assert same.rbr_identity is not None
+    assert other.rbr_identity is None
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "args", "says"),
+    [
+        ("RepConv", [8], [8, 5], "kernel is 3"),
+        ("RepConv_OREPA", [8], [8, 3, 1, 1, 2], "number of arguments"),
+        ("Shortcut", [8, 16], [1], "equal channels"),
+        ("Shortcut", [8], [1], "two or more"),
+        ("SP", [8], [4], "must be odd"),
+        ("SPP", [8], [8, 5], "must be a list"),
+        ("DownC", [8], [8, 0], "factor"),
+        ("ResNetStage", [8], [8, 0], "stride"),
+        ("PyramidLevel", [8, 8, 8], [], "at most one more"),
+        ("ZeroPad2d", [8], [[0, 1]], "left, right, top, bottom"),
+        ("MaxPool2d", [8], [2, 2, 5], "padding"),
+        ("ReOrg", [8], [2], "takes 0 arguments"),
+        ("Conv", [8], [8, 1, 1, None, 1, "Softmax"], "unknown activation"),
+        ("IAuxDetect", [8, 8], [4, [[1, 2], [3, 4]]], "anchors for 2 scales"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(name: str, channels: list[int], args: list[Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        built(name, channels, args)
