@@ -71,6 +71,12 @@ def options(data: Path, folder: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**(base | changes))
 
 
+def thin(name: str, width: float, folder: Path) -> str:
+    """A shipped architecture, thin enough for a test."""
+    write_mapping(folder / f"{name}.yaml", {**find_architecture(name).to_mapping(), "width_multiple": width})
+    return str(folder / f"{name}.yaml")
+
+
 def tensors(run: Path) -> dict[str, torch.Tensor]:
     return dict(checkpoint.load(run / "weights/last.pt").state)
 
@@ -136,10 +142,8 @@ def test_another_seed_gives_other_weights(small: Path, tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_every_option_trains(small: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
-    if changes.get("cfg") == "auxiliary":  # a shipped file of that kind, thin enough for a test
-        content = {**find_architecture("yolov7-w6").to_mapping(), "width_multiple": 1 / 16}
-        write_mapping(tmp_path / "auxiliary.yaml", content)
-        changes = {**changes, "cfg": str(tmp_path / "auxiliary.yaml")}
+    if changes.get("cfg") == "auxiliary":
+        changes = {**changes, "cfg": thin("yolov7-w6", 1 / 16, tmp_path)}
     result = train(options(small, tmp_path, **changes), Silent())
     assert all(0 <= value < 100 for value in result.evaluation.losses)
     assert (result.folder / "weights/best.pt").is_file()
