@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from yolo_cli import __version__
-from yolo_cli.cli import anchors, train, val
+from yolo_cli.cli import anchors, detect, train, val
 from yolo_cli.cli.arguments import normalise
 from yolo_cli.errors import UserError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("val")(val.val)
 app.command("anchors")(anchors.anchors)
+app.command("detect")(detect.detect)
 
 
 def _version(wanted: bool) -> bool:
