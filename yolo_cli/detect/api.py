@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.progress import Silent
 
 
+@runtime_checkable
 class Convertible(Protocol):
     """A PIL image, which this package need not have."""
 

@@ -23,16 +23,17 @@ _LOCK = threading.Lock()
 def feature_sheets(model: DetectionModel, canvas: Canvas, device: torch.device) -> dict[str, UInt8[np.ndarray, "_ _"]]:
     """Grey sheets of the first channels of every layer but the head, by names such as `layer04_C3`."""
     sheets: dict[str, UInt8[np.ndarray, "_ _"]] = {}
+    mine = threading.get_ident()  # other threads use the model meanwhile, and run into the same hooks
 
     def keep(name: str) -> Any:
         def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4:
+            if threading.get_ident() == mine and isinstance(output, Tensor) and output.ndim == 4:
                 sheets[name] = _sheet(output[0].float().cpu())
 
         return hook
 
     half = next(model.parameters()).dtype == torch.float16
-    with _LOCK:  # hooks belong to the model, which several threads may be using
+    with _LOCK:
         layers = list(model.model)[:-1]
         handles = [
             layer.register_forward_hook(keep(f"layer{i:02d}_{type(layer).__name__}")) for i, layer in enumerate(layers)

@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 import torch
 
@@ -16,6 +16,7 @@ from yolo_cli.errors import UserError
 CSV_COLUMNS = ("source", "frame", "class_id", "class", "confidence", "x1", "y1", "x2", "y2")
 
 
+@runtime_checkable
 class Record(Protocol):
     """Takes frames in the order of the inputs."""
 
