@@ -110,7 +110,9 @@ def save_picture(path: Path, height: int = 48, width: int = 64, seed: int = 0) -
     return path
 
 
-def save_video(path: Path, frames: int, *, fps: float = 12.5, size: tuple[int, int] = (48, 64), code: str = "mp4v") -> Path:
+def save_video(
+    path: Path, frames: int, *, fps: float = 12.5, size: tuple[int, int] = (48, 64), code: str = "mp4v"
+) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*code), fps, (size[1], size[0]))
     assert writer.isOpened()
     base = picture(*size)

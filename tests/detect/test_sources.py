@@ -195,8 +195,8 @@ def test_a_camera_that_is_not_there(run: Runner) -> None:
 
 
 def test_the_screen(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mss", None)
     with pytest.raises(UserError, match="screen"):
-        monkeypatch.setitem(sys.modules, "mss", None)
         run("screen")
 
     class Grabber:
@@ -280,5 +280,4 @@ def test_passwords_stay_out_of_reports() -> None:
 
 @pytest.mark.parametrize(("fps", "used"), [(29.97, 29.97), (0.0, 25.0), (float("nan"), 25.0), (90_000.0, 25.0)])
 def test_frame_rates_that_make_no_sense(fps: float, used: float) -> None:
-    capture = types.SimpleNamespace(get=lambda _: fps)
-    assert video.frame_rate(capture) == used
+    assert video.sensible_rate(fps) == used

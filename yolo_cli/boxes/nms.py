@@ -64,8 +64,9 @@ def select(
 ) -> list[Detections]:
     """Detections of each image of a batch, most confident first.
 
-    `decoded` rows are cx, cy, w, h in pixels, objectness, class probabilities; a confidence is objectness times
-    class probability; images may have different numbers of rows. With `multi_label` every class above `conf` counts (as in validation), else the best alone.
+    `decoded` rows are cx, cy, w, h in pixels, objectness, class probabilities; images may have different numbers of
+    rows. A confidence is objectness times class probability. With `multi_label` every class above `conf` counts (as in
+    validation), else the best alone.
     Nothing depends on the clock, and nothing on the other images of the batch.
     """
     return [

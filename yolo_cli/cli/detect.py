@@ -7,7 +7,8 @@ from typing import Annotated, Never
 
 from typer import Option
 
-from yolo_cli.cli.arguments import Numbers, parse_img, parse_numbers
+from yolo_cli.cli.arguments import Numbers, parse_numbers
+from yolo_cli.cli.options import Device, ExistOk, Img, Name, Project
 from yolo_cli.config import DetectConfig
 
 D = DetectConfig()  # defaults live in the config alone
@@ -25,17 +26,7 @@ def detect(
     weights: Annotated[
         str, Option(help="Weights (ours or a published .pt); left out: best.pt of the newest run.")
     ] = D.weights,
-    img: Annotated[
-        Numbers,
-        Option(
-            "--img",
-            "--imgsz",
-            "--img-size",
-            parser=parse_img,
-            metavar="INT [INT]",
-            help="Image size: side, or height and width.",
-        ),
-    ] = IMG,
+    img: Img = IMG,
     conf: Annotated[float, Option("--conf", "--conf-thres", help="Least confidence of a detection.")] = D.conf,
     iou: Annotated[
         float, Option("--iou", "--iou-thres", help="Overlap from which a lesser box is suppressed.")
@@ -52,9 +43,7 @@ def detect(
         int, Option(metavar="[INT]", help="Look at large images in tiles of so many pixels (left out: --img), too.")
     ] = D.tile,
     half: Annotated[bool, Option("--half", help="Half precision (GPU).")] = D.half,
-    device: Annotated[
-        str, Option(help="cpu, a GPU's number, or mps; left out: the first GPU, else the CPU.")
-    ] = D.device,
+    device: Device = D.device,
     batch: Annotated[
         int, Option("--batch", "--batch-size", help="Images a batch; 0: 16 on a GPU, 1 on the CPU.")
     ] = D.batch,
@@ -76,9 +65,9 @@ def detect(
     visualize: Annotated[
         bool, Option("--visualize", help="Write feature maps of each source's first frame.")
     ] = D.visualize,
-    project: Annotated[str, Option(help="Folder of run folders.")] = D.project,
-    name: Annotated[str, Option(help="Name of the run folder; a number is added where it is taken.")] = D.name,
-    exist_ok: Annotated[bool, Option("--exist-ok", help="Write into an existing run folder.")] = D.exist_ok,
+    project: Project = D.project,
+    name: Name = D.name,
+    exist_ok: ExistOk = D.exist_ok,
 ) -> int:
     """Detect objects in images, videos and streams."""
     config = DetectConfig(**locals())  # one parameter a field: a test holds them together

@@ -9,7 +9,7 @@ import numpy as np
 
 from yolo_cli.detect.feed import Feed
 from yolo_cli.detect.frames import Ended, Frame, Skipped, Source
-from yolo_cli.detect.video import frame_rate, open_capture
+from yolo_cli.detect.video import open_capture, sensible_rate
 from yolo_cli.errors import UserError
 
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each attempt to open a lost stream again
@@ -39,7 +39,7 @@ def read_live(source: Source, feed: Feed, stride: int, warn: Callable[[str], Non
 
 
 def _pump(capture: cv2.VideoCapture, source: Source, feed: Feed, stride: int, number: int) -> int:
-    fps = frame_rate(capture) if capture.isOpened() else 0.0
+    fps = sensible_rate(capture.get(cv2.CAP_PROP_FPS))
     while not feed.stopped.is_set():
         start = time.perf_counter()
         if not capture.grab():

@@ -9,6 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
+import numpy as np
+from jaxtyping import UInt8
 
 from yolo_cli.detect.feed import Budget
 from yolo_cli.detect.frames import Ended, Frame, Item, Skipped, Source
@@ -185,5 +187,5 @@ class Sink:
         self.summary.close()
 
 
-def _png(sheet: Picture) -> bytes:
+def _png(sheet: UInt8[np.ndarray, "_ _"]) -> bytes:
     return encode(cv2.cvtColor(sheet, cv2.COLOR_GRAY2BGR), ".png", bgr=True)

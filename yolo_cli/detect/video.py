@@ -23,7 +23,7 @@ def read_video(source: Source, stride: int) -> Iterator[Item]:
         yield Skipped(source, "cannot be read as a video (empty, damaged, or a codec that OpenCV lacks)")
         return
     try:
-        fps, expected = frame_rate(capture), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        fps, expected = sensible_rate(capture.get(cv2.CAP_PROP_FPS)), capture.get(cv2.CAP_PROP_FRAME_COUNT)
         number = 0
         while True:
             start = time.perf_counter()
@@ -50,9 +50,8 @@ def open_capture(location: Path | str | int) -> cv2.VideoCapture:
     return cv2.VideoCapture(str(location), cv2.CAP_FFMPEG, list(_TIMEOUTS))
 
 
-def frame_rate(capture: cv2.VideoCapture) -> float:
-    """Frames a second as the source states them, or DEFAULT_FPS where that is nonsense."""
-    fps = capture.get(cv2.CAP_PROP_FPS)
+def sensible_rate(fps: float) -> float:
+    """Frames a second as a source states them, or DEFAULT_FPS where that is nonsense."""
     return fps if math.isfinite(fps) and 0.1 <= fps <= 1000 else DEFAULT_FPS
 
 
