@@ -61,24 +61,33 @@ def same(found: Detections, other: Detections, at_least: float) -> int:
 
 def test_detect_and_val_agree(reference: Path, published: Predictor) -> None:
     """On one canvas they give the same boxes; on validation's own, which has a wider border, very nearly so."""
-    images = sorted((reference / "datasets/coco128/images/val2017").iterdir())[:12]
-    index = build_index(images, 80)
-    pairs, found_by = [], {}
-    for i, path in enumerate(images):
-        (found_by[i],) = published.batch([published.place(read_image(path))])
-    for pad, exactly in ((0.0, True), (0.5, False)):
-        for batch in val_loader(index, img=(640, 640), batch=1, pad=pad):
+    images = sorted((reference / "datasets/coco128/images/val2017").iterdir())[:8]
+    pairs = []
+    for path in images:
+        index = build_index([path], 80, strict=False, cache_dir=None, workers=0, progress=None)
+        (found,) = published.batch([published.place(read_image(path))])
+        for pad, exactly in ((0.0, True), (0.5, False)):
+            (batch,) = val_loader(index, img=(640, 640), batch=1, pad=pad)
             with torch.inference_mode():
                 rows = published.model.decode(published.model(prepare_images(batch.images, CPU)))
-            (whole,) = select(rows, conf=0.25, iou=0.45, max_det=1000, multi_label=True)
-            judged, found = whole.to_image(batch.letterboxes[0]), found_by[batch.indices[0]]
+                (whole,) = select(rows, conf=0.25, iou=0.45, max_det=1000, multi_label=True)
+            judged = whole.to_image(batch.letterboxes[0])
             if exactly:
                 assert same(found, judged, 0.999) == len(found)
                 assert len(judged) - len(found) <= 1  # validation also counts a box's second class
             else:
-                pairs.append((same(found, judged, 0.8), len(found), len(judged)))
-    matched, detected, validated = (sum(column) for column in zip(*pairs, strict=True))
-    assert matched >= 0.93 * max(detected, validated)
+                # Near the threshold, a box may be above it on one canvas and below it on the other.
+                for one, other in ((found, judged), (judged, found)):
+                    clear = sure(one)
+                    pairs.append((same(clear, other, 0.7), len(clear)))
+    matched, clear_ones = (sum(column) for column in zip(*pairs, strict=True))
+    assert clear_ones >= 20
+    assert matched >= 0.95 * clear_ones
+
+
+def sure(found: Detections) -> Detections:
+    kept = found.confidence >= 0.4
+    return Detections(found.xyxy[kept], found.confidence[kept], found.class_id[kept])
 
 
 def test_the_command_and_python_agree(reference: Path, published: Predictor, tmp_path: Path) -> None:
@@ -125,21 +134,19 @@ def test_batches_of_shapes_come_out_in_order(run: Runner, tmp_path: Path, batch:
     assert names == [f"{i:02}" for i in range(17)]
 
 
-def test_chosen_classes_and_agnostic_suppression(tiny: Path) -> None:
-    model = checkpoint.load(tiny).model()
-    pixels = picture()
-    found = {}
-    for name, settings in {
-        "all": Settings((64, 64)),
-        "one": Settings((64, 64), classes=(1,)),
-        "agnostic": Settings((64, 64), agnostic=True),
-    }.items():
-        predictor = Predictor(model, CPU, settings)
-        (found[name],) = predictor.batch([predictor.place(pixels)])
-    assert set(found["one"].class_id.tolist()) <= {1}
-    assert len(found["agnostic"]) <= len(found["all"])
-    overlap = pairwise_iou(found["agnostic"].xyxy, found["agnostic"].xyxy)
-    assert (overlap.fill_diagonal_(0) <= 0.45 + 1e-3).all()
+def test_chosen_classes(tiny: Path) -> None:
+    predictor = Predictor(checkpoint.load(tiny).model(), CPU, Settings((64, 64), classes=(0,)))
+    (found,) = predictor.batch([predictor.place(picture())])
+    assert set(found.class_id.tolist()) == {0}
+
+
+def test_agnostic_suppression_looks_past_classes() -> None:
+    rows = torch.tensor([[[50.0, 50, 20, 20, 0.9, 0.9, 0], [51, 50, 20, 20, 0.8, 0, 0.9]]])
+    counts = [
+        len(select(rows, conf=0.25, iou=0.45, max_det=9, multi_label=False, agnostic=agnostic)[0])
+        for agnostic in (False, True)
+    ]
+    assert counts == [2, 1]
 
 
 def test_augmented_boxes_come_back_to_their_places() -> None:
@@ -169,7 +176,7 @@ def test_augmentation_finds_what_a_plain_look_finds(reference: Path, published: 
 
 
 @pytest.mark.parametrize(
-    ("size", "count"), [((640, 640), 0), ((641, 640), 2), ((1280, 1280), 9), ((100, 2000), 4), ((2160, 3840), 35)]
+    ("size", "count"), [((640, 640), 0), ((641, 640), 2), ((1280, 1280), 9), ((100, 2000), 4), ((2160, 3840), 32)]
 )
 def test_tiles_cover_the_picture_and_overlap(size: tuple[int, int], count: int) -> None:
     tiles = tiles_of(*size, 640)
@@ -224,13 +231,13 @@ def test_tiling_finds_small_things_in_large_pictures(reference: Path, published:
     """A photograph pasted small into a large grey picture: too small for one look, found in tiles."""
     path = sorted((reference / "datasets/coco128/images/val2017").iterdir())[0]
     photograph = read_image(path)
-    canvas = np.full((2000, 2600, 3), 114, np.uint8)
-    canvas[1000 : 1000 + photograph.shape[0], 1500 : 1500 + photograph.shape[1]] = photograph
+    canvas = np.full((1200, 1800, 3), 114, np.uint8)
+    canvas[700 : 700 + photograph.shape[0], 1100 : 1100 + photograph.shape[1]] = photograph
     tiled = Predictor(published.model, CPU, Settings(tile=640))
     (reference_found,), (single,) = (published.batch([published.place(p)]) for p in (photograph, canvas))
     found = tiled.tiled(canvas, most=4)
     moved = Detections(
-        reference_found.xyxy + torch.tensor([1500.0, 1000.0] * 2), reference_found.confidence, reference_found.class_id
+        reference_found.xyxy + torch.tensor([1100.0, 700.0] * 2), reference_found.confidence, reference_found.class_id
     )
     assert same(moved, found, 0.5) >= 0.7 * len(moved)
     assert same(moved, found, 0.5) > same(moved, single, 0.5)

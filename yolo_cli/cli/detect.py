@@ -13,7 +13,7 @@ from yolo_cli.config import DetectConfig
 
 D = DetectConfig()  # defaults live in the config alone
 IMG, CLASSES = Numbers(D.img), Numbers(D.classes)
-SKIPPED = 3  # exit status where something could not be read
+SKIPPED, INTERRUPTED, PIPE_CLOSED = 3, 130, 141  # exit statuses; the first where something could not be read
 
 
 def detect(
@@ -80,7 +80,14 @@ def detect(
 
     # With --json the standard output belongs to the objects.
     reporter = Terminal(sys.stderr if config.json else None)
-    return SKIPPED if run(config, reporter, _print_line).skipped else 0
+    try:
+        return SKIPPED if run(config, reporter, _print_line).skipped else 0
+    except KeyboardInterrupt:  # caught here: the parser's own handling would end without a word
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of the objects went away (`yolo detect --json … | head`)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+        return PIPE_CLOSED
 
 
 def _print_line(text: str) -> None:

@@ -39,18 +39,18 @@ class Names:
         relative = PurePath(*(part for part in source.relative.parts if part not in ("..", "/", "\\")))
         suffix = ".mp4" if moving else relative.suffix if relative.suffix.lower() in WRITABLE else ".jpg"
         stem = relative.with_suffix("")
-        for name in _candidates(stem.name, relative.name):
-            drawn, base = stem.with_name(name + suffix), stem.with_name(name)
-            if self._is_free(drawn, base, moving=moving):
-                break
+        bases = (stem.with_name(name) for name in _candidates(stem.name, relative.name))
+        base = next(base for base in bases if self._is_free(base, moving=moving))
+        drawn = stem.with_name(stem.name + suffix)
+        if _key(drawn) in self._drawn:
+            names = (stem.with_name(name + suffix) for name in _candidates(base.name, relative.name))
+            drawn = next(name for name in names if _key(name) not in self._drawn)
         self._take(drawn, base, moving=moving)
         return Place(drawn, base)
 
-    def _is_free(self, drawn: PurePath, base: PurePath, *, moving: bool) -> bool:
+    def _is_free(self, base: PurePath, *, moving: bool) -> bool:
         own = _key(base)
-        if _key(drawn) in self._drawn or own in self._bases or _prefix(own) in self._videos:
-            return False
-        return not (moving and own in self._prefixes)
+        return own not in self._bases and _prefix(own) not in self._videos and not (moving and own in self._prefixes)
 
     def _take(self, drawn: PurePath, base: PurePath, *, moving: bool) -> None:
         own = _key(base)
