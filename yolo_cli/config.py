@@ -142,3 +142,39 @@ class AnchorsConfig:
     project: str = "runs"
     name: str = "exp"
     exist_ok: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DetectConfig:
+    """Options of `yolo detect`."""
+
+    source: str = ""
+    weights: str = ""
+    img: tuple[int, int] = (640, 640)
+    conf: float = 0.25
+    iou: float = 0.45
+    max_det: int = 1000
+    classes: tuple[int, ...] = ()
+    agnostic_nms: bool = False
+    augment: bool = False
+    tile: int = 0  # pixels of the source a tile; 0: whole images, -1: the side of --img
+    half: bool = False
+    device: str = ""
+    batch: int = 0  # 0: 16 on a GPU, 1 on the CPU
+    vid_stride: int = 1
+    stream_buffer: bool = False
+    save_txt: bool = False
+    save_conf: bool = False
+    save_crop: bool = False
+    save_csv: bool = False
+    save_json: bool = False
+    nosave: bool = False
+    json: bool = False
+    view_img: bool = False
+    line_thickness: int = 0  # 0: as suits the picture
+    hide_labels: bool = False
+    hide_conf: bool = False
+    visualize: bool = False
+    project: str = "runs"
+    name: str = "exp"
+    exist_ok: bool = False

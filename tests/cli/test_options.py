@@ -11,9 +11,15 @@ import typer
 from yolo_cli import __version__
 from yolo_cli.cli.app import app, main
 from yolo_cli.cli.arguments import normalise, parse_img, parse_numbers
-from yolo_cli.config import AnchorsConfig, InfoConfig, TrainConfig, ValConfig
+from yolo_cli.config import AnchorsConfig, DetectConfig, InfoConfig, TrainConfig, ValConfig
 
-CONFIGS = {"train": TrainConfig, "val": ValConfig, "anchors": AnchorsConfig, "info": InfoConfig}
+CONFIGS = {
+    "train": TrainConfig,
+    "val": ValConfig,
+    "anchors": AnchorsConfig,
+    "detect": DetectConfig,
+    "info": InfoConfig,
+}
 
 
 def options(command: str) -> dict[str, object]:
@@ -46,6 +52,12 @@ def test_every_option_is_explained(command: str) -> None:
         ("val", "--conf-thres"),
         ("val", "--iou-thres"),
         ("val", "--imgsz"),
+        ("detect", "--conf-thres"),
+        ("detect", "--iou-thres"),
+        ("detect", "--imgsz"),
+        ("detect", "--img-size"),
+        ("detect", "--batch-size"),
+        ("detect", "--show"),
     ],
 )
 def test_the_other_customary_names_are_taken(command: str, alias: str) -> None:
@@ -61,6 +73,9 @@ def test_the_other_customary_names_are_taken(command: str, alias: str) -> None:
         (["train", "--cache", "--rect"], ["train", "--cache", "ram", "--rect"]),
         (["train", "--cache", "disk"], ["train", "--cache", "disk"]),
         (["train", "--resume"], ["train", "--resume", "newest"]),
+        (["detect", "--classes", "0", "2", "--tile"], ["detect", "--classes", "0,2", "--tile", "-1"]),
+        (["detect", "--tile", "--source", "0"], ["detect", "--tile", "-1", "--source", "0"]),
+        (["detect", "--tile", "320"], ["detect", "--tile", "320"]),
         (["train", "--resume", "runs/exp"], ["train", "--resume", "runs/exp"]),
     ],
 )

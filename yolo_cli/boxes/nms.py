@@ -1,6 +1,7 @@
 """Non-maximum suppression over a detector's decoded output: class-aware and exact."""
 
 import importlib.util
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def nms(
 
 
 def select(
-    decoded: Float[Tensor, "b n outputs"],
+    decoded: Float[Tensor, "b n outputs"] | Sequence[Float[Tensor, "_ outputs"]],
     *,
     conf: float,
     iou: float,
@@ -63,8 +64,9 @@ def select(
 ) -> list[Detections]:
     """Detections of each image of a batch, most confident first.
 
-    `decoded` rows are cx, cy, w, h in pixels, objectness, class probabilities; a confidence is objectness times
-    class probability. With `multi_label` every class above `conf` counts (as in validation), else the best alone.
+    `decoded` rows are cx, cy, w, h in pixels, objectness, class probabilities; images may have different numbers of
+    rows. A confidence is objectness times class probability. With `multi_label` every class above `conf` counts (as in
+    validation), else the best alone.
     Nothing depends on the clock, and nothing on the other images of the batch.
     """
     return [

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from yolo_cli import __version__
-from yolo_cli.cli import anchors, convert, info, train, val
+from yolo_cli.cli import anchors, convert, detect, info, train, val
 from yolo_cli.cli.arguments import normalise
 from yolo_cli.errors import UserError
 
@@ -25,6 +25,7 @@ app.command("val")(val.val)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 app.command("anchors")(anchors.anchors)
+app.command("detect")(detect.detect)
 
 
 def _version(wanted: bool) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import typer
 
 # Options that take one or several whole numbers: `--img 640 384`, `--freeze 0 1 2`.
-_SEVERAL = {"--img": 2, "--imgsz": 2, "--img-size": 2, "--freeze": 10_000}
+_SEVERAL = {"--img": 2, "--imgsz": 2, "--img-size": 2, "--freeze": 10_000, "--classes": 10_000}
 # Options whose value may be left out, and what that means.
-_OPTIONAL = {"--cache": "ram", "--resume": "newest"}
+_OPTIONAL = {"--cache": "ram", "--resume": "newest", "--tile": "-1"}
 
 
 def normalise(args: Sequence[str]) -> list[str]:

@@ -44,14 +44,15 @@ class _PlainBar:
 
 
 class Terminal:
-    """A Reporter that writes to the standard error (bars, warnings) and the standard output (results)."""
+    """A Reporter that writes to the standard error (bars, warnings) and the standard output, or `says` (results)."""
 
-    def __init__(self) -> None:
+    def __init__(self, says: TextIO | None = None) -> None:
         self._interactive = sys.stderr.isatty()
+        self._says = says
 
     def say(self, text: str) -> None:
-        """A line on the standard output."""
-        print(text, flush=True)
+        """A line of results."""
+        print(text, file=self._says, flush=True)
 
     def warn(self, text: str) -> None:
         """A line on the standard error."""

@@ -30,6 +30,11 @@ def read_image(path: Path, min_size: tuple[int, int] | None = None) -> Image:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", where=path) from None
+    return decode_image(data, path, min_size)
+
+
+def decode_image(data: bytes, path: Path | str, min_size: tuple[int, int] | None = None) -> Image:
+    """The pixels of an image file's content, as `read_image` gives them; `path` is what an error names."""
     if data.startswith(b"\xff\xd8"):
         turn = jpeg_orientation(data)
         image = _decode_jpeg(data, path, min_size[::-1] if min_size and turn in TURNED else min_size)
@@ -76,7 +81,7 @@ def fitted_size(size: tuple[int, int], fit: tuple[int, int]) -> tuple[int, int]:
     return max(round(size[0] * gain), 1), max(round(size[1] * gain), 1)
 
 
-def _decode_jpeg(data: bytes, path: Path, min_size: tuple[int, int] | None) -> Image:
+def _decode_jpeg(data: bytes, path: Path | str, min_size: tuple[int, int] | None) -> Image:
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, LookupError):  # simplejpeg looks up what a file that is cut off in its header does not say
@@ -102,7 +107,7 @@ def _decode_jpeg(data: bytes, path: Path, min_size: tuple[int, int] | None) -> I
         raise _unreadable(path, str(error)) from None
 
 
-def _decode_other(data: bytes, path: Path, flags: int) -> Image:
+def _decode_other(data: bytes, path: Path | str, flags: int) -> Image:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:
@@ -113,12 +118,12 @@ def _decode_other(data: bytes, path: Path, flags: int) -> Image:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
-def _check_size(height: int, width: int, path: Path) -> None:
+def _check_size(height: int, width: int, path: Path | str) -> None:
     if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
         raise _unreadable(path, f"{width}×{height} pixels")
 
 
-def _unreadable(path: Path, why: str) -> UserError:
+def _unreadable(path: Path | str, why: str) -> UserError:
     return UserError(f"cannot be read as an image ({why})", where=path, fix="replace the file or remove it")
 
 

@@ -1,8 +1,8 @@
 """Pictures of a run, each a function from data to a file. Import it where it is needed: matplotlib is slow to load."""
 
-from yolo_cli.plots.images import draw_boxes, image_grid
+from yolo_cli.drawing import draw_boxes, palette
+from yolo_cli.plots.images import image_grid
 from yolo_cli.plots.labels import label_figure
-from yolo_cli.plots.palette import palette
 from yolo_cli.plots.training import results_figure
 from yolo_cli.plots.verdict import confusion_figure, curve_figure, pr_figure
 

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 
+from yolo_cli.drawing import fraction
 from yolo_cli.plots.canvas import GREY, INK, new_figure, plain, save, say, tidy
-from yolo_cli.plots.palette import fraction
 
 _MOST_COLOURED = 7  # as many as colour-blind people tell apart
 _MOST_NUMBERED = 25

@@ -1,0 +1,1 @@
+"""Detection: any source in, drawn and written detections out. `command` runs it; `api` is for Python."""

@@ -1,0 +1,72 @@
+"""Still images: from a file or a URL to a frame."""
+
+import http.client
+import os
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from yolo_cli.dataset.image_header import BadImage, image_size
+from yolo_cli.dataset.images import decode_image, read_image
+from yolo_cli.detect.frames import Frame, Skipped, Source
+from yolo_cli.errors import UserError
+
+MAX_DOWNLOAD = 2**28  # bytes of one image
+TIMEOUT = 30  # seconds without an answer
+_EXPANSION = 20  # pixels' bytes to a file's, where its header is not looked into
+
+
+def read_still(source: Source, claimed: int = 0) -> Frame | Skipped:
+    """The frame of an image, or why there is none."""
+    start = time.perf_counter()
+    try:
+        if isinstance(source.location, Path):
+            pixels = read_image(source.location)
+        else:
+            pixels = decode_image(fetch(str(source.location), source.name), source.name)
+    except UserError as error:
+        return Skipped(source, error.what, claimed)
+    except (MemoryError, ValueError) as error:
+        return Skipped(source, f"cannot be read as an image ({error})", claimed)
+    return Frame(source, pixels, milliseconds={"read": 1000 * (time.perf_counter() - start)}, claimed=claimed)
+
+
+def expected_bytes(source: Source) -> int:
+    """About how much memory the pixels of an image will take, for files from their headers."""
+    path = source.location
+    if not isinstance(path, Path):
+        return 2**24
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start.startswith((b"\xff\xd8", b"\x89PNG")):
+            height, width = image_size(str(path))
+            return height * width * 3
+        return os.path.getsize(path) * _EXPANSION
+    except (OSError, BadImage, ValueError):
+        return 0  # reading it will say why
+
+
+def fetch(url: str, name: str) -> bytes:
+    """What a URL gives. Raises UserError; `name` is what it calls the URL."""
+    request = urllib.request.Request(url, headers={"User-Agent": "yolo_cli"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            data: bytes = answer.read(MAX_DOWNLOAD + 1)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        code = f"HTTP {error.code} " if isinstance(error, urllib.error.HTTPError) else ""
+        raise UserError(f"cannot be fetched ({code}{getattr(error, 'reason', None) or error})", where=name) from None
+    if len(data) > MAX_DOWNLOAD:
+        raise UserError(f"is larger than {MAX_DOWNLOAD >> 20} MiB", where=name)
+    return data
+
+
+def content_type(url: str) -> str:
+    """What kind of thing a URL gives, such as "image/jpeg"; empty where it does not answer."""
+    request = urllib.request.Request(url, headers={"User-Agent": "yolo_cli"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            return str(answer.headers.get_content_type())
+    except (OSError, http.client.HTTPException, ValueError):
+        return ""

@@ -1,0 +1,130 @@
+"""Large images in overlapping tiles: where they lie, and how what is found in them becomes one result."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from yolo_cli.batch import Detections
+from yolo_cli.boxes.nms import nms
+
+OVERLAP = 0.2  # of a tile's side: an object smaller than this is whole in at least one tile
+_NEAR = 3.0  # pixels from a tile's edge at which a box counts as cut by it
+_COVERED = 0.5  # of a cut box: so much of it inside a whole one, and it is a part of that
+_ALIGNED = 0.6  # overlap along an edge at which the two sides of it show one object
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A part of an image, in pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def tiles_of(height: int, width: int, side: int) -> list[Tile]:
+    """Tiles of `side` pixels, evenly spread; none for an image that one tile would hold."""
+    if height <= side and width <= side:
+        return []
+    tops, lefts = _starts(height, side), _starts(width, side)
+    return [Tile(x, y, min(x + side, width), min(y + side, height)) for y in tops for x in lefts]
+
+
+def _starts(length: int, side: int) -> list[int]:
+    if length <= side:
+        return [0]
+    count = math.ceil((length - side) / (side * (1 - OVERLAP))) + 1
+    return [round(i * (length - side) / (count - 1)) for i in range(count)]
+
+
+def merge(
+    whole: Detections,
+    parts: Sequence[tuple[Tile, Detections]],
+    size: tuple[int, int],
+    *,
+    iou: float,
+    max_det: int,
+    agnostic: bool,
+) -> Detections:
+    """One result of an image of `size` (height, width) from what the whole and its tiles showed.
+
+    Boxes of `parts` are in pixels of their tiles. A box that a tile's edge cuts is dropped where a whole box covers it;
+    cut boxes that continue each other are joined.
+    """
+    boxes, scores, ids, cut = [whole.xyxy], [whole.confidence], [whole.class_id], [_none(len(whole))]
+    for tile, found in parts:
+        boxes.append(found.xyxy + found.xyxy.new_tensor([tile.left, tile.top] * 2))
+        scores.append(found.confidence)
+        ids.append(found.class_id)
+        cut.append(_cut(boxes[-1], tile, size))
+    box, score, class_id, is_cut = torch.cat(boxes), torch.cat(scores), torch.cat(ids), torch.cat(cut)
+    group = torch.zeros_like(class_id) if agnostic else class_id
+    full = (~is_cut).nonzero().squeeze(1)
+    full = full[nms(box[full], score[full], group[full], iou)]
+    loose = is_cut.nonzero().squeeze(1)
+    loose = loose[~_covered(box[loose], group[loose], box[full], group[full])]
+    joined_box, joined_score, joined_id = _join(box[loose], score[loose], class_id[loose], group[loose])
+    box = torch.cat((box[full], joined_box))
+    score = torch.cat((score[full], joined_score))
+    class_id = torch.cat((class_id[full], joined_id))
+    group = torch.zeros_like(class_id) if agnostic else class_id
+    kept = nms(box, score, group, iou)[:max_det]
+    return Detections(box[kept], score[kept], class_id[kept], whole.names)
+
+
+def _none(count: int) -> Bool[Tensor, " n"]:
+    return torch.zeros(count, dtype=torch.bool)
+
+
+def _cut(boxes: Float[Tensor, "n 4"], tile: Tile, size: tuple[int, int]) -> Bool[Tensor, " n"]:
+    """Which boxes reach an edge of their tile that is not the image's own."""
+    height, width = size
+    cut = _none(len(boxes))
+    if tile.left > 0:
+        cut |= boxes[:, 0] <= tile.left + _NEAR
+    if tile.top > 0:
+        cut |= boxes[:, 1] <= tile.top + _NEAR
+    if tile.right < width:
+        cut |= boxes[:, 2] >= tile.right - _NEAR
+    if tile.bottom < height:
+        cut |= boxes[:, 3] >= tile.bottom - _NEAR
+    return cut
+
+
+def _covered(
+    boxes: Float[Tensor, "n 4"], group: Tensor, others: Float[Tensor, "m 4"], other_group: Tensor
+) -> Bool[Tensor, " n"]:
+    """Which boxes lie for the most part within another one of their class."""
+    low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    inside = (high - low).clamp(min=0).prod(2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1).clamp(min=1e-6)
+    return ((inside / area[:, None] > _COVERED) & (group[:, None] == other_group[None])).any(1)
+
+
+def _join(
+    boxes: Float[Tensor, "n 4"], scores: Tensor, ids: Tensor, group: Tensor
+) -> tuple[Float[Tensor, "k 4"], Tensor, Tensor]:
+    """Cut boxes of one class that touch and are aligned along an axis, made one; it takes the best one's confidence."""
+    order = scores.argsort(descending=True, stable=True)
+    boxes, scores, ids, group = boxes[order].clone(), scores[order], ids[order], group[order]
+    alive = torch.ones(len(boxes), dtype=torch.bool)
+    for i in range(len(boxes)):
+        while alive[i]:
+            low, high = torch.maximum(boxes[i, :2], boxes[:, :2]), torch.minimum(boxes[i, 2:], boxes[:, 2:])
+            shared = high - low
+            span = torch.maximum(boxes[i, 2:], boxes[:, 2:]) - torch.minimum(boxes[i, :2], boxes[:, :2])
+            aligned = (shared / span.clamp(min=1e-6) > _ALIGNED).any(1) & (shared > 0).all(1)
+            aligned &= alive & (group == group[i])
+            aligned[i] = False
+            if not aligned.any():
+                break
+            boxes[i, :2] = torch.minimum(boxes[i, :2], boxes[aligned, :2].amin(0))
+            boxes[i, 2:] = torch.maximum(boxes[i, 2:], boxes[aligned, 2:].amax(0))
+            alive &= ~aligned
+    return boxes[alive], scores[alive], ids[alive]
