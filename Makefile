@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: train test check clean
 
 train: $(READY)
-	$(BIN)/yolo train --data shapes --cfg n --hyp shapes --img 160 --batch 16 --epochs 40
+	$(BIN)/yolo train --data shapes --cfg n --hyp shapes --optimizer AdamW --img 160 --batch 16 --epochs 30
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto  # one thread a worker: two that share a core wait for each other
