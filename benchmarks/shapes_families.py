@@ -19,7 +19,20 @@ GOAL = 0.85
 
 def train(cfg: str, loss: str, epochs: int, folder: Path) -> dict[str, object]:
     command = [sys.executable, "-m", "yolo_cli", "train", "--data", "shapes", "--cfg", cfg, "--loss", loss]
-    command += ["--hyp", "shapes", "--img", "160", "--batch", "16", "--epochs", str(epochs), "--noval", "--noplots"]
+    command += [
+        "--hyp",
+        "shapes",
+        "--optimizer",
+        "AdamW",
+        "--img",
+        "160",
+        "--batch",
+        "16",
+        "--epochs",
+        str(epochs),
+        "--noval",
+        "--noplots",
+    ]
     command += ["--project", str(folder), "--name", f"{cfg}-{loss}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     run = folder / f"{cfg}-{loss}"
@@ -40,7 +53,7 @@ def train(cfg: str, loss: str, epochs: int, folder: Path) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trainings", nargs="*", default=TRAININGS, metavar="MODEL:LOSS")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--json", type=Path, help="write the rows there too")
     args = parser.parse_args()
     rows = []
