@@ -79,3 +79,9 @@ def test_options_are_written_as_they_are(tmp_path: Path) -> None:
 def test_numbers_that_json_does_not_have_become_null(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": None}})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [None, 1.5], "c": {"d": None}}
+
+
+def test_a_file_name_of_any_bytes_can_be_written_down(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xfe.jpg")
+    write_json(tmp_path / "a.json", {"file": name})
+    assert json.loads((tmp_path / "a.json").read_text())["file"] == name

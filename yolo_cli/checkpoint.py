@@ -161,6 +161,9 @@ def _weights(path: Path, own: Mapping[str, Any]) -> Weights:
     architecture, names, state = own.get("architecture"), own.get("names"), own.get("model")
     if not isinstance(architecture, dict) or not isinstance(names, list) or not isinstance(state, dict):
         raise UserError("the checkpoint is incomplete", where=path, fix="use another one of the same run")
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError("its weights are not all tensors", where=path, fix="use another one of the same run")
+    epoch = own.get("epoch", -1)
     read_back = from_mapping(architecture, name=path.stem, where=path)
     img, header = _whole_numbers(own.get("img"), 2), _whole_numbers(own.get("darknet_header"), 4)
     return Weights(
@@ -169,7 +172,7 @@ def _weights(path: Path, own: Mapping[str, Any]) -> Weights:
         read_back,
         tuple(map(str, names)),
         state,
-        int(own.get("epoch", -1)),
+        epoch if isinstance(epoch, int) else -1,
         img=(img[0], img[1]) if img else None,
         header=Header(*header) if header else None,
     )

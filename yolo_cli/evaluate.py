@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,7 @@ class Thresholds:
     conf: float = 0.001
     iou: float = 0.6
     max_det: int = 300
+    single_cls: bool = False  # every class counts as the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,7 @@ def evaluate(
                 sums += loss(raw, batch.targets.to(device)).values().cpu() * len(batch.indices)
             decoded = model.decode(raw)
             clock.stage("network")
-            found = select(
-                decoded, conf=thresholds.conf, iou=thresholds.iou, max_det=thresholds.max_det, multi_label=True
-            )
+            found = _detections(decoded, thresholds)
             _judge(evaluator, batch, found, index, image_ids)
             clock.stage("nms")
             if observe is not None:
@@ -107,6 +106,20 @@ def evaluate(
     losses = (sums / max(images, 1)).tolist() if loss is not None else [float("nan")] * 3
     spent = {name: 1000 * seconds / max(images, 1) for name, seconds in clock.seconds.items()}
     return Evaluation(metrics, (losses[0], losses[1], losses[2]), spent)
+
+
+def _detections(decoded: Tensor, thresholds: Thresholds) -> list[Detections]:
+    """What counts as detected on each image of a batch."""
+    single = thresholds.single_cls
+    found = select(
+        decoded,
+        conf=thresholds.conf,
+        iou=thresholds.iou,
+        max_det=thresholds.max_det,
+        multi_label=not single,
+        agnostic=single,
+    )
+    return [replace(d, class_id=torch.zeros_like(d.class_id)) for d in found] if single else found
 
 
 def _judge(

@@ -66,7 +66,7 @@ def write_json(path: Path, content: Mapping[str, Any] | list[Any]) -> None:
     """A JSON file; numbers that are not finite become null."""
     try:
         text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")  # file names may be any bytes
     except OSError as error:
         raise UserError(f"cannot be written ({error.strerror})", where=path) from None
 

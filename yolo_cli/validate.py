@@ -39,6 +39,8 @@ def validate(config: ValConfig, reporter: Reporter) -> Evaluation:
     spec = open_data(config.data, reporter)
     names = _check_classes(weights.names, spec, config, path, reporter)
     model = weights.model().to(device).eval()
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):
+        reporter.warn(f"{path}: some weights are not finite, so its detections mean nothing")
     img = checked_image_size(config.img, model.stride, reporter)
     if weights.origin == "darknet" and weights.img and weights.img != img:
         reporter.say(f"its .cfg is made for {_sides(weights.img)}; judged at {_sides(img)} (--img)")
@@ -85,6 +87,8 @@ def _check_classes(
 ) -> tuple[str, ...]:
     """The class names, where weights and data set agree on their number. Raises UserError where they do not."""
     names = class_names(spec, single_cls=config.single_cls)
+    if config.single_cls:
+        return names
     if len(known) != len(names):
         raise UserError(
             f"knows {len(known)} classes, but {spec.source} has {len(names)}",
@@ -92,7 +96,7 @@ def _check_classes(
             fix="give the data set that it was trained on, or train it on this one first",
         )
     differing = [f"{a} / {b}" for a, b in zip(known, names, strict=True) if a.strip().lower() != b.strip().lower()]
-    if differing and not all(name.isdigit() for name in known) and not config.single_cls:
+    if differing and not all(name.isdigit() for name in known):
         reporter.warn(f"{len(differing)} class names of weights and data set differ, e.g. {differing[0]}")
     return names
 
@@ -122,7 +126,7 @@ def _evaluate(
         loader,
         split.index,
         evaluator,
-        thresholds=Thresholds(config.conf, config.iou, config.max_det),
+        thresholds=Thresholds(config.conf, config.iou, config.max_det, config.single_cls),
         device=device,
         reporter=reporter,
         batches=len(loader),

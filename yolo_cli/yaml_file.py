@@ -65,4 +65,5 @@ def parse_mapping(text: str, where: object) -> dict[str, Any]:
 
 def write_mapping(path: Path, mapping: dict[str, Any]) -> None:
     """Write a mapping in its own key order."""
-    path.write_text(yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
+    text = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=120)
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # paths may be any bytes

@@ -1,5 +1,6 @@
 """The command line as a surface: options, help, versions, and how mistakes end."""
 
+import errno
 import subprocess
 import sys
 from dataclasses import fields
@@ -172,3 +173,18 @@ def test_help_does_not_wait_for_the_heavy_packages() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     assert said.strip() == "[]"
+
+
+def test_a_full_device_is_one_line_wherever_it_shows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any file of a run may be the one that no longer fits; the system's answer is the same."""
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/exp/labels.jpg")
+
+    monkeypatch.setattr("yolo_cli.cli.app.app", full)
+    assert status_of(["train"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: runs/exp/labels.jpg: cannot be written")
+    assert said.count("\n") == 1

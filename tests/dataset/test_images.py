@@ -1,4 +1,5 @@
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -196,3 +197,19 @@ def test_letterbox_fit_only_adds_borders() -> None:
     out, place = letterbox(picture(480, 640), (512, 672), (640, 640))
     assert (place.scale_x, place.pad_x, place.pad_y) == (1.0, 16.0, 16.0)
     np.testing.assert_array_equal(out[16:496, 16:656], picture(480, 640))
+
+
+def test_a_rotated_png_behind_a_long_colour_profile(tmp_path: Path) -> None:
+    """The index and the reader must agree on the orientation, however far back it stands in the file."""
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((90, 130, 3), np.uint8))
+    data = path.read_bytes()
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    extra = chunk(b"prIv", bytes(6000)) + chunk(b"eXIf", exif)
+    path.write_bytes(data[:33] + extra + data[33:])
+    assert image_size(str(path)) == (130, 90)
+    assert read_image(path).shape == (130, 90, 3)

@@ -17,7 +17,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.logs import COLUMNS
 from yolo_cli.model.architecture import find_architecture
 from yolo_cli.progress import Silent
-from yolo_cli.train import train
+from yolo_cli.train import loop, train
 from yolo_cli.validate import validate
 from yolo_cli.yaml_file import read_mapping, write_mapping
 
@@ -221,3 +221,64 @@ def test_strict_refuses_a_data_set_with_a_bad_row(small: Path, tmp_path: Path) -
     assert problem["line"] > 0
     with pytest.raises(UserError, match=r"3\.txt:\d+"):
         train(options(copy / "data.yaml", tmp_path, strict=True), Silent())
+
+
+def test_an_early_stop_with_nosave_still_leaves_its_own_weights(small: Path, tmp_path: Path) -> None:
+    hyp = tmp_path / "still.yaml"
+    write_mapping(hyp, {"lr0": 1e-12, "warmup_bias_lr": 1e-12})
+    config = options(small, tmp_path, epochs=4, patience=1, nosave=True, hyp=str(hyp))
+    result = train(config, Silent())
+    assert result.epochs < 4
+    assert checkpoint.load(result.folder / "weights/best.pt").epoch == result.epochs - 1
+
+
+def test_multi_scale_keeps_the_proportions_of_rectangular_batches(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    real = loop.multi_scale_size
+
+    def watched(seed: int, epoch: int, step: int, img: tuple[int, int], stride: int) -> tuple[int, int]:
+        size = real(seed, epoch, step, img, stride)
+        seen.append((img, size))
+        return size
+
+    monkeypatch.setattr(loop, "multi_scale_size", watched)
+    train(options(small, tmp_path, rect=True, multi_scale=True, img=(192, 192), batch=2), Silent())
+    assert len({img for img, _ in seen}) > 1  # the batches' own canvases, not --img
+    assert all(abs(size[k] / img[k] - 1) <= 0.5 + 32 / img[k] for img, size in seen for k in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"freeze": (25,)}, "every layer is frozen"),
+        ({"freeze": (0, 99)}, "layers 0 to 24"),
+        ({"batch": 1, "img": (32, 32)}, "batch norm"),
+        ({"seed": 2**64}, "--seed"),
+    ],
+    ids=["all frozen", "no such layer", "one cell", "seed"],
+)
+def test_what_cannot_be_trained_is_said_before_it_is_tried(
+    small: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        train(options(small, tmp_path / "runs", **changes), Silent())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_all_classes_can_be_judged_as_one(small: Path, tmp_path: Path) -> None:
+    trained = train(options(small, tmp_path), Silent())
+    config = ValConfig(
+        weights=str(trained.folder / "weights/best.pt"),
+        data=str(small),
+        img=(64, 64),
+        project=str(tmp_path),
+        device="cpu",
+        workers=0,
+        plots=False,
+        single_cls=True,
+    )
+    metrics = validate(config, Silent()).metrics
+    assert [row.name for row in metrics.per_class] == ["object"]
+    assert metrics.labels == trained.evaluation.metrics.labels

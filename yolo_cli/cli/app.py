@@ -1,5 +1,6 @@
 """The `yolo` command: subcommands, and how errors end."""
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -10,6 +11,9 @@ from yolo_cli import __version__
 from yolo_cli.cli import anchors, convert, detect, info, train, val
 from yolo_cli.cli.arguments import normalise
 from yolo_cli.errors import UserError
+
+# What a full or write-protected device answers, wherever in a run a file was to be written.
+_DEVICE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 app = typer.Typer(
     name="yolo",
@@ -59,6 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output went away (`yolo … | head`)
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in _DEVICE_ERRORS:
+            raise
+        where = error.filename or "a file of the run"
+        sys.exit(_fail(f"{where}: cannot be written ({error.strerror}); free some space, or give another --project"))
+    if status == 130:  # typer turns Ctrl-C into this status
+        print("interrupted", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
 
 

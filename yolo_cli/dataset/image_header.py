@@ -104,9 +104,22 @@ def _png_size(handle: int, first: bytes) -> tuple[int, int]:
     end = os.lseek(handle, 0, os.SEEK_END)
     if end < 45 or (_at(handle, b"", end - 8, 8) != _PNG_END and _PNG_END not in _rest(handle, 33)):
         raise BadImage("truncated PNG (it has no end chunk)")
-    if b"eXIf" in first and png_orientation(first) in TURNED:
+    if _png_turn(handle, first, end) in TURNED:
         width, height = height, width
     return height, width
+
+
+def _png_turn(handle: int, first: bytes, end: int) -> int:
+    """The orientation in the eXIf chunk, which may stand behind a long colour profile; 1 where there is none."""
+    at = 8
+    while at + 8 <= end:
+        length, kind = struct.unpack(">I4s", _at(handle, first, at, 8))
+        if kind == b"eXIf":
+            return exif_orientation(b"Exif\0\0" + _at(handle, first, at + 8, min(length, 65536)))
+        if kind in (b"IDAT", b"IEND"):
+            break
+        at += 12 + length
+    return 1
 
 
 def _decoded_size(handle: int, first: bytes) -> tuple[int, int]:

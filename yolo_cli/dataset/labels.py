@@ -22,7 +22,7 @@ from yolo_cli.dataset.image_header import BadImage, image_size
 from yolo_cli.dataset.label_rows import parse_labels
 from yolo_cli.errors import UserError
 
-FORMAT = 1  # of the cache files; any change of what is read from labels or images raises it
+FORMAT = 2  # of the cache files; any change of what is read from labels or images raises it
 
 _CHUNK = 1000
 _WORTH_PROCESSES = 10_000  # below this many images, starting processes takes longer than they save

@@ -160,6 +160,9 @@ def _names(raw: Mapping[str, Any], source: Path) -> tuple[str, ...]:
         raise UserError("names: a list, or a map from class number to name, is expected", where=source)
     if any(isinstance(name, list | dict) or name is None for name in names):
         raise UserError("names: every class needs a name", where=source)
+    if flags := [name for name in names if isinstance(name, bool)]:
+        what = f"names: YAML reads a bare yes, no, on or off as {str(flags[0]).lower()}"
+        raise UserError(what, where=source, fix="put the name in quotes")
     if count is not None and count != len(names):
         raise UserError(f"nc is {count}, but there are {len(names)} names", where=source, fix="leave nc out")
     return tuple(str(name) for name in names)

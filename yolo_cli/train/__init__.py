@@ -21,6 +21,7 @@ from yolo_cli.train.setup import (
     TrainData,
     build_model,
     check_options,
+    check_trainable,
     describe_hyperparameters,
     open_train_data,
     read_hyperparameters,
@@ -41,10 +42,11 @@ def train(config: TrainConfig, reporter: Reporter) -> TrainResult:
     img = checked_image_size(config.img, model.stride, reporter)
     if not config.noautoanchor:
         suit_anchors(model, data.train.index, img, thr=hyp.anchor_t, seed=config.seed, reporter=reporter)
+    check_trainable(config, model, img, len(data.train.index))
     frozen = freeze_layers(model, config.freeze)
     reporter.say(
         f"{count_parameters(model):,} parameters{f' ({len(frozen)} tensors frozen)' if frozen else ''}, "
-        f"{gflops(model, *img):.1f} GFLOPs at {img[1]}×{img[0]}, strides {list(model.strides)}, {device}"
+        f"{gflops(model, *img):.3g} GFLOPs at {img[1]}×{img[0]}, strides {list(model.strides)}, {device}"
     )
     reporter.say(describe_hyperparameters(hyp))
     folder = claim(config.project, config.name, exist_ok=config.exist_ok)

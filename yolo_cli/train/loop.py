@@ -106,11 +106,11 @@ class Trainer:
             values |= {f"x/lr{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
             for logger in self.loggers:
                 logger.log(epoch, values)
-            self._keep(epoch, metrics, last=last)
-            if epoch - self.best_epoch >= self.config.patience > 0 and metrics is not None:
+            better = self._is_better(epoch, metrics)
+            stop = epoch - self.best_epoch >= self.config.patience > 0 and metrics is not None
+            self._keep(epoch, better=better, last=last or stop)
+            if stop:
                 self.reporter.say(f"no better since epoch {self.best_epoch + 1}: stopped early (--patience)")
-                if self.config.nosave:
-                    self._save("last.pt", epoch)
                 return epoch + 1
         return self.config.epochs
 
@@ -135,7 +135,8 @@ class Trainer:
         apply_settings(self.optimizer, settings)
         images = prepare_images(batch.images, self.device)
         if self.config.multi_scale:
-            size = multi_scale_size(self.config.seed, epoch, number, self.img, self.model.stride)
+            canvas = (images.shape[2], images.shape[3])  # with --rect not the same for all batches
+            size = multi_scale_size(self.config.seed, epoch, number, canvas, self.model.stride)
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
         with torch.autocast(self.device.type, enabled=self.scaler.is_enabled()):
             raw = self.model(images)
@@ -145,7 +146,8 @@ class Trainer:
             files = ", ".join(self.data.train.index.path(i).name for i in batch.indices[:4])
             raise UserError(
                 f"the loss is not finite in epoch {epoch + 1}, batch {number + 1} (images {files} …)",
-                fix="lower lr0 in the --hyp file; weights/last.pt holds the epoch before",
+                fix="lower lr0 in the --hyp file"
+                + ("; weights/last.pt holds the epoch before" if epoch else ", or check the weights it began with"),
             )
         self.scaler.scale(parts.total).backward()
         if step - self.last_update >= settings.accumulate:
@@ -189,12 +191,16 @@ class Trainer:
             weights = image_weights(index, self.model.nc, need)
         self.train_loader.set_epoch(epoch, weights=weights)
 
-    def _keep(self, epoch: int, metrics: Metrics | None, *, last: bool) -> None:
-        """Write last.pt, best.pt where this epoch is the best, and the periodic checkpoint."""
+    def _is_better(self, epoch: int, metrics: Metrics | None) -> bool:
+        """Whether this epoch is the best so far, which is then remembered."""
         fitness = metrics.fitness if metrics is not None else -1.0
         better = fitness > self.best_fitness or self.best_epoch < 0
         if better:
             self.best_fitness, self.best_epoch = fitness, epoch
+        return better
+
+    def _keep(self, epoch: int, *, better: bool, last: bool) -> None:
+        """Write last.pt, best.pt where this epoch is the best, and the periodic checkpoint."""
         if self.config.nosave and not last:
             return
         self._save("last.pt", epoch)

@@ -49,6 +49,8 @@ def read_hyperparameters(hyp: str, reporter: Reporter, loss: str = "anchor") -> 
     for key, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < 0:
             raise UserError(f"{key} must be a number from 0 up, not {value!r}", where=path)
+        if key in ("momentum", "warmup_momentum") and value >= 1:
+            raise UserError(f"{key} must be below 1, not {value!r}", where=path)
         if key in _PROBABILITIES + _FRACTIONS and value > 1:
             raise UserError(f"{key} must be from 0 to 1, not {value!r}", where=path)
     hyp_values = {key: int(v) if known[key] is int else float(v) for key, v in values.items()}
@@ -69,6 +71,8 @@ def check_options(config: TrainConfig) -> None:
             raise UserError(f"must be at least {low}", where=f"--{name.replace('_', '-')} {getattr(config, name)}")
     if config.image_weights and config.rect:
         raise UserError("rectangular batches cannot be weighted", where="--image-weights --rect", fix="leave one out")
+    if config.seed >= 2**63:
+        raise UserError("must be below 2⁶³", where=f"--seed {config.seed}")
     if config.cache not in ("", "ram", "disk"):
         raise UserError("unknown kind of cache", where=f"--cache {config.cache}", fix="give ram or disk")
     if not 0 <= config.label_smoothing < 1:
@@ -133,3 +137,20 @@ def describe_hyperparameters(hyp: Hyperparameters) -> str:
     defaults = asdict(Hyperparameters())
     changed = [f"{key} {value:g}" for key, value in asdict(hyp).items() if value != defaults[key]]
     return "hyperparameters: defaults" + (f" but {', '.join(changed)}" if changed else "")
+
+
+def check_trainable(config: TrainConfig, model: DetectionModel, img: tuple[int, int], images: int) -> None:
+    """Refuse what leaves nothing to train, or batch norm nothing to average. Raises UserError naming the option."""
+    count = len(model.model)
+    frozen = set(range(config.freeze[0])) if len(config.freeze) == 1 else set(config.freeze)
+    if frozen and max(frozen) >= count:
+        raise UserError(f"the model has layers 0 to {count - 1}", where=f"--freeze {max(config.freeze)}")
+    if len(frozen) == count:
+        raise UserError("every layer is frozen, nothing is left to train", where="--freeze")
+    smallest = img[0] // model.stride * (img[1] // model.stride)
+    if smallest == 1 and 1 in (min(config.batch, images), images % config.batch):
+        raise UserError(
+            f"a batch of one image has one cell at --img {img[0]}, and batch norm nothing to average",
+            where=f"--batch {config.batch}",
+            fix="give a larger --img, or a --batch that leaves no single image over",
+        )
