@@ -6,8 +6,9 @@ READY := $(VENV)/.ready
 
 .PHONY: train test check clean
 
+# Loader processes share the cores with torch's threads; threads that spin while they wait would hold them up.
 train: $(READY)
-	$(BIN)/yolo train --data shapes --cfg n --hyp shapes --optimizer AdamW --img 160 --batch 16 --epochs 30
+	GOMP_SPINCOUNT=10000 $(BIN)/yolo train --data shapes --cfg n --hyp shapes --optimizer AdamW --img 160 --batch 16 --epochs 30
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto  # one thread a worker: two that share a core wait for each other
