@@ -1,6 +1,7 @@
 """Our own checkpoint files: state dict, architecture and options as plain data; never a pickled module."""
 
 import io
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from yolo_cli.progress import Reporter
 
 FORMAT = "yolo_cli checkpoint"
 VERSION = 1
+UNSAFE_SWITCH = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ def load(path: Path, *, cfg: str = "") -> Weights:
         raise UserError("no such weight file", where=path, fix=WHERE_WEIGHTS_COME_FROM)
     if is_darknet(path):
         return _darknet(path, cfg)
+    if os.environ.get(UNSAFE_SWITCH):  # torch then runs what a file says, whatever its caller asks for
+        raise UserError("is set, which makes torch run code of weight files", where=UNSAFE_SWITCH, fix="unset it")
     own = _read_own(path)
     if own is None:
         read = foreign.read_checkpoint(path)

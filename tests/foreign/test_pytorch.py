@@ -226,6 +226,15 @@ def test_a_refusal_names_what_the_file_wanted(
     assert not canary.exists()
 
 
+def test_torchs_switch_for_running_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    canary = tmp_path / "canary"
+    save(Calls(subprocess.getoutput, f"touch {canary}"), tmp_path / "evil.pt", legacy=False)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(UserError, match="TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
+        checkpoint.load(tmp_path / "evil.pt")
+    assert not canary.exists()
+
+
 def legacy_file(path: Path, main: bytes) -> None:
     """A file whose third pickle is given byte for byte."""
     header = io.BytesIO()

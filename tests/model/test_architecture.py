@@ -68,6 +68,7 @@ def test_a_path_wins_over_a_shipped_name(tmp_path: Any, monkeypatch: pytest.Monk
         (("width_multiple",), -1, "width_multiple must be a positive number"),
         (("depth_multiple",), float("nan"), "depth_multiple"),
         (("anchors",), [[1, 2, 3]], "pairs"),
+        (("anchors",), [True], "pairs"),
         (("anchors",), [[1, 2], [1, 2, 3, 4]], "same number of anchors"),
         (("anchors",), [], "anchors must be a list"),
         (("activation",), "__import__('os')", "unknown activation"),
