@@ -26,10 +26,11 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
         ("a: 1\na: 2\n", "repeats"),
         ("a: &x [1]\nb: *x\n", "aliases"),
         ("- 1\n- 2\n", "a mapping"),
+        ("?", "must be a word"),
         ("a: !!python/object/apply:os.system ['true']\n", "malformed YAML"),
         ("", "a mapping"),
     ],
-    ids=["unclosed", "repeated key", "alias", "list", "python tag", "empty"],
+    ids=["unclosed", "repeated key", "alias", "list", "no key", "python tag", "empty"],
 )
 def test_bad_yaml_is_one_line_that_names_the_place(text: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:

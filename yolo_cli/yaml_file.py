@@ -60,6 +60,8 @@ def parse_mapping(text: str, where: object) -> dict[str, Any]:
         raise UserError(f"malformed YAML: {error}", where=where) from None
     if not isinstance(value, dict):
         raise UserError("a mapping (key: value lines) is expected", where=where)
+    if odd := [key for key in value if not isinstance(key, str)]:
+        raise UserError(f"a key of the file must be a word, not {odd[0]!r}", where=where)
     return value
 
 
