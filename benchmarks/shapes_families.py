@@ -19,20 +19,8 @@ GOAL = 0.85
 
 def train(cfg: str, loss: str, epochs: int, folder: Path) -> dict[str, object]:
     command = [sys.executable, "-m", "yolo_cli", "train", "--data", "shapes", "--cfg", cfg, "--loss", loss]
-    command += [
-        "--hyp",
-        "shapes",
-        "--optimizer",
-        "AdamW",
-        "--img",
-        "160",
-        "--batch",
-        "16",
-        "--epochs",
-        str(epochs),
-        "--noval",
-        "--noplots",
-    ]
+    command += ["--hyp", "shapes", "--optimizer", "AdamW", "--img", "160", "--batch", "16"]
+    command += ["--epochs", str(epochs), "--noval", "--noplots"]
     command += ["--project", str(folder), "--name", f"{cfg}-{loss}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     run = folder / f"{cfg}-{loss}"

@@ -32,6 +32,16 @@ def test_nms_equals_its_definition(seed: int, count: int, iou: float) -> None:
     assert nms(xyxy, confidence, class_id, iou).tolist() == greedy(xyxy, confidence, class_id, iou)
 
 
+@pytest.mark.parametrize(("count", "classes"), [(257, 1), (700, 4), (1500, 80)])
+def test_many_boxes_of_many_classes_too_and_ties_keep_their_order(count: int, classes: int) -> None:
+    rng = np.random.default_rng(count)
+    low = torch.from_numpy(rng.uniform(0, 200, (count, 2)))
+    xyxy = torch.cat((low, low + torch.from_numpy(rng.uniform(5, 60, (count, 2)))), 1).float()
+    confidence = torch.from_numpy(rng.integers(1, 40, count) / 40).float()
+    class_id = torch.from_numpy(rng.integers(0, classes, count))
+    assert nms(xyxy, confidence, class_id, 0.5).tolist() == greedy(xyxy, confidence, class_id, 0.5)
+
+
 def test_classes_far_apart_do_not_blur_boxes() -> None:
     """The shift between classes must not round away the difference between two overlaps."""
     box = torch.tensor([[0.0, 0.0, 100.0, 100.0], [0.0, 0.0, 100.0, 60.01], [0.0, 0.0, 100.0, 59.99]])

@@ -191,6 +191,39 @@ def test_numbered_names_where_the_file_has_others(tmp_path: Path, theirs: Module
     assert checkpoint.load(tmp_path / "a.pt").names == ("0", "1", "2")
 
 
+@pytest.mark.parametrize("act", ["nn.Hardswish()", "nn.LeakyReLU(0.1)", "nn.ReLU()", "nn.SiLU()"])
+def test_the_activation_is_that_of_the_file_where_its_yaml_is_silent(
+    tmp_path: Path, theirs: ModuleType, act: str
+) -> None:
+    model = DetectionModel(from_mapping({**YAML, "activation": act}, name="old", where="x")).eval()
+    save({"model": their_model(model, theirs)}, tmp_path / "a.pt", legacy=True)
+    found = checkpoint.load(tmp_path / "a.pt").model().eval()
+    image = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(found.decode(found(image)), model.decode(model(image)))
+
+
+def test_an_activation_that_would_not_be_built_is_refused(
+    tmp_path: Path, theirs: ModuleType, ours: DetectionModel
+) -> None:
+    model = their_model(ours, theirs)
+    model.model[1].cv1.act = nn.ReLU()
+    save({"model": model}, tmp_path / "a.pt", legacy=True)
+    with pytest.raises(UserError, match=r"model\.1\.cv1\.act is ReLU in the file, .* SiLU"):
+        checkpoint.load(tmp_path / "a.pt")
+
+
+def test_norms_of_another_epsilon_give_the_same_outputs(
+    tmp_path: Path, theirs: ModuleType, ours: DetectionModel
+) -> None:
+    for module in ours.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.3
+    save({"model": their_model(ours, theirs)}, tmp_path / "a.pt", legacy=True)
+    found = checkpoint.load(tmp_path / "a.pt").model().eval()
+    image = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(found.decode(found(image)), ours.decode(ours(image)), rtol=1e-4, atol=1e-4)
+
+
 class Calls:
     def __init__(self, function: Any, *args: Any) -> None:
         self.call = (function, args)

@@ -8,7 +8,7 @@ attributes and no code of the file's, nor of the project that wrote it, runs.
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from torch import Tensor
 from yolo_cli.errors import UserError
 from yolo_cli.foreign.legacy import read_legacy
 from yolo_cli.foreign.stand_ins import Stub, refusal, stand_in
+from yolo_cli.foreign.tree import children, conv_activation, odd_activations, rescale_norms, tensors
 from yolo_cli.model.architecture import MAX_CLASSES, Anchors, Architecture, from_mapping
 from yolo_cli.model.blocks.conv import BN_EPS
+from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.plan import integer
 
 MAX_INFLATION = 4  # archives of tensors are stored, not squeezed; a zip bomb is
-MAX_DEPTH = 32  # modules within modules; published ones have about 8
-MAX_MODULES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,15 @@ def read_checkpoint(path: Path) -> ForeignCheckpoint:
     if model is None or not isinstance(yaml, dict):
         raise UserError("holds no YOLO model", where=path, fix="give a checkpoint that a YOLO trainer saved")
     try:
-        tensors = dict(_tensors(model, path.stat().st_size))
+        state = _as_float(dict(tensors(model, path.stat().st_size)))
+        rescale_norms(model, state)
         names = _names(getattr(model, "names", None))
         file_name = Path(str(yaml.get("yaml_file") or path.stem)).stem
-        architecture = from_mapping(yaml, name=file_name, where=path)
+        said = {"activation": found} if (found := conv_activation(model)) else {}
+        architecture = from_mapping({**yaml, **said}, name=file_name, where=path)
         nc = getattr(model, "nc", architecture.nc)
         architecture = architecture.with_classes(integer(nc, "nc", 1, MAX_CLASSES))
+        _check_activations(model, architecture)
         anchors = _anchors_in_pixels(model)
     except UserError as error:
         raise UserError(error.what, where=error.where or path, fix=error.fix) from None
@@ -62,7 +65,6 @@ def read_checkpoint(path: Path) -> ForeignCheckpoint:
         raise UserError(f"not a sound YOLO model ({detail[:120]})", where=path) from None
     if anchors is not None:
         architecture = architecture.with_anchors(anchors)
-    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     unfused = _unfused(state)
     return ForeignCheckpoint(architecture, unfused, names, was_fused=len(unfused) > len(state))
 
@@ -111,47 +113,28 @@ def _model(content: Any) -> Stub | None:
     for candidate in candidates:
         found = candidate[0] if isinstance(candidate, tuple | list) and candidate else candidate
         for wrapped in ("ema", "module"):  # an averaging object; a model that was trained on several devices
-            inner = getattr(found, wrapped, None) or _children(found).get(wrapped)
+            inner = getattr(found, wrapped, None) or children(found).get(wrapped)
             found = inner if isinstance(inner, Stub) else found
         if isinstance(found, Stub):
             return found
     return None
 
 
-def _children(stub: Any) -> Mapping[Any, Any]:
-    children = getattr(stub, "_modules", None)
-    return children if isinstance(children, Mapping) else {}
+def _as_float(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
-def _tensors(model: Stub, file_size: int) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a module tree under their state-dict names.
-
-    Raises ValueError for a tree that is absurd: too deep, too many modules, more numbers than the file has bytes.
-    """
-    pending: list[tuple[Stub, str, int]] = [(model, "", 0)]
-    modules, numbers = 0, 0
-    while pending:
-        stub, prefix, depth = pending.pop()
-        modules += 1
-        if depth > MAX_DEPTH or modules > MAX_MODULES:
-            raise ValueError("modules nested or repeated absurdly")
-        transient = getattr(stub, "_non_persistent_buffers_set", None)
-        skipped = transient if isinstance(transient, set) else set()
-        for kind in ("_parameters", "_buffers"):
-            held = getattr(stub, kind, None)
-            for name, value in held.items() if isinstance(held, Mapping) else ():
-                if isinstance(value, Tensor) and name not in skipped:
-                    numbers += value.numel()
-                    if numbers > file_size:
-                        raise ValueError("more numbers than the file has bytes")
-                    yield f"{prefix}{name}", value.detach()
-        below = [(c, f"{prefix}{n}.", depth + 1) for n, c in _children(stub).items() if isinstance(c, Stub)]
-        pending.extend(reversed(below))
+def _check_activations(model: Stub, architecture: Architecture) -> None:
+    """Raises UserError where the file's model activates otherwise than the one that would be built for it."""
+    with torch.device("meta"):  # nothing is allocated
+        built = DetectionModel(architecture)
+    for name, theirs, ours in odd_activations(model, built):
+        raise UserError(f"{name} is {theirs} in the file, where this layer is built with {ours} only")
 
 
 def _anchors_in_pixels(model: Stub) -> Anchors | None:
     """Anchors of the last layer: its own times its strides; None where it has none."""
-    layers = list(_children(_children(model).get("model")).values())
+    layers = list(children(children(model).get("model")).values())
     head = layers[-1] if layers else None
     buffers = getattr(head, "_buffers", None)
     anchors = buffers.get("anchors") if isinstance(buffers, Mapping) else None
