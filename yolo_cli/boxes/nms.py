@@ -21,7 +21,7 @@ GROUP = 256
 
 
 @cache
-def _load_operator() -> None:
+def load_operator() -> None:
     """Register torchvision's operators without importing its Python side, which takes longer than torch itself."""
     spec = importlib.util.find_spec("torchvision")
     folders = spec.submodule_search_locations if spec else None
@@ -45,7 +45,7 @@ def nms(
     xyxy: Float[Tensor, "n 4"], confidence: Float[Tensor, " n"], class_id: Int[Tensor, " n"], iou: float
 ) -> Int[Tensor, " k"]:
     """Indices kept, most confident first: a box goes where one of its own class overlaps it by more than `iou`."""
-    _load_operator()
+    load_operator()
     if len(xyxy) == 0:
         return torch.zeros(0, dtype=torch.int64, device=xyxy.device)
     # Classes are moved apart so that one pass serves all; double keeps far-off boxes as exact as near ones.

@@ -1,0 +1,86 @@
+"""Class-aware non-maximum suppression as ONNX nodes."""
+
+from typing import Any
+
+from yolo_cli.export.metadata import Suppression
+from yolo_cli.export.program import DETECTIONS, ROWS
+
+# Each line: outputs, operator, inputs, attributes. Names of constants are those of `_constants`.
+_NODES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("centre", "Slice", f"{ROWS} i0 i2 axis2", {}),
+    ("size", "Slice", f"{ROWS} i2 i4 axis2", {}),
+    ("objectness", "Slice", f"{ROWS} i4 i5 axis2", {}),
+    ("classes", "Slice", f"{ROWS} i5 end axis2", {}),
+    ("half_size", "Mul", "size half", {}),
+    ("low", "Sub", "centre half_size", {}),
+    ("high", "Add", "centre half_size", {}),
+    ("xyxy", "Concat", "low high", {"axis": 2}),
+    ("probabilities", "Mul", "classes objectness", {}),
+    # A box counts for its best class alone, as in `yolo detect`.
+    ("best", "ArgMax", "probabilities", {"axis": 2, "keepdims": 0}),
+    ("one_hot", "OneHot", "best class_count off_on", {"axis": -1}),
+    ("best_only", "Mul", "probabilities one_hot", {}),
+    ("scores", "Transpose", "best_only", {"perm": [0, 2, 1]}),
+    ("selected", "NonMaxSuppression", "xyxy scores max_det iou conf", {}),  # rows: image, class, box
+    ("image", "Slice", "selected i0 i1 axis1", {}),
+    ("label", "Slice", "selected i1 i2 axis1", {}),
+    ("box", "Slice", "selected i2 i3 axis1", {}),
+    ("image_box", "Concat", "image box", {"axis": 1}),
+    ("image_box_label", "Concat", "image box label", {"axis": 1}),
+    ("corners", "GatherND", "xyxy image_box", {}),
+    ("confidence", "GatherND", "probabilities image_box_label", {}),
+    ("found", "Shape", "confidence", {}),
+    ("sorted order", "TopK", "confidence found", {"axis": 0}),
+    ("image_float", "Cast", "image", {"to": 1}),
+    ("label_float", "Cast", "label", {"to": 1}),
+    ("confidence_column", "Unsqueeze", "confidence axis1", {}),
+    ("unsorted", "Concat", "image_float corners confidence_column label_float", {"axis": 1}),
+    ("ordered", "Gather", "unsorted order", {"axis": 0}),
+    # The rank of each among those of its own image, of which `max_det` stay.
+    ("owner", "Gather", "image order", {"axis": 0}),
+    ("shape", "Shape", ROWS, {}),
+    ("batch", "Gather", "shape zero", {"axis": 0}),
+    ("images_numbered", "Range", "zero batch one", {}),
+    ("mine", "Equal", "owner images_numbered", {}),
+    ("mine_counted", "Cast", "mine", {"to": 7}),
+    ("ranks", "CumSum", "mine_counted zero", {}),
+    ("rank", "GatherElements", "ranks owner", {"axis": 1}),
+    ("within", "LessOrEqual", "rank max_det", {}),
+    ("within_flat", "Reshape", "within minus_one", {}),
+    (DETECTIONS, "Compress", "ordered within_flat", {"axis": 0}),
+)
+
+
+def append_suppression(onnx: Any, proto: Any, suppression: Suppression, classes: int) -> None:
+    """Put suppression behind a graph whose output is `rows` (b, n, 5 + classes), in place.
+
+    The graph then gives detections (k, 7): image, x1, y1, x2, y2, confidence, class; most confident first.
+    """
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    graph = proto.graph
+    for name, value in _constants(suppression, classes).items():
+        graph.initializer.append(numpy_helper.from_array(value, f"nms_{name}"))
+    own = set(_constants(suppression, classes)) | {word for outputs, *_ in _NODES for word in outputs.split()}
+
+    def prefixed(names: str) -> list[str]:
+        return [f"nms_{name}" if name in own and name != DETECTIONS else name for name in names.split()]
+
+    for outputs, operator, inputs, attributes in _NODES:
+        node = helper.make_node(operator, prefixed(inputs), prefixed(outputs), f"nms_{outputs.split()[0]}", **attributes)
+        graph.node.append(node)
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(DETECTIONS, onnx.TensorProto.FLOAT, ["found", 7]))
+
+
+def _constants(suppression: Suppression, classes: int) -> dict[str, Any]:
+    import numpy as np  # noqa: PLC0415 - kept beside its only use
+
+    whole = {f"i{i}": [i] for i in range(6)} | {"end": [5 + classes], "axis1": [1], "axis2": [2], "minus_one": [-1]}
+    scalars = {"zero": 0, "one": 1, "class_count": classes}
+    constants = {name: np.array(value, np.int64) for name, value in (whole | scalars).items()}
+    constants["max_det"] = np.array([suppression.max_det], np.int64)
+    constants["iou"] = np.array([suppression.iou], np.float32)
+    constants["conf"] = np.array([suppression.conf], np.float32)
+    constants["half"] = np.array(0.5, np.float32)
+    constants["off_on"] = np.array([0, 1], np.float32)
+    return constants
