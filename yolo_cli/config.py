@@ -124,6 +124,50 @@ class ConvertConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportConfig:
+    """Options of `yolo export`."""
+
+    weights: str = ""
+    include: str = "onnx"  # formats, with commas between them
+    cfg: str = ""
+    img: tuple[int, int] = (640, 640)
+    batch: int = 1
+    dynamic: bool = False
+    half: bool = False
+    int8: bool = False
+    data: str = ""
+    simplify: bool = False
+    opset: int = 18
+    nms: bool = False
+    conf: float = 0.25
+    iou: float = 0.45
+    max_det: int = 300
+    device: str = "cpu"
+    verify: bool = True
+    project: str = "runs"
+    name: str = "exp"
+    exist_ok: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkConfig:
+    """Options of `yolo benchmark`."""
+
+    weights: str = ""
+    data: str = "coco128"
+    include: str = ""  # left out: every format that runs here
+    cfg: str = ""
+    img: tuple[int, int] = (640, 640)
+    half: bool = False
+    int8: bool = False
+    images: int = 50
+    device: str = "cpu"
+    project: str = "runs"
+    name: str = "exp"
+    exist_ok: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AnchorsConfig:
     """Options of `yolo anchors`."""
 

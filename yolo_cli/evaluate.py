@@ -12,6 +12,7 @@ from yolo_cli.batch import Batch, Detections
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.boxes.nms import select
 from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.export.runtime import Runtime
 from yolo_cli.loss.detection import DetectionLoss
 from yolo_cli.metrics.detection import Evaluator, Metrics
 from yolo_cli.model.build import DetectionModel
@@ -28,6 +29,7 @@ class Thresholds:
     iou: float = 0.6
     max_det: int = 300
     single_cls: bool = False  # every class counts as the first
+    multi_label: bool = True  # a box counts for every class above `conf`, not for its best alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def prepare_images(images: Tensor, device: torch.device, *, half: bool = False) 
 
 @torch.inference_mode()
 def evaluate(
-    model: DetectionModel,
+    model: DetectionModel | Runtime,
     loader: Iterable[Batch],
     index: LabelIndex,
     evaluator: Evaluator,
@@ -80,6 +82,7 @@ def evaluate(
 ) -> Evaluation:
     """Run `model` (in eval mode) over the loader and judge it; truths come from `index`, in pixels of the files.
 
+    A model of ours can be given the `loss` to be measured, too; a runtime has its own way from images to rows.
     `image_ids` are the evaluator's ids by position in the index (the positions themselves by default). `observe` is
     shown every batch with its detections.
     """
@@ -89,12 +92,16 @@ def evaluate(
     with reporter.bar(batches, "validate") as bar:
         for number, batch in enumerate(loader):
             clock.stage("load")
-            raw = model(prepare_images(batch.images, device, half=half))
-            if loss is not None:
-                sums += loss(raw, batch.targets.to(device)).values().cpu() * len(batch.indices)
-            decoded = model.decode(raw)
+            pixels = prepare_images(batch.images, device, half=half)
+            if isinstance(model, DetectionModel):
+                raw = model(pixels)
+                if loss is not None:
+                    sums += loss(raw, batch.targets.to(device)).values().cpu() * len(batch.indices)
+                rows: Sequence[Tensor] = list(model.decode(raw))
+            else:
+                rows = model.rows(pixels)
             clock.stage("network")
-            found = _detections(decoded, thresholds)
+            found = _detections(rows, thresholds)
             _judge(evaluator, batch, found, index, image_ids)
             clock.stage("nms")
             if observe is not None:
@@ -108,7 +115,7 @@ def evaluate(
     return Evaluation(metrics, (losses[0], losses[1], losses[2]), spent)
 
 
-def _detections(decoded: Tensor, thresholds: Thresholds) -> list[Detections]:
+def _detections(decoded: Sequence[Tensor], thresholds: Thresholds) -> list[Detections]:
     """What counts as detected on each image of a batch."""
     single = thresholds.single_cls
     found = select(
@@ -116,7 +123,7 @@ def _detections(decoded: Tensor, thresholds: Thresholds) -> list[Detections]:
         conf=thresholds.conf,
         iou=thresholds.iou,
         max_det=thresholds.max_det,
-        multi_label=not single,
+        multi_label=thresholds.multi_label and not single,
         agnostic=single,
     )
     return [replace(d, class_id=torch.zeros_like(d.class_id)) for d in found] if single else found

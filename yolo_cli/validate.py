@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from yolo_cli import checkpoint, outputs
+from yolo_cli import outputs
 from yolo_cli.batch import Batch, Detections
 from yolo_cli.config import ValConfig
 from yolo_cli.dataset.labels import LabelIndex
@@ -16,12 +16,10 @@ from yolo_cli.dataset.spec import DataSpec
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluate import Evaluation, Observer, Thresholds, evaluate
-from yolo_cli.foreign.darknet.weights import is_darknet
 from yolo_cli.metrics.coco_json import coco_ground_truth, coco_predictions, image_ids, write_predictions
 from yolo_cli.metrics.detection import Evaluator
 from yolo_cli.metrics.referee import referee
-from yolo_cli.model.build import DetectionModel
-from yolo_cli.model.fuse import fuse
+from yolo_cli.open_model import OpenModel, find_model, open_model, warn_of_thresholds
 from yolo_cli.progress import Reporter
 from yolo_cli.run_folder import claim, newest_weights, write_options
 
@@ -33,16 +31,13 @@ def validate(config: ValConfig, reporter: Reporter) -> Evaluation:
     if config.half and device.type != "cuda":
         raise UserError("half precision needs a GPU", where="--half", fix="leave it out")
     path = _weights_path(config, reporter)
-    if config.cfg and not is_darknet(path):
-        raise UserError("only Darknet weights take a network", where=f"--cfg {config.cfg}", fix="leave it out")
-    weights = checkpoint.open_weights(str(path), config.cfg, reporter)
+    opened = open_model(path, device, reporter, cfg=config.cfg, half=config.half)
+    warn_of_thresholds(opened, config.conf, config.iou, config.max_det, reporter)
     spec = open_data(config.data, reporter)
-    names = _check_classes(weights.names, spec, config, path, reporter)
-    model = weights.model().to(device).eval()
-    if not all(bool(p.isfinite().all()) for p in model.parameters()):
-        reporter.warn(f"{path}: some weights are not finite, so its detections mean nothing")
-    img = checked_image_size(config.img, model.stride, reporter)
-    if weights.origin == "darknet" and weights.img and weights.img != img:
+    names = _check_classes(opened.names, spec, config, path, reporter)
+    img = opened.img or checked_image_size(config.img, opened.stride, reporter)
+    weights = opened.weights
+    if weights and weights.origin == "darknet" and weights.img and weights.img != img:
         reporter.say(f"its .cfg is made for {_sides(weights.img)}; judged at {_sides(img)} (--img)")
     workers = default_workers(config.workers, config.batch)
     split = open_split(
@@ -53,7 +48,7 @@ def validate(config: ValConfig, reporter: Reporter) -> Evaluation:
     outputs.write_dataset_report(folder, (split,))
     evaluator = Evaluator(names)
     observers = _observers(config, folder, names, split.index)
-    evaluation = _evaluate(config, model, split, evaluator, img, workers, device, observers, reporter)
+    evaluation = _evaluate(config, opened, split, evaluator, img, workers, device, observers, reporter)
     _write(config, folder, path, evaluation, evaluator, split, device, reporter)
     outputs.print_table(evaluation, reporter.say, verbose=config.verbose)
     reporter.say(f"results in {folder}")
@@ -76,7 +71,7 @@ def check_options(config: ValConfig) -> None:
 
 def _weights_path(config: ValConfig, reporter: Reporter) -> Path:
     if config.weights:
-        return checkpoint.find_weights(config.weights)
+        return find_model(config.weights)
     newest = newest_weights(config.project)
     reporter.say(f"--weights left out: {newest}, of the newest run")
     return newest
@@ -103,7 +98,7 @@ def _check_classes(
 
 def _evaluate(
     config: ValConfig,
-    model: DetectionModel,
+    opened: OpenModel,
     split: Split,
     evaluator: Evaluator,
     img: tuple[int, int],
@@ -112,21 +107,21 @@ def _evaluate(
     observers: Sequence[Observer],
     reporter: Reporter,
 ) -> Evaluation:
-    fused = fuse(model).to(memory_format=torch.channels_last)
-    if config.half:
-        fused = fused.half()
-    loader = val_loader(split.index, img=img, batch=config.batch, stride=model.stride, workers=workers)
+    rect = opened.img is None  # a file of one size takes images of that size alone
+    loader = val_loader(split.index, img=img, batch=config.batch, stride=opened.stride, workers=workers, rect=rect)
+    # What is suppressed already is not suppressed again.
+    iou = config.iou if opened.runtime.metadata.nms is None else 1.0
 
     def observe(number: int, batch: Batch, found: Sequence[Detections]) -> None:
         for observer in observers:
             observer(number, batch, found)
 
     return evaluate(
-        fused,
+        opened.runtime,
         loader,
         split.index,
         evaluator,
-        thresholds=Thresholds(config.conf, config.iou, config.max_det, config.single_cls),
+        thresholds=Thresholds(config.conf, iou, config.max_det, config.single_cls),
         device=device,
         reporter=reporter,
         batches=len(loader),

@@ -7,7 +7,6 @@ from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 
-from yolo_cli import checkpoint
 from yolo_cli.batch import Detections
 from yolo_cli.dataset.images import decode_image, read_image
 from yolo_cli.detect.command import load_predictor
@@ -15,6 +14,7 @@ from yolo_cli.detect.predictor import Predictor, Settings
 from yolo_cli.detect.stills import fetch
 from yolo_cli.device import select_device
 from yolo_cli.errors import UserError
+from yolo_cli.open_model import find_model
 from yolo_cli.progress import Silent
 
 
@@ -93,7 +93,7 @@ def load(
     settings = Settings(size, conf, iou, max_det, tuple(classes), agnostic, augment, tile, half)
     if not (0 <= conf <= 1 and 0 <= iou <= 1 and max_det >= 1):
         raise UserError("conf and iou must be from 0 to 1, max_det at least 1", where="load")
-    return Model(load_predictor(checkpoint.find_weights(str(weights)), chosen, replace(settings), Silent()))
+    return Model(load_predictor(find_model(str(weights)), chosen, replace(settings), Silent()))
 
 
 def _pixels(picture: Picture) -> np.ndarray:

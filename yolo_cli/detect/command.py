@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import torch
 
-from yolo_cli import checkpoint
 from yolo_cli.config import DetectConfig
 from yolo_cli.dataset.opening import checked_image_size
 from yolo_cli.detect.feed import Budget, Feed
@@ -22,6 +21,7 @@ from yolo_cli.detect.summary import Summary
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.drawing import Style
 from yolo_cli.errors import UserError
+from yolo_cli.open_model import find_model, open_model, warn_of_thresholds
 from yolo_cli.progress import Reporter
 from yolo_cli.run_folder import claim, newest_weights, write_options
 
@@ -75,14 +75,18 @@ def check_options(config: DetectConfig) -> None:
 
 
 def load_predictor(path: Path, device: torch.device, settings: Settings, reporter: Reporter) -> Predictor:
-    """A model of a weight file, ready to detect. Raises UserError."""
-    model = checkpoint.load(path).model()
-    beyond = [c for c in settings.classes if not 0 <= c < model.nc]
+    """A model of a weight file or an exported one, ready to detect. Raises UserError."""
+    opened = open_model(path, device, reporter, half=settings.half)
+    warn_of_thresholds(opened, settings.conf, settings.iou, settings.max_det, reporter)
+    beyond = [c for c in settings.classes if not 0 <= c < len(opened.names)]
     if beyond:
-        raise UserError(f"the model's classes are 0 to {model.nc - 1}", where=f"--classes {beyond[0]}")
-    img = checked_image_size(settings.img, model.stride, reporter)
+        raise UserError(f"the model's classes are 0 to {len(opened.names) - 1}", where=f"--classes {beyond[0]}")
+    if opened.img and settings.augment:
+        fix = "export it with --dynamic"
+        raise UserError("looks at several sizes, and the file takes one", where="--augment", fix=fix)
+    img = opened.img or checked_image_size(settings.img, opened.stride, reporter)
     tile = max(img) if settings.tile == -1 else settings.tile
-    return Predictor(model, device, replace(settings, img=img, tile=tile))
+    return Predictor(opened.runtime, device, replace(settings, img=img, tile=tile))
 
 
 def _predictor(
@@ -100,12 +104,14 @@ def _predictor(
         config.half,
     )
     predictor = load_predictor(path, device, settings, reporter)
+    if config.visualize and predictor.model is None:
+        raise UserError("an exported file keeps its layers to itself", where="--visualize", fix="give the checkpoint")
     return predictor, replace(config, img=predictor.settings.img, tile=predictor.settings.tile)
 
 
 def _weights_path(config: DetectConfig, reporter: Reporter) -> Path:
     if config.weights:
-        return checkpoint.find_weights(config.weights)
+        return find_model(config.weights)
     newest = newest_weights(config.project)
     reporter.say(f"--weights left out: {newest}, of the newest run")
     return newest

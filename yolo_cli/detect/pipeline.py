@@ -114,9 +114,10 @@ class Pipeline:
         for frame in frames:
             frame.milliseconds["network"] = spent.network / len(frames)
             frame.milliseconds["nms"] = spent.nms / len(frames)
-            if self._visualize and self._is_first(frame.source):
+            model = self._predictor.model
+            if self._visualize and model is not None and self._is_first(frame.source):
                 canvas: Canvas = frame.canvas or self._predictor.place(frame.pixels, bgr=frame.bgr)
-                frame.features = feature_sheets(self._predictor.model, canvas, self._predictor.device)
+                frame.features = feature_sheets(model, canvas, self._predictor.device)
             frame.canvas = None
         return group
 

@@ -18,8 +18,9 @@ from yolo_cli.detect.candidates import decode_candidates
 from yolo_cli.detect.frames import Canvas
 from yolo_cli.detect.tiles import Tile, merge, tiles_of
 from yolo_cli.evaluate import prepare_images
+from yolo_cli.export.runtime import Runtime
+from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.model.build import DetectionModel
-from yolo_cli.model.fuse import fuse
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
@@ -48,19 +49,26 @@ class Spent:
 
 
 class Predictor:
-    """A fused model ready to detect. Its methods may be called from several threads at once."""
+    """A model ready to detect. Its methods may be called from several threads at once."""
 
-    def __init__(self, model: DetectionModel, device: torch.device, settings: Settings) -> None:
-        fused = fuse(model.to(device).eval()).to(memory_format=torch.channels_last)
-        self.model = fused.half() if settings.half else fused
-        self.device, self.settings, self.names = device, settings, model.names
+    def __init__(self, runtime: Runtime, device: torch.device, settings: Settings) -> None:
+        about = runtime.metadata
+        self.runtime, self.device, self.settings = runtime, device, settings
+        self.names, self._stride = about.names, about.stride
+        self._fixed = None if about.dynamic else about.img
+        self._iou = settings.iou if about.nms is None else 1.0  # what is suppressed already is not suppressed again
         self._classes = torch.tensor(settings.classes, dtype=torch.int64, device=device) if settings.classes else None
 
+    @property
+    def model(self) -> DetectionModel | None:
+        """The network, where it runs in PyTorch and its layers can be looked into."""
+        return self.runtime.model if isinstance(self.runtime, TorchRuntime) else None
+
     def place(self, pixels: Pixels, *, bgr: bool = False) -> Canvas:
-        """The image on the smallest canvas of whole strides that holds it at `img`."""
-        stride = self.model.stride
+        """The image on the smallest canvas of whole strides that holds it at `img`, or on the one that a file takes."""
+        stride = self._stride
         height, width = fitted_size((pixels.shape[0], pixels.shape[1]), self.settings.img)
-        canvas = (-(-height // stride) * stride, -(-width // stride) * stride)
+        canvas = self._fixed or (-(-height // stride) * stride, -(-width // stride) * stride)
         image, placed = letterbox(pixels, canvas, self.settings.img)
         planes = np.empty((3, *canvas), np.uint8)
         cv2.split(image, [planes[i] for i in ((2, 1, 0) if bgr else (0, 1, 2))])
@@ -73,14 +81,13 @@ class Predictor:
         settings, start = self.settings, time.perf_counter()
         stacked = torch.stack([canvas.image for canvas in canvases]) if len(canvases) > 1 else canvases[0].image[None]
         images = prepare_images(stacked, self.device, half=settings.half)
-        stride = self.model.stride
-        rows = augmented_rows(self._rows, images, stride) if settings.augment else self._rows(images)
+        rows = augmented_rows(self._rows, images, self._stride) if settings.augment else self._rows(images)
         self._finish()
         middle = time.perf_counter()
         found = select(
             rows,
             conf=settings.conf,
-            iou=settings.iou,
+            iou=self._iou,
             max_det=settings.max_det,
             multi_label=False,
             agnostic=settings.agnostic,
@@ -110,6 +117,8 @@ class Predictor:
         return merged
 
     def _rows(self, images: Tensor) -> list[Tensor]:
+        if self.model is None:
+            return list(self.runtime.rows(images))
         return decode_candidates(self.model, self.model(images), self.settings.conf)
 
     def _placed(self, found: Detections, canvas: Canvas) -> Detections:

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: classes, size, thresholds, producer. Plain text, so that any language reads it."""
+"""What an exported file says of itself, in plain text that any language reads: classes, size, thresholds, producer."""
 
 import json
 from collections.abc import Mapping

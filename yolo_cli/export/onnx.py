@@ -6,9 +6,7 @@ torch develops.
 """
 
 import contextlib
-import io
-import logging
-import warnings
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.export.metadata import from_text
 from yolo_cli.export.onnx_nms import append_suppression
 from yolo_cli.export.program import IMAGES, ROWS
+from yolo_cli.export.quiet import quiet
 from yolo_cli.export.request import Request, require
 from yolo_cli.export.runtime import FileRuntime
 
@@ -75,7 +74,7 @@ def _captured(request: Request) -> Any:
         # Sides and batch that are equal, or 1, would be taken for the same number, or for a constant.
         height, width = request.metadata.img
         example = torch.rand(2, 3, height, width + request.metadata.stride, device=request.device)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         exported = torch.onnx.export(
             request.program.eval(),
             (example,),
@@ -97,13 +96,13 @@ def _quantised(request: Request, proto: Any) -> Any:
     assert request.calibration is not None
     images = request.calibration()
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(images, None)
             return None if batch is None else {IMAGES: batch.cpu().numpy()}
 
     shaped = onnx.shape_inference.infer_shapes(proto)
-    with _quiet(), _scratch(shaped) as (source, target):
+    with quiet(), _scratch(shaped) as (source, target):
         quantization.quantize_static(
             source,
             target,
@@ -126,25 +125,10 @@ def _last_convolutions(proto: Any, count: int) -> list[str]:
 
 @contextlib.contextmanager
 def _scratch(proto: Any) -> Iterator[tuple[str, str]]:
-    import tempfile  # noqa: PLC0415 - of quantisation alone
-
     with tempfile.TemporaryDirectory() as folder:
         source, target = str(Path(folder, "float.onnx")), str(Path(folder, "int8.onnx"))
         Path(source).write_bytes(proto.SerializeToString())
         yield source, target
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters talk on the standard output and by warnings of what does not concern the user."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def open_file(path: Path, device: torch.device) -> "OnnxRuntime":

@@ -66,8 +66,8 @@ def append_suppression(onnx: Any, proto: Any, suppression: Suppression, classes:
         return [f"nms_{name}" if name in own and name != DETECTIONS else name for name in names.split()]
 
     for outputs, operator, inputs, attributes in _NODES:
-        node = helper.make_node(operator, prefixed(inputs), prefixed(outputs), f"nms_{outputs.split()[0]}", **attributes)
-        graph.node.append(node)
+        name = f"nms_{outputs.split()[0]}"
+        graph.node.append(helper.make_node(operator, prefixed(inputs), prefixed(outputs), name, **attributes))
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(DETECTIONS, onnx.TensorProto.FLOAT, ["found", 7]))
 

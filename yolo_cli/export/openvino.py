@@ -1,9 +1,5 @@
 """OpenVINO: Intel's runtime; the fastest here on CPUs. A folder with the network (.xml), its weights (.bin)."""
 
-import contextlib
-import io
-import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.export import onnx
 from yolo_cli.export.metadata import Metadata, from_text
 from yolo_cli.export.program import IMAGES
+from yolo_cli.export.quiet import quiet
 from yolo_cli.export.request import Request, require
 from yolo_cli.export.runtime import FileRuntime
 
@@ -43,7 +40,7 @@ def _quantised(request: Request, model: Any) -> Any:
     nncf = require("nncf", EXTRA)
     assert request.calibration is not None
     images = [{IMAGES: batch.cpu().numpy()} for batch in request.calibration()]
-    with contextlib.redirect_stdout(io.StringIO()):  # bars of its own
+    with quiet():
         return nncf.quantize(
             model,
             nncf.Dataset(images),
@@ -71,7 +68,7 @@ class OpenVinoRuntime(FileRuntime):
             model = core.read_model(str(file))
             texts = _texts(model)
             # Single precision is meant as such: on some processors the plugin would take bfloat16 by itself.
-            options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+            options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
             options["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
             compiled = core.compile_model(model, "CPU", options)
         except RuntimeError as error:

@@ -1,6 +1,7 @@
 """What a format is asked to write."""
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,7 @@ def require(package: str, extra: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        if importlib.util.find_spec(package.partition(".")[0]) is None:
-            fix = f"pip install 'yolo-cli[{extra}]'"
-            raise UserError(f"{package.partition('.')[0]} is not installed", where=f"--include {extra}", fix=fix) from None
-        raise UserError(f"{package} does not load here ({error})", where=f"--include {extra}") from None
+        top = package.partition(".")[0]
+        missing = importlib.util.find_spec(top) is None
+        what = f"{top} is not installed" if missing else f"{package} does not load here ({error})"
+        raise UserError(what, where=extra, fix=f"pip install 'yolo-cli[{extra}]'") from None

@@ -1,4 +1,4 @@
-"""Running a model, whatever file it came from: one interface for `yolo val`, `yolo detect` and the proof of an export."""
+"""Running a model, whatever file it came from: one interface for `yolo val`, `yolo detect` and an export's proof."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

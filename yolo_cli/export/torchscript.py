@@ -1,7 +1,6 @@
 """TorchScript: a traced program that libtorch runs without Python."""
 
 import json
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from yolo_cli.errors import UserError
 from yolo_cli.export.metadata import from_json
 from yolo_cli.export.program import Suppressed
+from yolo_cli.export.quiet import quiet
 from yolo_cli.export.request import Request
 from yolo_cli.export.runtime import FileRuntime
 
@@ -22,8 +22,7 @@ def write(request: Request, path: Path) -> None:
     """Trace and save. Sizes and batch stay free; a trace records no branch on them."""
     nms = request.metadata.nms
     program = Suppressed(request.program, nms) if nms else request.program
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tracing being the older way, and of constants that are constant here
+    with torch.no_grad(), quiet():
         traced = torch.jit.trace(program.eval(), request.example(), check_trace=False)
         torch.jit.save(traced, str(path), _extra_files={METADATA: request.metadata.to_json().encode()})
 
@@ -42,8 +41,7 @@ class TorchScriptRuntime(FileRuntime):
             with zipfile.ZipFile(path) as archive:
                 if bad := archive.testzip():
                     raise UserError(f"damaged at {bad}", where=path, fix="export it again")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with quiet():
                 module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
         except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
             detail = str(error).strip().splitlines()[0][:120]

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from yolo_cli.errors import UserError
-from yolo_cli.model.heads import Head, RawMaps, sigmoid_boxes
+from yolo_cli.model.heads import Head, sigmoid_boxes
 from yolo_cli.model.plan import MAX_CLASSES, Plan, Scaling, arguments, integer
 
 # Beyond e¹⁰ anchors a size means nothing; without the bound one wild value in training is infinite.
@@ -32,14 +32,9 @@ class DarknetDetect(Head):
         filled = [[*scale, *[0.0] * (most - len(scale))] for scale in anchors]
         self.anchors = nn.Buffer(torch.tensor(filled, dtype=torch.float32).reshape(len(anchors), -1, 2))
 
-    def forward(self, x: list[Float[Tensor, "b _ _ _"]]) -> RawMaps:
-        """Raw predictions per scale, (b, anchors, h, w, 5 + classes), before any sigmoid."""
-        maps = []
-        for y in x:
-            b, channels, h, w = y.shape
-            split = y.view(b, channels // self.outputs, self.outputs, h, w)
-            maps.append(split.permute(0, 1, 3, 4, 2).contiguous())
-        return maps
+    def maps(self, x: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The maps as they come: a .cfg has their convolutions before its [yolo] sections."""
+        return x
 
     def boxes(
         self, values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"], scale: int

@@ -53,6 +53,20 @@ class Head(PlannedModule):
         self.anchors /= torch.tensor(strides, dtype=torch.float32).reshape(-1, 1, 1)
 
     @abstractmethod
+    def maps(self, x: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The scales' maps of anchors × numbers channels, as convolutions give them."""
+
+    def forward(self, x: list[Float[Tensor, "b _ _ _"]]) -> RawMaps:
+        """Raw predictions per scale, (b, anchors, h, w, 5 + classes), before any sigmoid."""
+        return [self._cells(y) for y in self.maps(x)]
+
+    def _cells(self, y: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b a h w o"]:
+        """A map with its channels taken apart into anchors and numbers."""
+        b, channels, h, w = y.shape
+        split = y.view(b, channels // self.outputs, self.outputs, h, w)
+        return split.permute(0, 1, 3, 4, 2).contiguous()
+
+    @abstractmethod
     def boxes(
         self, values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"], scale: int
     ) -> Float[Tensor, "*n 4"]:
@@ -106,14 +120,9 @@ class Detect(Head):
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
             bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))
 
-    def forward(self, x: list[Float[Tensor, "b _ _ _"]]) -> RawMaps:
-        """Raw predictions per scale, (b, anchors, h, w, 5 + classes), before any sigmoid."""
-        return [self._cells(convolution(feature)) for feature, convolution in zip(x, self.m, strict=True)]
-
-    def _cells(self, y: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b a h w o"]:
-        """A convolution's output with the channels taken apart into anchors and numbers."""
-        b, _, h, w = y.shape
-        return y.view(b, self.per_scale, self.outputs, h, w).permute(0, 1, 3, 4, 2).contiguous()
+    def maps(self, x: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
+        """A convolution a scale."""
+        return [convolution(feature) for feature, convolution in zip(x, self.m, strict=True)]
 
     def boxes(
         self, values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"], scale: int

@@ -45,12 +45,12 @@ class IDetect(Detect):
         self.ia = nn.ModuleList(ImplicitA(c) for c in channels)
         self.im = nn.ModuleList(ImplicitM(self.outputs * self.per_scale) for _ in channels)
 
-    def forward(self, x: list[Float[Tensor, "b _ _ _"]]) -> RawMaps:
-        """Raw predictions per scale, (b, anchors, h, w, 5 + classes), before any sigmoid."""
+    def maps(self, x: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
+        """A convolution a scale, between its offset and its factor."""
         if not self.ia:
-            return super().forward(x)
+            return super().maps(x)
         layers = zip(x, self.ia, self.m, self.im, strict=True)
-        return [self._cells(after(convolution(before(feature)))) for feature, before, convolution, after in layers]
+        return [after(convolution(before(feature))) for feature, before, convolution, after in layers]
 
     @torch.no_grad()
     def fuse(self) -> None:

@@ -1,0 +1,54 @@
+"""AOTInductor: the captured program compiled to native code, in one package."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from yolo_cli.errors import UserError
+from yolo_cli.export.metadata import from_json
+from yolo_cli.export.pt2 import capture
+from yolo_cli.export.quiet import quiet
+from yolo_cli.export.request import Request
+from yolo_cli.export.runtime import FileRuntime
+
+METADATA = "yolo_cli"  # a key of the package's own metadata
+
+
+def write(request: Request, path: Path) -> None:
+    """Capture, compile, save. Raises UserError where there is no C++ compiler."""
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        raise UserError("needs a C++ compiler", where="--include aotinductor", fix="install g++")
+    from torch._inductor import aoti_compile_and_package  # noqa: PLC0415 - seconds of imports, wanted here alone
+
+    program = capture(request)
+    options = {"aot_inductor.metadata": {METADATA: request.metadata.to_json()}}
+    with quiet():
+        aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+
+
+def open_file(path: Path, device: torch.device) -> "CompiledRuntime":
+    """A package ready to run. Raises UserError for one that is damaged or was written elsewhere."""
+    return CompiledRuntime(path, device)
+
+
+class CompiledRuntime(FileRuntime):
+    """Runs native code: the package is a program, to be trusted as one (docs/security.md)."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        from torch._inductor import aoti_load_package  # noqa: PLC0415 - as above
+
+        try:
+            self._module = aoti_load_package(str(path))
+            text = self._module.get_metadata().get(METADATA, "{}")
+        except Exception as error:  # whatever a damaged package provokes in the loader is the package's fault
+            detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+            raise UserError(f"not a readable AOTInductor package ({detail})", where=path) from None
+        super().__init__(from_json(text, where=path))
+
+    def run(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:
+        """The compiled program's output."""
+        output: Tensor = self._module(images.contiguous())
+        return output

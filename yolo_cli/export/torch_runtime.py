@@ -1,0 +1,29 @@
+"""Running a model in PyTorch, through the interface of exported files."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from yolo_cli.export.metadata import Metadata
+from yolo_cli.model.build import DetectionModel
+from yolo_cli.model.fuse import fuse
+
+
+class TorchRuntime:
+    """A fused model in channels-last memory; any batch and any size of whole strides."""
+
+    def __init__(self, model: DetectionModel, device: torch.device, *, half: bool = False) -> None:
+        fused = fuse(model.to(device).eval()).to(memory_format=torch.channels_last)
+        self.model = fused.half() if half else fused
+        self._metadata = Metadata(model.names, model.stride, (0, 0), 0, dynamic=True, half=half)
+
+    @property
+    def metadata(self) -> Metadata:
+        """Classes and stride."""
+        return self._metadata
+
+    def rows(self, images: Float[Tensor, "b 3 h w"]) -> Sequence[Float[Tensor, "_ o"]]:
+        """Decoded rows of each image."""
+        return list(self.model.decode(self.model(images)))
