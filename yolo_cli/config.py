@@ -160,7 +160,7 @@ class BenchmarkConfig:
     img: tuple[int, int] = (640, 640)
     half: bool = False
     int8: bool = False
-    images: int = 50
+    images: int = 64
     device: str = "cpu"
     project: str = "runs"
     name: str = "exp"

@@ -19,7 +19,7 @@ from yolo_cli.dataset.opening import Split, checked_image_size, class_names, ope
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluate import Thresholds, evaluate
-from yolo_cli.export.formats import FORMATS, Format, find_format, format_of, open_exported
+from yolo_cli.export.formats import FORMATS, Format, find_format, format_of, lacking, open_exported
 from yolo_cli.export.metadata import Metadata, Suppression
 from yolo_cli.export.request import Request
 from yolo_cli.export.runtime import Runtime
@@ -101,10 +101,13 @@ def check_options(config: ExportConfig) -> dict[str, Format]:
         raise UserError("names no format", where="--include", fix=f"known are {', '.join(FORMATS)}")
     chosen = {name: find_format(name) for name in names}
     for option in ("dynamic", "half", "int8", "nms"):
-        lacking = [name for name, known in chosen.items() if not getattr(known, option)]
-        if getattr(config, option) and lacking:
+        unable = [name for name, known in chosen.items() if not getattr(known, option)]
+        if getattr(config, option) and unable:
             able = ", ".join(name for name, known in FORMATS.items() if getattr(known, option))
-            raise UserError(f"{lacking[0]} cannot have it", where=f"--{option}", fix=f"those that can: {able}")
+            raise UserError(f"{unable[0]} cannot have it", where=f"--{option}", fix=f"those that can: {able}")
+    for name in chosen:
+        if missing := lacking(name):
+            raise UserError(missing, where=f"--include {name}")
     if config.half and config.int8:
         raise UserError("exclude each other", where="--half --int8", fix="leave one out")
     if config.int8 and not config.data:

@@ -12,7 +12,15 @@ import typer
 from yolo_cli import __version__
 from yolo_cli.cli.app import app, main
 from yolo_cli.cli.arguments import normalise, parse_img, parse_numbers
-from yolo_cli.config import AnchorsConfig, DetectConfig, InfoConfig, TrainConfig, ValConfig
+from yolo_cli.config import (
+    AnchorsConfig,
+    BenchmarkConfig,
+    DetectConfig,
+    ExportConfig,
+    InfoConfig,
+    TrainConfig,
+    ValConfig,
+)
 
 CONFIGS = {
     "train": TrainConfig,
@@ -20,6 +28,8 @@ CONFIGS = {
     "anchors": AnchorsConfig,
     "detect": DetectConfig,
     "info": InfoConfig,
+    "export": ExportConfig,
+    "benchmark": BenchmarkConfig,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from yolo_cli import __version__
-from yolo_cli.cli import anchors, convert, detect, export, info, train, val
+from yolo_cli.cli import anchors, benchmark, convert, detect, export, info, train, val
 from yolo_cli.cli.arguments import normalise
 from yolo_cli.errors import UserError
 
@@ -31,6 +31,7 @@ app.command("convert")(convert.convert)
 app.command("anchors")(anchors.anchors)
 app.command("detect")(detect.detect)
 app.command("export")(export.export)
+app.command("benchmark")(benchmark.benchmark)
 
 
 def _version(wanted: bool) -> bool:

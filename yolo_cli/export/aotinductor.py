@@ -1,6 +1,5 @@
 """AOTInductor: the captured program compiled to native code, in one package."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -18,14 +17,12 @@ METADATA = "yolo_cli"  # a key of the package's own metadata
 
 
 def write(request: Request, path: Path) -> None:
-    """Capture, compile, save. Raises UserError where there is no C++ compiler."""
-    if shutil.which("g++") is None and shutil.which("clang++") is None:
-        raise UserError("needs a C++ compiler", where="--include aotinductor", fix="install g++")
-    from torch._inductor import aoti_compile_and_package  # noqa: PLC0415 - seconds of imports, wanted here alone
-
+    """Capture, compile, save."""
     program = capture(request)
     options = {"aot_inductor.metadata": {METADATA: request.metadata.to_json()}}
     with quiet():
+        from torch._inductor import aoti_compile_and_package  # noqa: PLC0415 - seconds of imports, wanted here alone
+
         aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
 
@@ -38,10 +35,11 @@ class CompiledRuntime(FileRuntime):
     """Runs native code: the package is a program, to be trusted as one (docs/security.md)."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        from torch._inductor import aoti_load_package  # noqa: PLC0415 - as above
-
         try:
-            self._module = aoti_load_package(str(path))
+            with quiet():
+                from torch._inductor import aoti_load_package  # noqa: PLC0415 - as above
+
+                self._module = aoti_load_package(str(path))
             text = self._module.get_metadata().get(METADATA, "{}")
         except Exception as error:  # whatever a damaged package provokes in the loader is the package's fault
             detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -1,5 +1,6 @@
 """Every format that a model can leave in, in one table."""
 
+import importlib.util
 import platform
 import shutil
 from collections.abc import Callable, Mapping
@@ -24,7 +25,8 @@ class Format:
     suffix: str  # behind the weights' stem; a folder's name ends so, too
     write: Callable[[Request, Path], None]
     open: Open | None
-    extra: str = ""  # of the package, which brings what it takes
+    extra: str = ""  # of this package, which brings those that it takes:
+    packages: tuple[str, ...] = ()
     dynamic: bool = True
     half: bool = True
     int8: bool = False
@@ -42,33 +44,54 @@ class Format:
         return name.endswith(self.suffix)
 
 
+_ONNX = ("onnx", "onnxscript")
+
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         "torchscript": Format(".torchscript", torchscript.write, torchscript.open_file, nms=True),
-        "onnx": Format(".onnx", onnx.write, onnx.open_file, "onnx", int8=True, nms=True),
+        "onnx": Format(
+            ".onnx", onnx.write, onnx.open_file, "onnx", (*_ONNX, "onnxruntime", "onnxslim"), int8=True, nms=True
+        ),
         "openvino": Format(
-            "_openvino_model", openvino.write, openvino.open_file, "openvino", int8=True, nms=True, folder=True
+            "_openvino_model",
+            openvino.write,
+            openvino.open_file,
+            "openvino",
+            (*_ONNX, "openvino"),
+            int8=True,
+            nms=True,
+            folder=True,
         ),
         # before pt2, whose suffix ends alike
         "aotinductor": Format("_aoti.pt2", aotinductor.write, aotinductor.open_file),
         "pt2": Format(".pt2", pt2.write, pt2.open_file),
-        "ncnn": Format("_ncnn_model", ncnn.write, ncnn.open_file, "ncnn", dynamic=False, folder=True),
-        "executorch": Format(".pte", executorch.write, executorch.open_file, "executorch", dynamic=False, half=False),
+        "ncnn": Format("_ncnn_model", ncnn.write, ncnn.open_file, "ncnn", ("ncnn", "pnnx"), dynamic=False, folder=True),
+        "executorch": Format(
+            ".pte",
+            executorch.write,
+            executorch.open_file,
+            "executorch",
+            ("executorch",),
+            dynamic=False,
+            half=False,
+        ),
         "tensorrt": Format(
             ".engine",
             tensorrt.write,
             tensorrt.open_file,
             "tensorrt",
+            (*_ONNX, "tensorrt"),
             nms=True,
-            experimental="needs an NVIDIA GPU, where it has not been run",
+            experimental="it has never been run: that takes an NVIDIA GPU",
         ),
         "coreml": Format(
             ".mlpackage",
             coreml.write,
             None,
             "coreml",
+            ("coremltools",),
             dynamic=False,
-            experimental="converted only: what it gives can be run on macOS alone",
+            experimental="converted only; what it gives runs on macOS alone",
         ),
     }
 )
@@ -97,24 +120,14 @@ def open_exported(path: Path, device: torch.device) -> Runtime:
     return known.open(path, device)
 
 
-def runs_here(name: str) -> str:
-    """Why a format cannot be written and run on this machine; "" where it can."""
-    import importlib.util  # noqa: PLC0415 - kept beside its only use
-
-    packages = {
-        "onnx": ("onnx", "onnxscript", "onnxruntime"),
-        "openvino": ("openvino", "onnx", "onnxscript"),
-        "ncnn": ("ncnn", "pnnx"),
-        "executorch": ("executorch",),
-        "tensorrt": ("tensorrt",),
-    }
-    if FORMATS[name].open is None:
-        return FORMATS[name].experimental
-    missing = [package for package in packages.get(name, ()) if importlib.util.find_spec(package) is None]
-    if missing:
-        return f"{missing[0]} is not installed (pip install 'yolo-cli[{FORMATS[name].extra}]')"
+def lacking(name: str) -> str:
+    """What this machine lacks for writing a format; "" where it lacks nothing."""
+    known = FORMATS[name]
+    for package in known.packages:
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is not installed; pip install 'yolo-cli[{known.extra}]'"
     if name == "tensorrt" and not torch.cuda.is_available():
-        return "no NVIDIA GPU"
+        return "an engine is built on the GPU that runs it, and there is none"
     if name == "aotinductor" and shutil.which("g++") is None and shutil.which("clang++") is None:
-        return "no C++ compiler"
+        return "needs a C++ compiler (g++ or clang++)"
     return ""
