@@ -60,6 +60,10 @@ def write(request: Request, path: Path) -> None:
         if done.returncode or not all(file.is_file() for file in written):
             last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["nothing said"]
             raise UserError(f"pnnx could not convert the network ({last[0][:120]})", where="--include ncnn")
+        # Lines of the .param begin with a layer's kind; kinds of torch's own have a point in them.
+        kinds = {line.split()[0] for line in written[0].read_text().splitlines() if line.strip()}
+        if unknown := sorted(kind for kind in kinds if "." in kind):
+            raise UserError(f"ncnn has no operator for {', '.join(unknown)}", where="--include ncnn")
         path.mkdir()
         for file in written:
             (path / file.name).write_bytes(file.read_bytes())

@@ -1,0 +1,50 @@
+"""Real weights and a few photographs of coco128 as a data set."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+
+from yolo_cli import checkpoint
+from yolo_cli.model.build import DetectionModel
+from yolo_cli.model.fuse import fuse
+from yolo_cli.yaml_file import write_mapping
+
+PHOTOS = 6
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def unchecked_shapes() -> Iterator[None]:
+    """Exporters trace with stand-ins for numbers, which annotated shapes would not accept."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def weights(reference: Path) -> Path:
+    return reference / "weights/yolov5n.pt"
+
+
+@pytest.fixture(scope="session")
+def fused(weights: Path) -> DetectionModel:
+    return fuse(checkpoint.load(weights).model().eval())
+
+
+@pytest.fixture(scope="session")
+def photos(reference: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data.yaml of few images."""
+    folder, source = tmp_path_factory.mktemp("photos"), reference / "datasets/coco128"
+    for kind, suffix in (("images", ".jpg"), ("labels", ".txt")):
+        (folder / kind).mkdir()
+        for image in sorted((source / "images/val2017").glob("*.jpg"))[:PHOTOS]:
+            file = source / kind / "val2017" / f"{image.stem}{suffix}"
+            if file.is_file():
+                shutil.copy(file, folder / kind)
+    names = list(checkpoint.load(weights).names)
+    write_mapping(folder / "data.yaml", {"path": str(folder), "train": "images", "val": "images", "names": names})
+    return folder / "data.yaml"

@@ -1,0 +1,217 @@
+"""`yolo export` as a user runs it: files, their proof, the report, and what goes wrong."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from yolo_cli import load
+from yolo_cli.cli.app import main
+from yolo_cli.config import ExportConfig, ValConfig
+from yolo_cli.errors import UserError
+from yolo_cli.export import formats
+from yolo_cli.export.formats import FORMATS, format_of, lacking, open_exported
+from yolo_cli.export.request import Request
+from yolo_cli.export_model import Exported, export
+from yolo_cli.progress import Silent
+from yolo_cli.validate import validate
+
+CPU = torch.device("cpu")
+
+
+def run(tmp_path: Path, weights: Path, include: str, **options: Any) -> Exported:
+    if missing := lacking(include):
+        pytest.skip(missing)
+    given = {"img": (128, 160), "project": str(tmp_path / "runs"), **options}
+    (done,) = export(ExportConfig(weights=str(weights), include=include, **given), Silent())
+    return done
+
+
+CASES = [
+    ("torchscript", {}),
+    ("torchscript", {"nms": True, "batch": 2}),
+    ("torchscript", {"dynamic": True, "nms": True}),
+    ("torchscript", {"half": True}),
+    ("onnx", {}),
+    ("onnx", {"batch": 4, "simplify": True}),
+    ("onnx", {"dynamic": True, "nms": True}),
+    ("onnx", {"nms": True, "batch": 2}),
+    ("onnx", {"half": True}),
+    ("onnx", {"opset": 17}),
+    ("openvino", {}),
+    ("openvino", {"batch": 4, "nms": True}),
+    ("openvino", {"dynamic": True}),
+    ("pt2", {}),
+    ("pt2", {"dynamic": True}),
+    ("ncnn", {}),
+    ("ncnn", {"half": True}),
+    ("executorch", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda v: "-".join(v) if isinstance(v, dict) else v)
+def test_a_file_gives_pytorchs_detections_and_precision(
+    tmp_path: Path, weights: Path, photos: Path, name: str, options: dict[str, Any]
+) -> None:
+    done = run(tmp_path, weights, name, data=str(photos), **options)
+    assert done.proof is not None
+    assert done.proof.passed, done.proof.where
+    assert done.proof.matched == done.proof.detections > 5
+    assert done.average_precision is not None
+    before, after = done.average_precision
+    assert after == pytest.approx(before, abs=0.02 if options.get("half") else 0.001)  # six images weigh much
+    report = json.loads((done.path.parent / "report.json").read_text())["formats"][name]
+    assert report["proof"]["passed"]
+    assert report["file"] == done.path.name
+
+
+@pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino"])
+def test_a_batch_that_the_file_is_not_made_for_is_cut_and_filled(
+    tmp_path: Path, weights: Path, fused: Any, name: str
+) -> None:
+    done = run(tmp_path, weights, name, batch=2, verify=False)
+    images = torch.rand(3, 3, 128, 160)
+    with torch.inference_mode():
+        found, wanted = open_exported(done.path, CPU).rows(images), fused.decode(fused(images))
+    torch.testing.assert_close(torch.stack(list(found)), wanted, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino"])
+def test_suppression_inside_finds_nothing_on_nothing(tmp_path: Path, weights: Path, name: str) -> None:
+    done = run(tmp_path, weights, name, nms=True, verify=False)
+    with torch.inference_mode():
+        (rows,) = open_exported(done.path, CPU).rows(torch.full((1, 3, 128, 160), 0.45))
+    assert rows.shape == (0, 85)
+
+
+@pytest.mark.parametrize("name", ["torchscript", "onnx"])
+def test_suppression_inside_keeps_the_most_confident_of_each_image(
+    tmp_path: Path, weights: Path, photos: Path, name: str
+) -> None:
+    done = run(tmp_path, weights, name, nms=True, batch=2, conf=0.001, max_det=5, data=str(photos))
+    assert done.proof is not None
+    assert done.proof.passed, done.proof.where
+    with torch.inference_mode():
+        rows = open_exported(done.path, CPU).rows(torch.rand(2, 3, 128, 160))
+    assert [len(r) <= 5 for r in rows] == [True, True]
+
+
+def test_eight_bits_are_reported_and_smaller(tmp_path: Path, weights: Path, photos: Path) -> None:
+    whole = run(tmp_path, weights, "onnx", verify=False)
+    done = run(tmp_path, weights, "onnx", int8=True, data=str(photos))
+    assert done.megabytes < 0.5 * whole.megabytes
+    assert done.proof is not None
+    assert done.proof.tolerance is None
+    assert done.proof.matched > 0.5 * done.proof.detections
+
+
+def test_val_and_detect_take_an_exported_file(tmp_path: Path, weights: Path, photos: Path) -> None:
+    done = run(tmp_path, weights, "onnx", dynamic=True, verify=False)
+    judged = [
+        validate(
+            ValConfig(weights=str(w), data=str(photos), img=(160, 160), plots=False, project=str(tmp_path / "v")),
+            Silent(),
+        )
+        for w in (weights, done.path)
+    ]
+    assert judged[1].metrics.map50_95 == pytest.approx(judged[0].metrics.map50_95, abs=1e-3)
+    picture = sorted(photos.parent.glob("images/*.jpg"))[0]
+    ours, theirs = (load(w, img=160)(picture) for w in (weights, done.path))
+    assert len(ours) == len(theirs) > 0
+    torch.testing.assert_close(theirs.xyxy, ours.xyxy, rtol=1e-3, atol=0.1)
+    assert theirs.names == ours.names
+
+
+def test_a_model_whose_proof_fails_ends_with_status_4(
+    tmp_path: Path, weights: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = FORMATS["torchscript"]
+
+    def spoiled(request: Request, path: Path) -> None:
+        with torch.no_grad():
+            request.model.model[0].conv.weight.mul_(1.1)
+        known.write(request, path)
+
+    table = {**FORMATS, "torchscript": replace(known, write=spoiled)}
+    monkeypatch.setattr(formats, "FORMATS", table)
+    arguments = ["--weights", str(weights), "--include", "torchscript", "--img", "128", "--project", str(tmp_path)]
+    with pytest.raises(SystemExit) as ended:
+        main(["export", *arguments])
+    assert ended.value.code == 4
+    out, err = capfd.readouterr()
+    assert "DIFFERS from PyTorch" in out
+    assert "drawn image" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"include": "tflite"}, "unknown format; known are torchscript, onnx"),
+        ({"include": ""}, "names no format"),
+        ({"include": "onnx", "int8": True}, "needs images to calibrate on; give --data"),
+        ({"include": "ncnn", "nms": True}, "ncnn cannot have it; those that can"),
+        ({"include": "torchscript", "int8": True, "data": "x"}, "torchscript cannot have it"),
+        ({"include": "onnx", "opset": 9}, "must be from 17"),
+        ({"include": "onnx", "conf": 2.0}, "must be from 0 to 1"),
+        ({"include": "onnx", "batch": 0}, "must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, weights: Path, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        export(ExportConfig(weights=str(weights), project=str(tmp_path / "runs"), **options), Silent())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_exported_file_is_not_exported_again(tmp_path: Path, weights: Path) -> None:
+    done = run(tmp_path, weights, "torchscript", verify=False)
+    with pytest.raises(UserError, match="is itself exported"):
+        export(ExportConfig(weights=str(done.path), project=str(tmp_path / "runs")), Silent())
+
+
+def test_a_file_that_is_there_stays(tmp_path: Path, weights: Path) -> None:
+    done = run(tmp_path, weights, "torchscript", verify=False, exist_ok=True)
+    before = done.path.read_bytes()
+    with pytest.raises(UserError, match="exists already"):
+        run(tmp_path, weights, "torchscript", verify=False, exist_ok=True)
+    assert done.path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="cannot be made"):
+        run(tmp_path, weights, "torchscript")
+
+
+@pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino", "pt2", "ncnn"])
+@pytest.mark.parametrize("harm", ["cut", "noise"])
+def test_a_damaged_file_is_one_clear_line(tmp_path: Path, name: str, harm: str) -> None:
+    if missing := lacking(name):
+        pytest.skip(missing)
+    known, path = FORMATS[name], tmp_path / f"m{FORMATS[name].suffix}"
+    data = b"PK\x03\x04" if harm == "cut" else bytes(range(256)) * 20
+    if known.folder:
+        path.mkdir()
+        for file in ("model.xml", "model.bin", "yolo_cli.json", "model.ncnn.param", "model.ncnn.bin"):
+            (path / file).write_bytes(data)
+    else:
+        path.write_bytes(data)
+    assert format_of(path) == name
+    with pytest.raises(UserError) as raised:
+        open_exported(path, CPU)
+    assert str(path) in str(raised.value)
+
+
+def test_an_onnx_file_of_another_program_is_said_to_be_one(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    node = onnx.helper.make_node("Identity", ["a"], ["b"])
+    a, b = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in "ab")
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", [a], [b]), opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9
+    )
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(UserError, match="says nothing of its classes and size"):
+        open_exported(tmp_path / "other.onnx", CPU)
