@@ -20,6 +20,6 @@ make_environment() { # name, then packages
     echo "$name is in $target/$name"
 }
 
-make_environment ultralytics ultralytics faster-coco-eval
+make_environment ultralytics ultralytics faster-coco-eval onnx onnxruntime onnxslim openvino
 # Newer setuptools lack pkg_resources, numpy 2 lacks names that it uses, and with Pillow 10 its plots fail.
 make_environment yolov5 'yolov5==7.0.14' 'setuptools<81' 'numpy<2' 'pillow<10'
