@@ -4,7 +4,7 @@ import io
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,9 @@ class Weights:
     was_fused: bool = False  # whether the file had its batch norms folded into the convolutions
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the state that a run continues from, where the file has one
 
     def model(self) -> DetectionModel:
         """The model as it was saved. Raises UserError where weights do not fit the file's own architecture."""
@@ -70,8 +73,15 @@ def fitted(state: Mapping[str, Tensor], model: DetectionModel) -> dict[str, Tens
     return {**missing, **{name: value for name, value in state.items() if name not in surplus}}
 
 
-def save(path: Path, model: DetectionModel, *, epoch: int, extra: Mapping[str, Any] | None = None) -> None:
-    """Write a checkpoint whole or not at all.
+def save(
+    path: Path,
+    model: DetectionModel,
+    *,
+    epoch: int,
+    extra: Mapping[str, Any] | None = None,
+    previous: Path | None = None,
+) -> None:
+    """Write a checkpoint whole or not at all; with `previous` the older file is kept under that name.
 
     Raises UserError when the device is full or the folder cannot be written; an older file stays as it was.
     """
@@ -86,15 +96,15 @@ def save(path: Path, model: DetectionModel, *, epoch: int, extra: Mapping[str, A
         "epoch": epoch,
         **(extra or {}),
     }
-    write_atomically(path, content)
+    write_atomically(path, content, previous=previous)
 
 
-def write_atomically(path: Path, content: Any) -> None:
+def write_atomically(path: Path, content: Any, *, previous: Path | None = None) -> None:
     """`torch.save` to a temporary file beside `path`, flushed to the device, then renamed over it."""
     # Packed in memory first: torch's own writer hides why a write failed.
     packed = io.BytesIO()
     torch.save(content, packed)
-    write_whole(path, packed.getbuffer(), what="checkpoint")
+    write_whole(path, packed.getbuffer(), what="checkpoint", previous=previous)
 
 
 def open_weights(name: str, cfg: str, reporter: Reporter) -> Weights:
@@ -179,6 +189,7 @@ def _weights(path: Path, own: Mapping[str, Any]) -> Weights:
         epoch if isinstance(epoch, int) else -1,
         img=(img[0], img[1]) if img else None,
         header=Header(*header) if header else None,
+        training=training if isinstance(training := own.get("training"), dict) else {},
     )
 
 
@@ -214,7 +225,12 @@ def _read_own(path: Path) -> dict[str, Any] | None:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # not ours: the foreign reader says what is wrong with it
         return None
-    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return None
+    with zipfile.ZipFile(path) as archive:  # torch itself does not look at the sums of its files
+        if damaged := archive.testzip():
+            raise UserError(f"damaged at {damaged}", where=path, fix="use another checkpoint of the same run")
+    return content
 
 
 def _tuples(anchors: list[list[float]]) -> tuple[tuple[float, ...], ...]:

@@ -72,6 +72,9 @@ class TrainConfig:
     patience: int = 100
     freeze: tuple[int, ...] = ()
     save_period: int = -1
+    save_every: int = 0  # batches; 0: at the end of epochs
+    save_minutes: float = 0.0
+    nan_policy: str = "stop"
     seed: int = 0
     strict: bool = False
 

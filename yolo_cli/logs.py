@@ -1,7 +1,7 @@
 """Metric loggers: one small protocol, and the two that a run writes."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -39,18 +39,23 @@ class MetricLogger(Protocol):
 
 
 class CsvLogger:
-    """results.csv: a row an epoch, the columns of COLUMNS; a number that was not measured is left empty."""
+    """results.csv: a row an epoch, the columns of COLUMNS; a number that was not measured is left empty.
 
-    def __init__(self, path: Path) -> None:
+    `rows` are those of a run that is continued; whatever else the file holds was logged after the state was saved.
+    """
+
+    def __init__(self, path: Path, rows: Sequence[Sequence[str]] = ()) -> None:
         self.path = path
-        self._write([COLUMNS], "w")
+        self.rows = [list(row) for row in rows]
+        self._write([COLUMNS, *self.rows], "w")
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         """Append a row."""
         cells = (f"{values[name]:.6g}" if name in values else "" for name in COLUMNS[1:])
-        self._write([(str(epoch), *cells)], "a")
+        self.rows.append([str(epoch), *cells])
+        self._write(self.rows[-1:], "a")
 
-    def _write(self, rows: list[tuple[str, ...]], mode: str) -> None:
+    def _write(self, rows: Sequence[Sequence[str]], mode: str) -> None:
         try:
             with self.path.open(mode, newline="", encoding="utf-8") as file:
                 csv.writer(file, lineterminator="\n").writerows(rows)
@@ -64,10 +69,11 @@ class CsvLogger:
 class TensorBoardLogger:
     """TensorBoard events in the run folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, first: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import, wanted by training alone
 
-        self._writer = SummaryWriter(str(folder))
+        # Of a run that is continued, what was logged from this epoch on is shown no more.
+        self._writer = SummaryWriter(str(folder), purge_step=first or None)
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         """Write every number as a scalar."""

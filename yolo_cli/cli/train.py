@@ -2,9 +2,11 @@
 
 from typing import Annotated
 
+import typer
 from typer import Option
 
 from yolo_cli.cli.arguments import Numbers, parse_numbers
+from yolo_cli.cli.given import given_options
 from yolo_cli.cli.options import Batch, Data, Device, ExistOk, Img, Name, Project, SingleCls, Strict, Workers
 from yolo_cli.config import TrainConfig
 
@@ -13,6 +15,7 @@ IMG, FREEZE = Numbers(D.img), Numbers(D.freeze)
 
 
 def train(
+    context: typer.Context,
     weights: Annotated[
         str, Option(help="Weights to start from (ours, a published .pt or Darknet .weights); left out: from scratch.")
     ] = D.weights,
@@ -25,7 +28,9 @@ def train(
     batch: Batch = D.batch,
     img: Img = IMG,
     rect: Annotated[bool, Option("--rect", help="Rectangular batches, without mosaic.")] = D.rect,
-    resume: Annotated[str, Option(metavar="[RUN]", help="Continue a run (not there yet).")] = D.resume,
+    resume: Annotated[
+        str, Option(metavar="[RUN]", help="Continue a run exactly where it stopped; alone: the newest.")
+    ] = D.resume,
     noval: Annotated[bool, Option("--noval", help="Validate after the last epoch only.")] = D.noval,
     nosave: Annotated[bool, Option("--nosave", help="Write checkpoints after the last epoch only.")] = D.nosave,
     noautoanchor: Annotated[
@@ -57,12 +62,24 @@ def train(
         Option(parser=parse_numbers, metavar="INT …", help="Leave layers untrained: the first N, or those listed."),
     ] = FREEZE,
     save_period: Annotated[int, Option(help="Keep a checkpoint every N epochs; -1: none.")] = D.save_period,
+    save_every: Annotated[
+        int, Option(help="Save the state to continue from every N batches; 0: at the end of epochs.")
+    ] = D.save_every,
+    save_minutes: Annotated[float, Option(help="Save it at least this often, too; 0: no such rule.")] = D.save_minutes,
+    nan_policy: Annotated[
+        str, Option(metavar="[stop|skip]", help="What to do with a batch whose loss is not finite.")
+    ] = D.nan_policy,
     seed: Annotated[int, Option(help="Seed of everything random.")] = D.seed,
     strict: Strict = D.strict,
 ) -> None:
     """Train a detector on a folder of images and YOLO txt labels."""
-    config = TrainConfig(**locals())  # one parameter a field: a test holds them together
+    options = {name: value for name, value in locals().items() if name != "context"}
+    config = TrainConfig(**options)  # one parameter a field: a test holds them together
     from yolo_cli.cli.terminal import Terminal
     from yolo_cli.train import train as run
+    from yolo_cli.train.stop import StoppedError
 
-    run(config, Terminal())
+    try:
+        run(config, Terminal(), given=given_options(context))
+    except StoppedError as stopped:
+        raise typer.Exit(stopped.status) from None

@@ -1,5 +1,6 @@
 """Batches for training and validation. A sample depends on (seed, epoch, index) alone, not on who loads it or when."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -282,6 +283,8 @@ def _sample(image: UInt8[np.ndarray, "h w 3"], rows: np.ndarray, index: int, pla
 
 
 def _start_worker(_: int) -> None:
+    # Ctrl-C reaches every process of a terminal; it is the training's to say when the workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # The workers share the cores among themselves.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,7 +1,8 @@
 """`yolo train`: from options to a run folder with a trained model. Setup, wiring, loop, outputs."""
 
 import time
-from dataclasses import replace
+from collections.abc import Set as AbstractSet
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from yolo_cli.optim import freeze_layers
 from yolo_cli.progress import Reporter
 from yolo_cli.run_folder import claim, write_options
 from yolo_cli.train.loop import Trainer, TrainResult
+from yolo_cli.train.resume import check_data, find_point
 from yolo_cli.train.setup import (
     TrainData,
     build_model,
@@ -26,21 +28,34 @@ from yolo_cli.train.setup import (
     open_train_data,
     read_hyperparameters,
 )
+from yolo_cli.train.stop import listening
 from yolo_cli.yaml_file import write_mapping
 
 
-def train(config: TrainConfig, reporter: Reporter) -> TrainResult:
-    """Train as the options say. Raises UserError for anything that the user can mend, before any work if possible."""
+def train(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | None = None) -> TrainResult:
+    """Train as the options say, or continue a run. Raises UserError for anything that the user can mend.
+
+    `given` names the options that were asked for (by default those that differ from their defaults), which a run that
+    is continued must agree with. Raises StoppedError where a signal ended the training, with everything saved.
+    """
     start = time.perf_counter()
     check_options(config)
-    hyp = read_hyperparameters(config.hyp, reporter, config.loss)
+    point = None
+    if config.resume:
+        defaults = TrainConfig()
+        named = {f.name for f in fields(config) if getattr(config, f.name) != getattr(defaults, f.name)}
+        point = find_point(config, named if given is None else given, reporter)
+        config = point.config
+    hyp = point.hyp if point else read_hyperparameters(config.hyp, reporter, config.loss)
     device = select_device(config.device)
     workers = default_workers(config.workers, config.batch)
     seed_everything(config.seed)
     data = open_train_data(config, workers, reporter)
-    model = build_model(config, data.names, reporter)
+    if point:
+        check_data(point, data)
+    model = point.weights.model() if point else build_model(config, data.names, reporter)
     img = checked_image_size(config.img, model.stride, reporter)
-    if not config.noautoanchor:
+    if not config.noautoanchor and not point:
         suit_anchors(model, data.train.index, img, thr=hyp.anchor_t, seed=config.seed, reporter=reporter)
     check_trainable(config, model, img, len(data.train.index))
     frozen = freeze_layers(model, config.freeze)
@@ -49,8 +64,11 @@ def train(config: TrainConfig, reporter: Reporter) -> TrainResult:
         f"{gflops(model, *img):.3g} GFLOPs at {img[1]}×{img[0]}, strides {list(model.strides)}, {device}"
     )
     reporter.say(describe_hyperparameters(hyp))
-    folder = claim(config.project, config.name, exist_ok=config.exist_ok)
-    _write_settings(folder, replace(config, img=img), hyp, model, data)
+    folder = point.folder if point else claim(config.project, config.name, exist_ok=config.exist_ok)
+    config = replace(config, img=img, resume="")
+    _write_settings(folder, config, hyp, model, data)
+    rows = point.state["progress"]["rows"] if point else ()
+    history = CsvLogger(folder / "results.csv", rows)
     trainer = Trainer(
         config,
         hyp,
@@ -60,11 +78,18 @@ def train(config: TrainConfig, reporter: Reporter) -> TrainResult:
         workers=workers,
         device=device,
         folder=folder,
-        loggers=(CsvLogger(folder / "results.csv"), TensorBoardLogger(folder)),
+        loggers=(history, TensorBoardLogger(folder, len(rows))),
         reporter=reporter,
     )
+    if point:
+        trainer.resume(point)
+        done = trainer.progress
+        reporter.say(f"continuing {folder} in epoch {done.epoch + 1} after batch {done.batch}")
+    trainer.progress.rows = history.rows  # the same list, so that states hold what was logged
     try:
-        epochs = trainer.run(None if config.noplots else pictures.TrainPictures(folder, data.names, data.train.index))
+        with listening() as stop:
+            drawing = None if config.noplots else pictures.TrainPictures(folder, data.names, data.train.index)
+            epochs = trainer.run(drawing, stop)
     finally:
         for logger in trainer.loggers:
             logger.close()

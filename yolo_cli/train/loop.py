@@ -10,22 +10,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from yolo_cli import checkpoint
 from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.dataset.loader import train_loader, val_loader
 from yolo_cli.dataset.sampler import image_weights, multi_scale_size
-from yolo_cli.errors import UserError
 from yolo_cli.evaluate import Evaluation, Observer, Thresholds, evaluate, prepare_images
 from yolo_cli.logs import MetricLogger
 from yolo_cli.loss.detection import DetectionLoss, scaled_gains
-from yolo_cli.metrics.detection import Evaluator, Metrics
+from yolo_cli.metrics.detection import Evaluator
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
 from yolo_cli.optim import GROUPS, ModelEMA, Schedule, apply_settings, build_optimizer
 from yolo_cli.progress import Reporter
 from yolo_cli.provenance import memory_gigabytes
+from yolo_cli.train.faults import Faults
+from yolo_cli.train.keep import Keeper
+from yolo_cli.train.resume import ResumePoint
 from yolo_cli.train.setup import TrainData
+from yolo_cli.train.state import Progress, restore
+from yolo_cli.train.stop import StopRequest
 
 Picture = Callable[[int, Batch], None]  # shown the first batches of a run
 
@@ -86,51 +89,65 @@ class Trainer:
         self.val_loader = val_loader(
             data.val.index, img=img, batch=2 * config.batch, stride=model.stride, workers=workers, cache=config.cache
         )
-        self.batches = self.train_loader.batches
-        self.schedule = Schedule(hyp, config.epochs, len(self.batches), config.batch, config.cos_lr)
-        self.last_update = -1  # step of the last optimizer update
-        self.best_fitness, self.best_epoch = -1.0, -1
+        self.batches_an_epoch = len(self.train_loader.batches)
+        self.schedule = Schedule(hyp, config.epochs, self.batches_an_epoch, config.batch, config.cos_lr)
+        self.progress = Progress()
+        self.keeper = Keeper(self)
+        self.faults = Faults(config, self.model, data.train.index, folder, reporter)
 
-    def run(self, picture: Picture | None) -> int:
-        """Train; returns the number of epochs done. Checkpoints, logs and results.csv are written on the way."""
-        metrics: Metrics | None = None
-        for epoch in range(self.config.epochs):
-            self._plan_epoch(epoch, metrics)
-            losses = self.train_epoch(epoch, picture if epoch == 0 else None)
+    def resume(self, point: ResumePoint) -> None:
+        """Put back the state of a run that is continued."""
+        self.progress = restore(point.state, self.model, self.ema, point.weights.state, self.optimizer, self.scaler)
+
+    def run(self, picture: Picture | None, stop: StopRequest) -> int:
+        """Train; returns the number of epochs done. Checkpoints, logs and results.csv are written on the way.
+
+        Raises StoppedError, with everything saved, after the batch in which `stop` was asked for.
+        """
+        progress = self.progress
+        for epoch in range(progress.epoch, self.config.epochs):
+            losses = self.train_epoch(epoch, picture if epoch == 0 else None, stop)
             last = epoch + 1 == self.config.epochs
             values = dict(zip(("train/box_loss", "train/obj_loss", "train/cls_loss"), losses, strict=True))
             if last or not self.config.noval:
-                evaluation = self.validate(self.ema.model)
-                metrics = evaluation.metrics
-                values |= _columns(evaluation)
+                values |= self._judge()
             values |= {f"x/lr{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
             for logger in self.loggers:
                 logger.log(epoch, values)
-            better = self._is_better(epoch, metrics)
-            stop = epoch - self.best_epoch >= self.config.patience > 0 and metrics is not None
-            self._keep(epoch, better=better, last=last or stop)
-            if stop:
-                self.reporter.say(f"no better since epoch {self.best_epoch + 1}: stopped early (--patience)")
+            better = self._is_better(epoch)
+            early = epoch - progress.best_epoch >= self.config.patience > 0 and progress.fitness is not None
+            progress.epoch, progress.batch, progress.losses, progress.skipped = epoch + 1, 0, [0.0] * 3, 0
+            self.keeper.epoch_done(epoch, better=better, ended=last or early)
+            if early:
+                self.reporter.say(f"no better since epoch {progress.best_epoch + 1}: stopped early (--patience)")
                 return epoch + 1
+            if stop.number and not last:
+                self.keeper.stop(stop)
         return self.config.epochs
 
-    def train_epoch(self, epoch: int, picture: Picture | None) -> list[float]:
-        """One pass over the training split; mean box, objectness and class losses."""
+    def train_epoch(self, epoch: int, picture: Picture | None, stop: StopRequest) -> list[float]:
+        """The rest of a pass over the training split; mean box, objectness and class losses of all of it."""
         self.model.train()
-        sums = torch.zeros(3, device=self.device)
+        progress, total = self.progress, self.batches_an_epoch
+        self._plan_epoch(epoch, progress.batch)
+        sums = torch.tensor(progress.losses, device=self.device, dtype=torch.float32)
         title = f"epoch {epoch + 1}/{self.config.epochs}"
-        with self.reporter.bar(len(self.batches), title) as bar:
-            for number, batch in enumerate(self.train_loader):
+        with self.reporter.bar(total - progress.batch, title) as bar:
+            for number, batch in enumerate(self.train_loader, start=progress.batch):
                 if picture is not None:
                     picture(number, batch)
                 sums += self.step(epoch, number, batch)
-                mean = (sums / (number + 1)).tolist()
+                progress.batch = number + 1
+                mean = (sums / max(number + 1 - progress.skipped, 1)).tolist()
                 bar.advance(self._bar_text(mean, batch))
-        return (sums / len(self.batches)).tolist()
+                if stop.number or self.keeper.is_due(epoch * total + number):
+                    progress.losses = sums.tolist()
+                    self.keeper.mid_epoch(stop)
+        return (sums / max(total - progress.skipped, 1)).tolist()
 
     def step(self, epoch: int, number: int, batch: Batch) -> Tensor:
         """One batch: forward, backward and, where enough gradients are summed, an update. Returns the loss parts."""
-        step = epoch * len(self.batches) + number
+        step = epoch * self.batches_an_epoch + number
         settings = self.schedule.at(step)
         apply_settings(self.optimizer, settings)
         images = prepare_images(batch.images, self.device)
@@ -138,21 +155,19 @@ class Trainer:
             canvas = (images.shape[2], images.shape[3])  # with --rect not the same for all batches
             size = multi_scale_size(self.config.seed, epoch, number, canvas, self.model.stride)
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        before = self.faults.statistics()
         with torch.autocast(self.device.type, enabled=self.scaler.is_enabled()):
             raw = self.model(images)
         parts = self.loss(raw, batch.targets.to(self.device, non_blocking=True))
         values = parts.values()
         if not torch.isfinite(values).all():
-            files = ", ".join(self.data.train.index.path(i).name for i in batch.indices[:4])
-            raise UserError(
-                f"the loss is not finite in epoch {epoch + 1}, batch {number + 1} (images {files} …)",
-                fix="lower lr0 in the --hyp file"
-                + ("; weights/last.pt holds the epoch before" if epoch else ", or check the weights it began with"),
-            )
+            self.faults.not_finite(epoch, number, batch, before)
+            self.progress.skipped += 1
+            return torch.zeros_like(values)
         self.scaler.scale(parts.total).backward()
-        if step - self.last_update >= settings.accumulate:
+        if step - self.progress.last_update >= settings.accumulate:
             self.update()
-            self.last_update = step
+            self.progress.last_update = step
         return values
 
     def update(self) -> None:
@@ -181,41 +196,31 @@ class Trainer:
             observe=observe,
         )
 
-    def _plan_epoch(self, epoch: int, metrics: Metrics | None) -> None:
+    def _judge(self) -> dict[str, float]:
+        """Validate the moving average, and remember what later epochs ask for."""
+        evaluation = self.validate(self.ema.model)
+        self.progress.fitness = evaluation.metrics.fitness
+        self.progress.per_class = [[row.class_id, row.map50_95] for row in evaluation.metrics.per_class]
+        return _columns(evaluation)
+
+    def _plan_epoch(self, epoch: int, start: int) -> None:
         """Which batches this epoch has; with --image-weights, more of the images whose classes are found worst."""
         weights = None
         if self.config.image_weights:
             index, need = self.data.train.index, np.ones(self.model.nc)
-            for row in metrics.per_class if metrics is not None else ():
-                need[row.class_id] = (1 - row.map50_95) ** 2
+            for class_id, precision in self.progress.per_class:
+                need[int(class_id)] = (1 - precision) ** 2
             weights = image_weights(index, self.model.nc, need)
-        self.train_loader.set_epoch(epoch, weights=weights)
+        self.train_loader.set_epoch(epoch, start, weights=weights)
 
-    def _is_better(self, epoch: int, metrics: Metrics | None) -> bool:
+    def _is_better(self, epoch: int) -> bool:
         """Whether this epoch is the best so far, which is then remembered."""
-        fitness = metrics.fitness if metrics is not None else -1.0
-        better = fitness > self.best_fitness or self.best_epoch < 0
+        progress = self.progress
+        fitness = progress.fitness if progress.fitness is not None else -1.0
+        better = fitness > progress.best_fitness or progress.best_epoch < 0
         if better:
-            self.best_fitness, self.best_epoch = fitness, epoch
+            progress.best_fitness, progress.best_epoch = fitness, epoch
         return better
-
-    def _keep(self, epoch: int, *, better: bool, last: bool) -> None:
-        """Write last.pt, best.pt where this epoch is the best, and the periodic checkpoint."""
-        if self.config.nosave and not last:
-            return
-        self._save("last.pt", epoch)
-        if better or self.config.nosave:
-            self._save("best.pt", epoch)
-        if self.config.save_period > 0 and (epoch + 1) % self.config.save_period == 0:
-            self._save(f"epoch{epoch + 1}.pt", epoch)
-
-    def _save(self, name: str, epoch: int) -> None:
-        checkpoint.save(
-            self.folder / "weights" / name,
-            self.ema.model,
-            epoch=epoch,
-            extra={"fitness": float(self.best_fitness), "img": list(self.img)},
-        )
 
     def _bar_text(self, losses: list[float], batch: Batch) -> str:
         box, obj, cls = losses

@@ -14,6 +14,7 @@ from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.transfer import transfer
 from yolo_cli.optim import OPTIMIZERS
 from yolo_cli.progress import Reporter
+from yolo_cli.train.faults import POLICIES
 from yolo_cli.yaml_file import read_mapping
 
 # Keys of older hyperparameter files that have no counterpart here; accepted where they ask for nothing.
@@ -61,14 +62,21 @@ def read_hyperparameters(hyp: str, reporter: Reporter, loss: str = "anchor") -> 
 
 def check_options(config: TrainConfig) -> None:
     """Refuse option values that make no sense. Raises UserError naming the option."""
-    if config.resume:
-        raise UserError(
-            "resuming a run is not there yet", where="--resume", fix="start from its weights: --weights FILE"
-        )
-    at_least = {"epochs": 1, "batch": 1, "workers": -1, "patience": 0, "save_period": -1, "seed": 0}
+    at_least = {
+        "epochs": 1,
+        "batch": 1,
+        "workers": -1,
+        "patience": 0,
+        "save_period": -1,
+        "save_every": 0,
+        "save_minutes": 0,
+        "seed": 0,
+    }
     for name, low in at_least.items():
         if getattr(config, name) < low:
             raise UserError(f"must be at least {low}", where=f"--{name.replace('_', '-')} {getattr(config, name)}")
+    if config.nan_policy not in POLICIES:
+        raise UserError("unknown policy", where=f"--nan-policy {config.nan_policy}", fix="give stop or skip")
     if config.image_weights and config.rect:
         raise UserError("rectangular batches cannot be weighted", where="--image-weights --rect", fix="leave one out")
     if config.seed >= 2**63:

@@ -1,0 +1,49 @@
+"""What happens when a batch gives no finite loss."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from yolo_cli.batch import Batch
+from yolo_cli.config import TrainConfig
+from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.errors import UserError
+from yolo_cli.model.build import DetectionModel
+from yolo_cli.progress import Reporter
+
+POLICIES = ("stop", "skip")
+
+
+class Faults:
+    """Stops at a loss that is not finite, or leaves the batch out; either way its images are kept for inspection."""
+
+    def __init__(
+        self, config: TrainConfig, model: DetectionModel, index: LabelIndex, folder: Path, reporter: Reporter
+    ) -> None:
+        self._policy, self._index, self._folder, self._reporter = config.nan_policy, index, folder, reporter
+        self._names = model.names
+        # Parameters wait for the update, but batch norm's running statistics take in a batch as it passes.
+        self._buffers = list(model.buffers()) if self._policy == "skip" else []
+
+    def statistics(self) -> list[Tensor]:
+        """Running statistics as they are before a batch, where it may have to be undone."""
+        return [buffer.clone() for buffer in self._buffers]
+
+    @torch.no_grad()
+    def not_finite(self, epoch: int, number: int, batch: Batch, before: list[Tensor]) -> None:
+        """Keep the batch's images and list; undo what it did, or raise UserError, as --nan-policy says."""
+        name = f"not_finite_epoch{epoch + 1}_batch{number + 1}"
+        files = [self._index.path(i) for i in batch.indices]
+        (self._folder / f"{name}.txt").write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
+        from yolo_cli.pictures import draw_batch, label_rows  # noqa: PLC0415 - matplotlib is slow to import
+
+        draw_batch(self._folder / f"{name}.jpg", batch, label_rows(batch), self._names, self._index)
+        what = f"the loss is not finite in epoch {epoch + 1}, batch {number + 1}"
+        where = f"its images are listed in {self._folder / name}.txt and drawn in {name}.jpg"
+        if self._policy == "stop":
+            fix = f"{where}; lower lr0 in the --hyp file, or give --nan-policy skip"
+            raise UserError(what, fix=fix)
+        self._reporter.warn(f"{what}: left out; {where}")
+        for buffer, old in zip(self._buffers, before, strict=True):
+            buffer.copy_(old)

@@ -1,0 +1,89 @@
+"""When a training writes checkpoints, and what is in them."""
+
+import time
+from typing import TYPE_CHECKING, Never
+
+from yolo_cli import checkpoint
+from yolo_cli.train.resume import LAST, PREVIOUS, fingerprint, options
+from yolo_cli.train.state import capture
+from yolo_cli.train.stop import StoppedError, StopRequest
+
+if TYPE_CHECKING:
+    from yolo_cli.train.loop import Trainer
+
+
+class Keeper:
+    """Writes last.pt (weights and the state to continue from), best.pt and the periodic ones (weights alone).
+
+    best.pt and results.csv are written before last.pt: a run that is killed in between continues from the last.pt
+    before, and does both again.
+    """
+
+    def __init__(self, trainer: "Trainer") -> None:
+        self._trainer = trainer
+        self._saved = time.monotonic()
+
+    def epoch_done(self, epoch: int, *, better: bool, ended: bool) -> None:
+        """Write what the end of an epoch asks for."""
+        config = self._trainer.config
+        if config.nosave and not ended:
+            return
+        if better or config.nosave:
+            self._weights("best.pt", epoch)
+        if config.save_period > 0 and (epoch + 1) % config.save_period == 0:
+            self._weights(f"epoch{epoch + 1}.pt", epoch)
+        self.save(epoch, ended=ended)
+
+    def is_due(self, step: int) -> bool:
+        """Whether --save-every or --save-minutes ask for a state after this step."""
+        config = self._trainer.config
+        by_count = config.save_every > 0 and (step + 1) % config.save_every == 0
+        return by_count or (config.save_minutes > 0 and time.monotonic() - self._saved >= 60 * config.save_minutes)
+
+    def mid_epoch(self, stop: StopRequest) -> None:
+        """Write the state between two batches; end the training where that was asked for."""
+        if stop.number:
+            self.stop(stop)
+        self.save(self._trainer.progress.epoch)
+
+    def stop(self, stop: StopRequest) -> Never:
+        """Save, say how to go on, and raise StoppedError."""
+        trainer = self._trainer
+        progress = trainer.progress
+        self.save(progress.epoch)
+        trainer.reporter.say(
+            f"stopped in epoch {progress.epoch + 1} after batch {progress.batch} of {trainer.batches_an_epoch}, saved; "
+            f"go on with: yolo train --resume {trainer.folder}"
+        )
+        raise StoppedError(stop.number)
+
+    def save(self, epoch: int, *, ended: bool = False) -> None:
+        """Write last.pt, keeping the one before it."""
+        trainer = self._trainer
+        state = capture(
+            trainer.progress,
+            trainer.model,
+            trainer.ema,
+            trainer.optimizer,
+            trainer.scaler,
+            options=options(trainer.config),
+            hyp={name: getattr(trainer.hyp, name) for name in trainer.hyp.__dataclass_fields__},
+            data=fingerprint(trainer.data),
+            ended=ended,
+        )
+        self._write(LAST, epoch, training=state)
+        self._saved = time.monotonic()
+
+    def _weights(self, name: str, epoch: int) -> None:
+        self._write(name, epoch)
+
+    def _write(self, name: str, epoch: int, **extra: object) -> None:
+        trainer = self._trainer
+        folder = trainer.folder / "weights"
+        checkpoint.save(
+            folder / name,
+            trainer.ema.model,
+            epoch=epoch,
+            extra={"fitness": float(trainer.progress.best_fitness), "img": list(trainer.img), **extra},
+            previous=folder / PREVIOUS if name == LAST else None,
+        )

@@ -1,0 +1,55 @@
+"""Ctrl-C and SIGTERM during training: the batch is finished and saved before the process ends."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+
+class StoppedError(Exception):
+    """A signal ended the training after what was done had been saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """The exit status that shells expect: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.number
+
+
+@dataclass(slots=True)
+class StopRequest:
+    """Whether a signal has asked for an end, and which."""
+
+    number: int = 0
+
+
+@contextmanager
+def listening() -> Iterator[StopRequest]:
+    """Turn the first Ctrl-C or SIGTERM into a request; a second one ends the process at once, as without us."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():  # where Python takes no handlers
+        yield request
+        return
+    owner = os.getpid()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker forked meanwhile: the parent ends it
+            return
+        if request.number:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            signal.raise_signal(number)
+        request.number = number
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
