@@ -1,10 +1,8 @@
 """Real weights and a few photographs of coco128 as a data set."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 
@@ -18,11 +16,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def unchecked_shapes() -> Iterator[None]:
+def traceable(unchecked_shapes: None) -> None:
     """Exporters trace with stand-ins for numbers, which annotated shapes would not accept."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import typer
 from yolo_cli import __version__
 from yolo_cli.cli import anchors, benchmark, convert, detect, export, info, train, val
 from yolo_cli.cli.arguments import normalise
+from yolo_cli.cli.given import Recorded
 from yolo_cli.errors import UserError
 
 # What a full or write-protected device answers, wherever in a run a file was to be written.
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-app.command("train")(train.train)
+app.command("train", cls=Recorded)(train.train)
 app.command("val")(val.val)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)

@@ -15,7 +15,6 @@ IMG, FREEZE = Numbers(D.img), Numbers(D.freeze)
 
 
 def train(
-    context: typer.Context,
     weights: Annotated[
         str, Option(help="Weights to start from (ours, a published .pt or Darknet .weights); left out: from scratch.")
     ] = D.weights,
@@ -73,13 +72,12 @@ def train(
     strict: Strict = D.strict,
 ) -> None:
     """Train a detector on a folder of images and YOLO txt labels."""
-    options = {name: value for name, value in locals().items() if name != "context"}
-    config = TrainConfig(**options)  # one parameter a field: a test holds them together
+    config = TrainConfig(**locals())  # one parameter a field: a test holds them together
     from yolo_cli.cli.terminal import Terminal
     from yolo_cli.train import train as run
     from yolo_cli.train.stop import StoppedError
 
     try:
-        run(config, Terminal(), given=given_options(context))
+        run(config, Terminal(), given=given_options())
     except StoppedError as stopped:
         raise typer.Exit(stopped.status) from None

@@ -1,0 +1,247 @@
+"""A run that is cut anywhere and continued ends with the same bits; what has changed meanwhile is named."""
+
+import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from yolo_cli import checkpoint
+from yolo_cli.config import TrainConfig
+from yolo_cli.dataset.shapes import draw
+from yolo_cli.errors import UserError
+from yolo_cli.progress import Silent
+from yolo_cli.train import train
+from yolo_cli.train.loop import Trainer
+from yolo_cli.yaml_file import write_mapping
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    warn = say
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 + 8 images of shapes."""
+    import cv2
+
+    folder = tmp_path_factory.mktemp("small")
+    for split, (number, count) in {"train": (0, 24), "val": (1, 8)}.items():
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for i in range(count):
+            image, rows = draw(number, i)
+            cv2.imwrite(str(folder / f"images/{split}/{i}.png"), image[..., ::-1])
+            lines = [f"{int(r[0])} " + " ".join(f"{v:.6f}" for v in r[1:]) for r in rows]
+            (folder / f"labels/{split}/{i}.txt").write_text("\n".join(lines))
+    names = ["circle", "square", "triangle"]
+    write_mapping(folder / "data.yaml", {"path": ".", "train": "images/train", "val": "images/val", "names": names})
+    return folder / "data.yaml"
+
+
+def config(data: Path, folder: Path, **changes: Any) -> TrainConfig:
+    base = {"data": str(data), "cfg": "n", "hyp": "shapes", "epochs": 3, "batch": 4, "img": (32, 32), "workers": 0}
+    base |= {"noplots": True, "project": str(folder), "noautoanchor": True, "save_every": 1, "seed": 5}
+    return TrainConfig(**(base | changes))
+
+
+@pytest.fixture(autouse=True)
+def no_foreign_draws(unchecked_shapes: None) -> None:
+    """The checker of annotated shapes draws from Python's generator, whose state is compared here."""
+
+
+class CutError(Exception):
+    """Stands for the power going off."""
+
+
+def cut(options: TrainConfig, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Train, and lose the process in the middle of a step, after so many whole ones."""
+    steps = 0
+    whole = Trainer.step
+
+    def step(self: Trainer, *args: Any) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps > after:
+            raise CutError
+        return whole(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", step)
+        with pytest.raises(CutError):
+            train(options, Silent())
+
+
+def state(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(run / "weights/last.pt", weights_only=True)
+    content["training"].pop("options")
+    return content
+
+
+def assert_same(a: Any, b: Any, place: str = "") -> None:
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), place
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), place
+        for key in a:
+            assert_same(a[key], b[key], f"{place}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), place
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{place}/{i}")
+    else:
+        assert a == b, place
+
+
+CASES = [
+    (3, {}),  # in the middle of the first epoch
+    (6, {}),  # between two epochs
+    (8, {"optimizer": "AdamW", "image_weights": True}),
+    (9, {"multi_scale": True, "rect": True}),
+    (7, {"save_every": 5, "batch": 2}),  # between two saved states, gradients waiting for their update
+]
+
+
+@pytest.mark.parametrize(("after", "changes"), CASES)
+def test_a_run_that_was_cut_ends_with_the_same_bits(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, changes: dict[str, Any]
+) -> None:
+    options = config(small, tmp_path, **changes)
+    train(dataclasses.replace(options, name="whole"), Silent())
+    cut(dataclasses.replace(options, name="cut"), monkeypatch, after)
+    torch.manual_seed(99)  # whatever the new process begins with
+    np.random.seed(99)
+    train(TrainConfig(resume=str(tmp_path / "cut")), Silent())
+    assert_same(state(tmp_path / "whole"), state(tmp_path / "cut"))
+    csv = [(tmp_path / run / "results.csv").read_bytes() for run in ("whole", "cut")]
+    assert csv[0] == csv[1]
+    best = [checkpoint.load(tmp_path / run / "weights/best.pt") for run in ("whole", "cut")]
+    assert_same(dict(best[0].state), dict(best[1].state))
+
+
+@pytest.fixture
+def cut_run(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that ended in the middle of its second epoch, with its data beside it."""
+    data = tmp_path / "data"
+    shutil.copytree(small.parent, data)
+    cut(config(data / "data.yaml", tmp_path / "runs"), monkeypatch, after=8)
+    return tmp_path / "runs/exp"
+
+
+@pytest.mark.parametrize("harm", ["flipped bit", "cut short", "empty"])
+def test_a_damaged_state_is_said_and_the_one_before_it_taken(cut_run: Path, harm: str) -> None:
+    path = cut_run / "weights/last.pt"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes({"flipped bit": bytes(data), "cut short": bytes(data[: len(data) // 2]), "empty": b""}[harm])
+    reporter = Heard()
+    train(TrainConfig(resume=str(cut_run)), reporter)
+    (line,) = [line for line in reporter.lines if "last_previous.pt" in line]
+    assert str(path) in line
+    assert f"continuing {cut_run} in epoch 2 after batch 1" in reporter.lines
+
+
+def test_a_changed_label_is_named_before_anything_starts(cut_run: Path) -> None:
+    label = cut_run.parent.parent / "data/labels/train/3.txt"
+    label.write_text("0 0.5 0.5 0.2 0.2\n")
+    before = (cut_run / "weights/last.pt").read_bytes()
+    with pytest.raises(UserError, match="the data set has changed: train images or labels"):
+        train(TrainConfig(resume=str(cut_run)), Silent())
+    assert (cut_run / "weights/last.pt").read_bytes() == before
+
+
+def test_a_changed_option_is_named_and_free_ones_are_taken(cut_run: Path) -> None:
+    with pytest.raises(UserError, match="not as the run began: --batch 4 → 8, --optimizer SGD → Adam"):
+        train(TrainConfig(resume=str(cut_run), batch=8, optimizer="Adam"), Silent())
+    with pytest.raises(UserError, match="--batch 4 → 16"):  # a default that was written out
+        train(TrainConfig(resume=str(cut_run), batch=16), Silent(), given={"resume", "batch"})
+    result = train(TrainConfig(resume=str(cut_run), epochs=4, workers=1), Silent())
+    assert result.epochs == 4
+
+
+def test_a_finished_run_says_so_and_can_be_extended(small: Path, tmp_path: Path) -> None:
+    train(config(small, tmp_path, epochs=1), Silent())
+    with pytest.raises(UserError, match="has done its 1 epochs; extend it: yolo train --resume"):
+        train(TrainConfig(resume=str(tmp_path / "exp")), Silent())
+    assert train(TrainConfig(resume=str(tmp_path / "exp"), epochs=2), Silent()).epochs == 2
+    assert len((tmp_path / "exp/results.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(("resume", "says"), [("newest", "no run to continue"), ("runs/none", "holds no weights")])
+def test_no_run_to_continue(tmp_path: Path, resume: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        train(TrainConfig(resume=resume, project=str(tmp_path)), Silent())
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_batch_saves_and_says_how_to_go_on(
+    small: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    words = ["--data", str(small), "--cfg", "n", "--img", "32", "--batch", "2", "--epochs", "500", "--noplots"]
+    words += ["--workers", "1", "--project", str(tmp_path), "--noval"]
+    command = [sys.executable, "-m", "yolo_cli", "train", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "exp/weights/last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert f"go on with: yolo train --resume {tmp_path / 'exp'}" in out
+    assert "Traceback" not in err
+    position = state(tmp_path / "exp")["training"]["progress"]
+    result = train(TrainConfig(resume=str(tmp_path / "exp"), epochs=500), Silent()) if position["epoch"] > 490 else None
+    assert result is None
+    assert position["epoch"] >= 1
+
+
+class Poison:
+    """Makes the loss of one step infinite."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.count, self.whole = at, 0, Trainer.step
+
+    def __call__(self, trainer: Trainer, epoch: int, number: int, batch: Any) -> torch.Tensor:
+        self.count += 1
+        bias = trainer.model.head.m[0].bias  # type: ignore[index, union-attr]
+        before = bias.detach().clone()
+        if self.count == self.at:
+            bias.data.fill_(float("inf"))
+        try:
+            return self.whole(trainer, epoch, number, batch)
+        finally:
+            if self.count == self.at:
+                bias.data.copy_(before)
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_loss_that_is_not_finite(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
+    poison = Poison(8)
+    monkeypatch.setattr(Trainer, "step", lambda *args: poison(*args))  # noqa: PLW0108 - a function, so that it becomes a method
+    reporter = Heard()
+    options = config(small, tmp_path, nan_policy=policy)
+    if policy == "stop":
+        with pytest.raises(UserError, match="not finite in epoch 2, batch 2; its images are listed in"):
+            train(options, reporter)
+    else:
+        train(options, reporter)
+        assert any("left out" in line for line in reporter.lines)
+        for tensor in checkpoint.load(tmp_path / "exp/weights/last.pt").state.values():
+            assert torch.isfinite(tensor.double()).all()
+    listed = (tmp_path / "exp/not_finite_epoch2_batch2.txt").read_text().split()
+    assert len(listed) == 4
+    assert all(Path(name).is_file() for name in listed)
+    assert (tmp_path / "exp/not_finite_epoch2_batch2.jpg").stat().st_size > 1000
