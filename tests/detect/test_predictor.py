@@ -10,7 +10,7 @@ import torch
 
 from tests.detect.conftest import Runner, picture
 from yolo_cli import checkpoint
-from yolo_cli.batch import Detections
+from yolo_cli.batch import Detections, prepare_images
 from yolo_cli.boxes.iou import pairwise_iou
 from yolo_cli.boxes.nms import select
 from yolo_cli.config import DetectConfig
@@ -22,7 +22,6 @@ from yolo_cli.detect.candidates import decode_candidates
 from yolo_cli.detect.command import detect
 from yolo_cli.detect.predictor import Predictor, Settings
 from yolo_cli.detect.tiles import Tile, merge, tiles_of
-from yolo_cli.evaluate import prepare_images
 from yolo_cli.progress import Silent
 
 CPU = torch.device("cpu")
