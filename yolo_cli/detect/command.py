@@ -158,7 +158,9 @@ def _run(
     style = Style(config.line_thickness, not config.hide_labels, not config.hide_conf)
     wanted = Wanted(not config.nosave, config.save_txt, config.save_conf, config.save_crop, style)
     budget = Budget()
-    feed = Feed(max(2 * batch, 2 * workers, 8), dropping=sources.live and not config.stream_buffer)
+    # One place for each live source, so that none waits for another with a frame that grows old.
+    places = max(2 * batch, 2 * workers, 8, sources.count or 0 if sources.live else 0)
+    feed = Feed(places, dropping=sources.live and not config.stream_buffer)
     sink = Sink(
         folder,
         wanted,

@@ -41,7 +41,7 @@ def draw_boxes(
     image = image.copy()
     height, width = image.shape[:2]
     short = min(height, width)
-    line = style.line or max(1 if short < 200 else 2, round(short / 320))
+    line = min(style.line, short) or max(1 if short < 200 else 2, round(short / 320))
     # A larger picture gets larger letters, and from about one megapixel on also thicker ones.
     size = float(np.clip(short / 900, 0.38, 4.0))
     rows = boxes[torch.isfinite(boxes).all(dim=1)].cpu()
@@ -119,10 +119,15 @@ def _free_place(
     picture: tuple[int, int],
     taken: Int[np.ndarray, "k 4"],
 ) -> _Frame | None:
-    """Where a box's name fits without covering another: above the box, inside it at its top or bottom, below it."""
+    """Where a box's name fits without covering another: above the box, inside it at its top or bottom, below it.
+
+    None where it does not, or where the picture is lower than the name.
+    """
     (left, top), (right, bottom) = corners
     (text_w, text_h), below = cv2.getTextSize(text, FONT, size, thickness)
-    w, h = min(text_w + 4, picture[0]), min(text_h + below + 2, picture[1])
+    w, h = min(text_w + 4, picture[0]), text_h + below + 2
+    if h > picture[1]:
+        return None
     for y in (top - h, top, bottom - h, bottom + 1):
         for x in (left, right - w):
             x1, y1 = max(0, min(x, picture[0] - w)), max(0, min(y, picture[1] - h))
