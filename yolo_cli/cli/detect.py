@@ -8,6 +8,7 @@ from typing import Annotated, Never
 from typer import Option
 
 from yolo_cli.cli.arguments import Numbers, parse_numbers
+from yolo_cli.cli.heavy import heavy_imports
 from yolo_cli.cli.options import Device, ExistOk, Img, Name, Project
 from yolo_cli.config import DetectConfig
 
@@ -78,7 +79,9 @@ def detect(
     for number in _ENDING:  # being told to end leaves as much behind as Ctrl-C
         signal.signal(number, _end)
     from yolo_cli.cli.terminal import Terminal
-    from yolo_cli.detect.command import detect as run
+
+    with heavy_imports():
+        from yolo_cli.detect.command import detect as run
 
     # With --json the standard output belongs to the objects.
     reporter = Terminal(sys.stderr if config.json else None)
