@@ -61,6 +61,14 @@ def test_pictures_that_are_none(tiny: Path, wrong: object) -> None:
         yolo_cli.load(tiny, img=64, device="cpu")(wrong)
 
 
+@pytest.mark.parametrize(
+    "options", [{"conf": 2}, {"iou": -1}, {"max_det": 0}, {"tile": 7}, {"tile": -5}, {"classes": [3]}]
+)
+def test_options_of_load_that_make_no_sense(tiny: Path, options: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=next(iter(options)).replace("_", ".")):
+        yolo_cli.load(tiny, device="cpu", **options)
+
+
 def test_importing_the_package_stays_light() -> None:
     code = "import sys, yolo_cli; assert not {'torch', 'cv2', 'numpy'} & set(sys.modules); yolo_cli.load"
     code += "; assert 'torch' in sys.modules"

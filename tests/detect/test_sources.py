@@ -80,7 +80,9 @@ def test_lines_that_name_nothing_readable_are_skipped(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = save_picture(tmp_path / "a.jpg")
-    wrong = ["ftp://127.0.0.1/a.jpg", "file:///a.jpg", "http://127.0.0.1:9/shot", "x" * 5000, "~nobody.here/a.jpg"]
+    wrong = ["ftp://127.0.0.1/a.jpg", "file:///a.jpg", "http://127.0.0.1:9/shot", "http://[::1/a.jpg"]
+    wrong += ["x" * 5000, "~nobody.here/a.jpg"]
+    assert run("http://[::1/a.jpg", name="url").summary.skipped == 1
     text = "\n".join([*wrong, str(good)])
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     (tmp_path / "list.txt").write_text(text)

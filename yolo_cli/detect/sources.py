@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from yolo_cli.detect.frames import Kind, Source
 from yolo_cli.detect.stills import content_type
@@ -204,7 +204,7 @@ def _looked_at(source: Source) -> Source:
 
 def _remote(url: str) -> Source:
     """A video at a URL, or an image; whether it is one shows when it is fetched."""
-    name = _plain(unquote(PurePath(urlsplit(url).path).name))
+    name = _plain(unquote(PurePath(_parts(url).path).name))
     kind: Kind = "video" if _is_http(url) and _suffix(url) in VIDEOS else "image"
     return Source(kind, without_password(url), PurePath(name), url)
 
@@ -213,12 +213,20 @@ def _is_http(url: str) -> bool:
     return url.lower().startswith(("http://", "https://"))
 
 
+def _parts(url: str) -> SplitResult:
+    """The parts of a URL; of a malformed one only its scheme."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult(url.partition(":")[0], "malformed", "", "", "")
+
+
 def _suffix(url: str) -> str:
-    return PurePath(urlsplit(url).path).suffix.lower()
+    return PurePath(_parts(url).path).suffix.lower()
 
 
 def _file_name(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _parts(url)
     host = parts.netloc.rpartition("@")[2]
     return _plain(f"{host}{parts.path}").strip("_") or "stream"
 
@@ -229,5 +237,5 @@ def _plain(text: str) -> str:
 
 def without_password(url: str) -> str:
     """A URL as reports may show it: without a user's name and password, and without a query, which may hold a key."""
-    parts = urlsplit(url)
+    parts = _parts(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

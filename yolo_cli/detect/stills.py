@@ -57,13 +57,18 @@ def is_special(path: Path) -> bool:
     return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
 
 
+def _opened(url: str) -> http.client.HTTPResponse:
+    request = urllib.request.Request(url, headers={"User-Agent": "yolo_cli"})
+    answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
+    return answer
+
+
 def fetch(url: str, name: str) -> bytes:
     """What a URL gives. Raises UserError; `name` is what it calls the URL."""
     if not url.lower().startswith(("http://", "https://")):
         raise UserError("not a kind of URL that can be read", where=name, fix="give http or https")
-    request = urllib.request.Request(url, headers={"User-Agent": "yolo_cli"})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with _opened(url) as answer:
             if (kind := answer.headers.get_content_maintype()) in ("multipart", "video", "audio"):
                 raise UserError(f"is no image but {kind}/{answer.headers.get_content_subtype()}", where=name)
             data: bytes = answer.read(MAX_DOWNLOAD + 1)
@@ -77,9 +82,8 @@ def fetch(url: str, name: str) -> bytes:
 
 def content_type(url: str) -> str:
     """What kind of thing a URL gives, such as "image/jpeg"; empty where it does not answer."""
-    request = urllib.request.Request(url, headers={"User-Agent": "yolo_cli"})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with _opened(url) as answer:
             return str(answer.headers.get_content_type())
     except (OSError, http.client.HTTPException, ValueError):
         return ""
