@@ -233,6 +233,12 @@ def test_names_and_numbers_can_be_left_out() -> None:
     assert inked[4] > inked[3] > inked[0]
 
 
+def test_letters_suit_the_tiles_of_a_large_picture() -> None:
+    boxes, image = torch.tensor([[0.0, 900, 900, 960, 960, 0.9]]), np.zeros((2160, 2160, 3), np.uint8)
+    large, small = (draw_boxes(image, boxes, ("dog",), style) for style in (Style(), Style(side=640)))
+    assert small.any(axis=2).sum() < large.any(axis=2).sum() / 4
+
+
 def test_a_name_that_is_higher_than_the_picture_is_left_out() -> None:
     boxes, image = torch.tensor([[0.0, 20, 2, 90, 8, 0.9]]), np.zeros((10, 120, 3), np.uint8)
     assert np.array_equal(draw_boxes(image, boxes, ("dog",)), draw_boxes(image, boxes, ("dog",), Style(labels=False)))

@@ -161,7 +161,7 @@ def _run(
     single = sources.live or (sources.count == 1 and next(iter(sources.items)).kind == "image")
     workers = cores if on_cpu and not single else 1
     batch = config.batch or (1 if on_cpu else GPU_BATCH)
-    style = Style(config.line_thickness, not config.hide_labels, not config.hide_conf)
+    style = Style(config.line_thickness, not config.hide_labels, not config.hide_conf, side=config.tile)
     wanted = Wanted(not config.nosave, config.save_txt, config.save_conf, config.save_crop, style)
     budget = Budget()
     # One place for each live source, so that none waits for another with a frame that grows old.

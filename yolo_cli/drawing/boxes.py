@@ -21,11 +21,16 @@ _Frame = tuple[int, int, int, int]  # left, top, right, bottom in pixels; the la
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How boxes are drawn. `line` is their thickness in pixels, 0 for one that suits the picture."""
+    """How boxes are drawn. `line` is their thickness in pixels, 0 for one that suits the picture.
+
+    Letters and lines suit the picture's shorter side, or `side` pixels where that is less: what was found in tiles of a
+    large picture is small, and would vanish under letters of the picture's size.
+    """
 
     line: int = 0
     labels: bool = True
     confidence: bool = True
+    side: int = 0
     bgr: bool = False  # order of the picture's channels: OpenCV's instead of RGB
 
 
@@ -40,7 +45,7 @@ def draw_boxes(
     style = style or Style()
     image = image.copy()
     height, width = image.shape[:2]
-    short = min(height, width)
+    short = min(height, width, style.side or height)
     line = min(style.line, short) or max(1 if short < 200 else 2, round(short / 320))
     # A larger picture gets larger letters, and from about one megapixel on also thicker ones.
     size = float(np.clip(short / 900, 0.38, 4.0))
