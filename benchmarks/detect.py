@@ -80,8 +80,8 @@ def write_raw(weights: str, images: Sequence[Path], out: Path) -> None:
     import torch
 
     from yolo_cli import checkpoint
+    from yolo_cli.batch import prepare_images
     from yolo_cli.dataset.images import letterbox, read_image
-    from yolo_cli.evaluate import prepare_images
     from yolo_cli.model.fuse import fuse
 
     model = fuse(checkpoint.load(Path(weights)).model())

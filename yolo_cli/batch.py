@@ -44,6 +44,13 @@ class Batch:
         return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.indices, self.letterboxes)
 
 
+def prepare_images(images: Tensor, device: torch.device, *, half: bool = False) -> Float[Tensor, "b 3 h w"]:
+    """uint8 images as the network takes them: 0 … 1, on its device, channels last (convolutions are faster so)."""
+    moved = images.to(device, non_blocking=True)
+    floating = moved.half() if half else moved.float()
+    return floating.div_(255).contiguous(memory_format=torch.channels_last)
+
+
 @dataclass(frozen=True, slots=True)
 class Detections:
     """What was found on one image, most confident first; boxes in pixels. `names` are the classes', where known."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from yolo_cli.batch import Batch, Detections
+from yolo_cli.batch import Batch, Detections, prepare_images
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.boxes.nms import select
 from yolo_cli.dataset.labels import LabelIndex
@@ -55,13 +55,6 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[name] += now - self.last
         self.last = now
-
-
-def prepare_images(images: Tensor, device: torch.device, *, half: bool = False) -> Float[Tensor, "b 3 h w"]:
-    """uint8 images as the network takes them: 0 … 1, on its device, channels last (convolutions are faster so)."""
-    moved = images.to(device, non_blocking=True)
-    floating = moved.half() if half else moved.float()
-    return floating.div_(255).contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()

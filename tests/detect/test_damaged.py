@@ -1,6 +1,7 @@
 """Files that are not what they seem: reported, skipped, and the rest goes on."""
 
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -96,3 +97,16 @@ def test_a_picture_larger_than_the_budget_passes_alone(sizes: list[int]) -> None
         taken = budget.claim(size)
         budget.release(taken)
     assert not budget.starved
+
+
+def test_a_picture_that_was_packed_tighter_than_guessed_counts_in_full() -> None:
+    budget = Budget(10)
+    budget.claim(2)
+    budget.grow(20)
+    following = threading.Thread(target=budget.claim, args=(1,), daemon=True)
+    following.start()
+    following.join(0.1)
+    assert following.is_alive()
+    budget.release(22)
+    following.join(5)
+    assert not following.is_alive()

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import sys
 from pathlib import Path, PurePath
 
 import cv2
@@ -73,6 +75,36 @@ def test_a_video_frame_and_a_picture_of_its_name(order: tuple[str, str]) -> None
     assert len(set(bases)) == 2
 
 
+def test_crops_and_a_folder_of_that_name(run: Runner, tmp_path: Path) -> None:
+    save_picture(tmp_path / "in" / "a.jpg")
+    for name in ("cat", "dog", "bär"):
+        save_picture(tmp_path / "in" / "crops" / name / "a_1.jpg", seed=1)
+    done = run(tmp_path / "in", save_crop=True, max_det=1)
+    assert len([f for f in done.files if f.startswith("crops/")]) == 4
+    assert {f"crops_/{name}/a_1.jpg" for name in ("cat", "dog", "bär")} <= done.files
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_names_that_are_no_text(run: Runner, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    save_picture(tmp_path / "in" / f"{odd}.jpg")
+    save_video(tmp_path / "v.mp4", 1).rename(tmp_path / "in" / f"{odd}.mp4")
+    done = run(tmp_path / "in", save_txt=True, save_csv=True, save_json=True)
+    assert {f"{odd}.jpg", f"{odd}.mp4"} <= done.files
+    assert done.summary.skipped == 0
+    assert "caf\\udce9.jpg" in (done.folder / "predictions.csv").read_text()
+    names = [entry["file_name"] for entry in json.loads((done.folder / "predictions.json").read_text())]
+    assert any(name.endswith(f"{odd}.jpg") for name in names)
+
+
+def test_names_as_long_as_they_may_be(run: Runner, tmp_path: Path) -> None:
+    for letters in ("x" * 251, "y" * 250 + "1", "y" * 250 + "2", "ä" * 125):
+        save_picture(tmp_path / "in" / f"{letters}.jpg")
+    done = run(tmp_path / "in", save_txt=True, save_crop=True)
+    assert len([f for f in done.files if f.startswith("labels/")]) == 4
+    assert len([f for f in done.files if f.startswith("crops/")]) == 8
+
+
 def test_unicode_names(run: Runner, tmp_path: Path) -> None:
     save_picture(tmp_path / "ein gänse" / "写真 1.jpg")
     save_video(tmp_path / "ein gänse" / "видео.mp4", 2)
@@ -98,6 +130,18 @@ def test_the_inputs_stay_as_they_are(run: Runner, tmp_path: Path) -> None:
     run(tmp_path / "in", save_txt=True)
     assert [p.name for p in (tmp_path / "in").iterdir()] == ["a.jpg"]
     assert (tmp_path / "in" / "a.jpg").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.mp4", "a.avi"])
+def test_a_run_folder_among_the_inputs_is_refused(run: Runner, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "runs" / "exp"
+    folder.mkdir(parents=True)
+    save_picture(folder / name) if name.endswith("jpg") else save_video(folder / name, 2)
+    before = (folder / name).read_bytes()
+    with pytest.raises(UserError, match="among the inputs"):
+        run(folder, exist_ok=True)
+    assert (folder / name).read_bytes() == before
+    assert {p.name for p in folder.iterdir()} == {name, "opt.yaml"}
 
 
 def test_feature_maps_are_of_their_own_picture(run: Runner, tmp_path: Path) -> None:
@@ -149,6 +193,19 @@ def test_a_live_video_keeps_real_time(tmp_path: Path) -> None:
     assert probe(tmp_path / "v.mp4") == (3 + 4 + 0 + 10 + 1, 10.0, (48, 64))
 
 
+def test_a_video_larger_than_the_codec_takes(tmp_path: Path) -> None:
+    video = Video(tmp_path / "v.mp4", 10.0, (100, 10_000), live=False)
+    for _ in range(2):
+        video.add(np.zeros((100, 10_000, 3), np.uint8), 0.0)
+    video.close()
+    assert probe(tmp_path / "v.mp4") == (2, 10.0, (82, 8190))
+
+
+def test_a_fast_camera_keeps_its_rate(run: Runner, tmp_path: Path) -> None:
+    done = run(save_video(tmp_path / "v.avi", 6, fps=480.0, code="MJPG"))
+    assert probe(done.folder / "v.mp4")[:2] == (6, 480.0)
+
+
 def test_a_stream_that_changes_its_size(tmp_path: Path) -> None:
     video = Video(tmp_path / "v.mp4", 10.0, (48, 64), live=False)
     for height, width in ((48, 64), (96, 128), (30, 40)):
@@ -169,11 +226,22 @@ def test_colours_are_the_classes_own_in_either_order(bgr: bool) -> None:
 def test_names_and_numbers_can_be_left_out() -> None:
     boxes = torch.tensor([[0.0, 20, 30, 90, 60, 0.9]])
     image = np.zeros((100, 120, 3), np.uint8)
-    looks = [Style(), Style(confidence=False), Style(labels=False), Style(line=9)]
+    looks = [Style(), Style(confidence=False), Style(labels=False), Style(line=9), Style(line=10**6)]
     pictures = [draw_boxes(image, boxes, ("dog",), style) for style in looks]
     inked = [int((p > 0).any(axis=2).sum()) for p in pictures]
     assert inked[0] > inked[1] > inked[2]
-    assert inked[3] > inked[0]
+    assert inked[4] > inked[3] > inked[0]
+
+
+def test_letters_suit_the_tiles_of_a_large_picture() -> None:
+    boxes, image = torch.tensor([[0.0, 900, 900, 960, 960, 0.9]]), np.zeros((2160, 2160, 3), np.uint8)
+    large, small = (draw_boxes(image, boxes, ("dog",), style) for style in (Style(), Style(side=640)))
+    assert small.any(axis=2).sum() < large.any(axis=2).sum() / 4
+
+
+def test_a_name_that_is_higher_than_the_picture_is_left_out() -> None:
+    boxes, image = torch.tensor([[0.0, 20, 2, 90, 8, 0.9]]), np.zeros((10, 120, 3), np.uint8)
+    assert np.array_equal(draw_boxes(image, boxes, ("dog",)), draw_boxes(image, boxes, ("dog",), Style(labels=False)))
 
 
 def test_a_thousand_boxes_are_drawn_in_time() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from tests.detect.conftest import Runner, picture
 from yolo_cli import checkpoint
-from yolo_cli.batch import Detections
+from yolo_cli.batch import Detections, prepare_images
 from yolo_cli.boxes.iou import pairwise_iou
 from yolo_cli.boxes.nms import select
 from yolo_cli.config import DetectConfig
@@ -22,7 +22,7 @@ from yolo_cli.detect.candidates import decode_candidates
 from yolo_cli.detect.command import detect
 from yolo_cli.detect.predictor import Predictor, Settings
 from yolo_cli.detect.tiles import Tile, merge, tiles_of
-from yolo_cli.evaluate import prepare_images
+from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.progress import Silent
 
 CPU = torch.device("cpu")
@@ -30,12 +30,12 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def published(reference: Path) -> Predictor:
-    return Predictor(checkpoint.load(reference / "weights/yolov5n.pt").model(), CPU, Settings())
+    return Predictor(TorchRuntime(checkpoint.load(reference / "weights/yolov5n.pt").model(), CPU), CPU, Settings())
 
 
 @pytest.fixture(scope="module")
 def small(tiny: Path) -> Predictor:
-    return Predictor(checkpoint.load(tiny).model(), CPU, Settings(img=(64, 64), max_det=20))
+    return Predictor(TorchRuntime(checkpoint.load(tiny).model(), CPU), CPU, Settings(img=(64, 64), max_det=20))
 
 
 def test_the_published_detections(reference: Path, published: Predictor) -> None:
@@ -135,7 +135,7 @@ def test_batches_of_shapes_come_out_in_order(run: Runner, tmp_path: Path, batch:
 
 
 def test_chosen_classes(tiny: Path) -> None:
-    predictor = Predictor(checkpoint.load(tiny).model(), CPU, Settings((64, 64), classes=(0,)))
+    predictor = Predictor(TorchRuntime(checkpoint.load(tiny).model(), CPU), CPU, Settings((64, 64), classes=(0,)))
     (found,) = predictor.batch([predictor.place(picture())])
     assert set(found.class_id.tolist()) == {0}
 
@@ -169,7 +169,7 @@ def test_augmented_boxes_come_back_to_their_places() -> None:
 
 def test_augmentation_finds_what_a_plain_look_finds(reference: Path, published: Predictor) -> None:
     path = sorted((reference / "datasets/coco128/images/val2017").iterdir())[0]
-    more = Predictor(published.model, CPU, Settings(augment=True))
+    more = Predictor(published.runtime, CPU, Settings(augment=True))
     (plain,), (augmented,) = (p.batch([p.place(read_image(path))]) for p in (published, more))
     assert same(plain, augmented, 0.5) >= 0.8 * len(plain)
     assert len(augmented) >= len(plain) - 1
@@ -233,7 +233,7 @@ def test_tiling_finds_small_things_in_large_pictures(reference: Path, published:
     photograph = read_image(path)
     canvas = np.full((1200, 1800, 3), 114, np.uint8)
     canvas[700 : 700 + photograph.shape[0], 1100 : 1100 + photograph.shape[1]] = photograph
-    tiled = Predictor(published.model, CPU, Settings(tile=640))
+    tiled = Predictor(published.runtime, CPU, Settings(tile=640))
     (reference_found,), (single,) = (published.batch([published.place(p)]) for p in (photograph, canvas))
     found = tiled.tiled(canvas, most=4)
     moved = Detections(

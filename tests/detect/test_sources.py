@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 import threading
 import time
@@ -73,6 +74,62 @@ def test_standard_input(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyP
         "labels/a.jpg_2.txt",
     }
     assert done.summary.skipped == 1
+
+
+def test_lines_that_name_nothing_readable_are_skipped(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = save_picture(tmp_path / "a.jpg")
+    wrong = ["ftp://127.0.0.1/a.jpg", "file:///a.jpg", "http://127.0.0.1:9/shot", "http://[::1/a.jpg"]
+    wrong += ["x" * 5000, "~nobody.here/a.jpg"]
+    assert run("http://[::1/a.jpg", name="url").summary.skipped == 1
+    text = "\n".join([*wrong, str(good)])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    (tmp_path / "list.txt").write_text(text)
+    for source in ("-", tmp_path / "list.txt"):
+        done = run(source)
+        assert done.summary.images == 1
+        assert done.summary.skipped == len(wrong)
+        assert all("skipped: " in line for line in done.ears.warned)
+
+
+def test_a_list_may_hold_urls(run: Runner, tmp_path: Path) -> None:
+    data = cv2.imencode(".png", picture())[1].tobytes()
+
+    def answer(request: object) -> None:
+        if request.path == "/cam":
+            mjpeg(100_000, 0.01)(request)
+            return
+        request.send_response(200)
+        request.end_headers()
+        request.wfile.write(data)
+
+    save_picture(tmp_path / "here.jpg")
+    with served(answer) as address:
+        (tmp_path / "list.txt").write_text(f"here.jpg\n{address}/x/there.png\n{address}/shot\n{address}/cam\n")
+        done = run(tmp_path / "list.txt")
+    assert done.files == {"here.jpg", "there.png", "shot.jpg", "opt.yaml"}
+    assert "skipped: is no image but multipart/x-mixed-replace" in done.ears.warned[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_among_the_pictures_holds_nothing_up(run: Runner, tmp_path: Path) -> None:
+    save_picture(tmp_path / "in" / "b.jpg")
+    os.mkfifo(tmp_path / "in" / "a.jpg")
+    os.mkfifo(tmp_path / "in" / "c.mp4")
+    done = run(tmp_path / "in")
+    assert done.summary.images == 1
+    assert done.summary.skipped == 2
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 0)() == 0, reason="nothing is locked for root")
+def test_a_locked_folder_is_reported(run: Runner, tmp_path: Path) -> None:
+    save_picture(tmp_path / "in" / "a.jpg")
+    save_picture(tmp_path / "in" / "locked" / "b.jpg").parent.chmod(0)
+    done = run(tmp_path / "in")
+    (tmp_path / "in" / "locked").chmod(0o700)
+    assert done.summary.images == 1
+    assert "Permission denied" in done.ears.warned[0]
 
 
 @pytest.mark.parametrize("stride", [1, 4])
@@ -189,8 +246,9 @@ def test_several_streams_at_once(run: Runner, tmp_path: Path, monkeypatch: pytes
     assert len([f for f in done.files if f.endswith(".mp4")]) == 3
 
 
-def test_a_camera_that_is_not_there(run: Runner) -> None:
-    done = run("97")
+@pytest.mark.parametrize("text", ["97", "/dev/video97"])
+def test_a_camera_that_is_not_there(run: Runner, text: str) -> None:
+    done = run(text)
     assert done.ears.warned == ["camera 97: skipped: cannot be opened"]
 
 
@@ -232,6 +290,7 @@ def test_a_live_source_drops_old_frames_not_new_ones() -> None:
     from yolo_cli.detect.frames import Frame, Source
 
     one, two = (Source("live", name, Path(name), 0) for name in "ab")
+    file = Source("video", "c", Path("c"), Path("c"))
     feed = Feed(8, dropping=True)
     pixels = np.zeros((4, 4, 3), np.uint8)
     filled = threading.Event()
@@ -240,12 +299,14 @@ def test_a_live_source_drops_old_frames_not_new_ones() -> None:
         for number in range(1, 6):
             feed.put(Frame(one, pixels, number=number))
             feed.put(Frame(two, pixels, number=10 * number))
+        for number in range(1, 4):
+            feed.put(Frame(file, pixels, number=number))
         filled.set()
 
     feed.start(read, "read")
     assert filled.wait(5)
-    taken = [feed.take(1), feed.take(1)]
-    assert [frame.number for frame in taken] == [5, 50]
+    taken = [feed.take(1) for _ in range(5)]
+    assert [frame.number for frame in taken] == [5, 50, 1, 2, 3]  # a file beside the cameras loses nothing
     assert feed.dropped == 8
     with pytest.raises(EOFError):
         feed.take(0)

@@ -1,6 +1,7 @@
 """The `yolo` command: subcommands, and how errors end."""
 
 import errno
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -54,6 +55,7 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with its status."""
     args = normalise(sys.argv[1:] if arguments is None else arguments)
+    _take_any_name()
     try:
         status = app(args=args, prog_name="yolo", standalone_mode=False)
     except UserError as error:
@@ -74,6 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if status == 130:  # typer turns Ctrl-C into this status
         print("interrupted", file=sys.stderr)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _take_any_name() -> None:
+    """File names may be any bytes, and what prints them must not fail on those that are no text."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _fail(line: str) -> int:

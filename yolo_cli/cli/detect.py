@@ -8,11 +8,13 @@ from typing import Annotated, Never
 from typer import Option
 
 from yolo_cli.cli.arguments import Numbers, parse_numbers
+from yolo_cli.cli.heavy import heavy_imports
 from yolo_cli.cli.options import Device, ExistOk, Img, Name, Project
 from yolo_cli.config import DetectConfig
 
 D = DetectConfig()  # defaults live in the config alone
 IMG, CLASSES = Numbers(D.img), Numbers(D.classes)
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 SKIPPED, INTERRUPTED, PIPE_CLOSED = 3, 130, 141  # exit statuses; the first where something could not be read
 
 
@@ -74,16 +76,18 @@ def detect(
     # OpenCV's decoders write warnings of their own about what we report in one line.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    signal.signal(signal.SIGTERM, _end)  # being told to end leaves as much behind as Ctrl-C
+    for number in _ENDING:  # being told to end leaves as much behind as Ctrl-C
+        signal.signal(number, _end)
     from yolo_cli.cli.terminal import Terminal
-    from yolo_cli.detect.command import detect as run
+
+    with heavy_imports():
+        from yolo_cli.detect.command import detect as run
 
     # With --json the standard output belongs to the objects.
     reporter = Terminal(sys.stderr if config.json else None)
     try:
         return SKIPPED if run(config, reporter, _print_line).skipped else 0
-    except KeyboardInterrupt:  # caught here: the parser's own handling would end without a word
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt:  # what is to be said of it, `main` says
         return INTERRUPTED
     except BrokenPipeError:  # the reader of the objects went away (`yolo detect --json … | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
@@ -95,4 +99,6 @@ def _print_line(text: str) -> None:
 
 
 def _end(signal_number: int, frame: object) -> Never:
+    for number in _ENDING:  # a second Ctrl-C must not cut short what the first one has begun: to complete all files
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -1,7 +1,6 @@
 """Detecting from Python: `model = load("best.pt"); detections = model("street.jpg")`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
 
@@ -86,14 +85,9 @@ def load(
 
     Raises UserError for a file that is none, a device that is not there, and options that make no sense.
     """
-    chosen = select_device(device)
-    if half and chosen.type != "cuda":
-        raise UserError("half precision needs a GPU", where="half", fix="leave it out")
     size = (img, img) if isinstance(img, int) else img
     settings = Settings(size, conf, iou, max_det, tuple(classes), agnostic, augment, tile, half)
-    if not (0 <= conf <= 1 and 0 <= iou <= 1 and max_det >= 1):
-        raise UserError("conf and iou must be from 0 to 1, max_det at least 1", where="load")
-    return Model(load_predictor(find_model(str(weights)), chosen, replace(settings), Silent()))
+    return Model(load_predictor(find_model(str(weights)), select_device(device), settings, Silent()))
 
 
 def _pixels(picture: Picture) -> np.ndarray:

@@ -34,8 +34,6 @@ def detect(config: DetectConfig, reporter: Reporter, write_line: Callable[[str],
     """Detect as the options say; `write_line` takes the lines of `--json`. Raises UserError."""
     check_options(config)
     device = select_device(config.device)
-    if config.half and device.type != "cuda":
-        raise UserError("half precision needs a GPU", where="--half", fix="leave it out")
     sources = find_sources(config.source)
     path = _weights_path(config, reporter)
     predictor, config = _predictor(config, path, device, reporter)
@@ -54,15 +52,10 @@ def detect(config: DetectConfig, reporter: Reporter, write_line: Callable[[str],
 
 
 def check_options(config: DetectConfig) -> None:
-    """Refuse option values that make no sense. Raises UserError naming the option."""
-    for name in ("conf", "iou"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise UserError("must be from 0 to 1", where=f"--{name} {getattr(config, name)}")
-    for name, low in (("batch", 0), ("max_det", 1), ("vid_stride", 1), ("line_thickness", 0)):
+    """Refuse values that make no sense of the command's own options. Raises UserError naming the option."""
+    for name, low in (("batch", 0), ("vid_stride", 1), ("line_thickness", 0)):
         if getattr(config, name) < low:
             raise UserError(f"must be at least {low}", where=f"--{name.replace('_', '-')} {getattr(config, name)}")
-    if config.tile not in (-1, 0) and config.tile < 32:
-        raise UserError("a tile has at least 32 pixels a side", where=f"--tile {config.tile}")
     if config.save_conf and not config.save_txt:
         raise UserError("adds confidences to txt labels", where="--save-conf", fix="give --save-txt too")
     if config.view_img:
@@ -74,8 +67,21 @@ def check_options(config: DetectConfig) -> None:
             raise UserError("no window can be opened here", where="--view-img", fix=fix) from None
 
 
+def _check_settings(settings: Settings, device: torch.device) -> None:
+    for name, value in (("conf", settings.conf), ("iou", settings.iou)):
+        if not 0 <= value <= 1:
+            raise UserError("must be from 0 to 1", where=f"--{name} {value}")
+    if settings.max_det < 1:
+        raise UserError("must be at least 1", where=f"--max-det {settings.max_det}")
+    if settings.tile not in (-1, 0) and settings.tile < 32:
+        raise UserError("a tile has at least 32 pixels a side", where=f"--tile {settings.tile}")
+    if settings.half and device.type != "cuda":
+        raise UserError("half precision needs a GPU", where="--half", fix="leave it out")
+
+
 def load_predictor(path: Path, device: torch.device, settings: Settings, reporter: Reporter) -> Predictor:
     """A model of a weight file or an exported one, ready to detect. Raises UserError."""
+    _check_settings(settings, device)
     opened = open_model(path, device, reporter, half=settings.half)
     warn_of_thresholds(opened, settings.conf, settings.iou, settings.max_det, reporter)
     beyond = [c for c in settings.classes if not 0 <= c < len(opened.names)]
@@ -155,10 +161,12 @@ def _run(
     single = sources.live or (sources.count == 1 and next(iter(sources.items)).kind == "image")
     workers = cores if on_cpu and not single else 1
     batch = config.batch or (1 if on_cpu else GPU_BATCH)
-    style = Style(config.line_thickness, not config.hide_labels, not config.hide_conf)
+    style = Style(config.line_thickness, not config.hide_labels, not config.hide_conf, side=config.tile)
     wanted = Wanted(not config.nosave, config.save_txt, config.save_conf, config.save_crop, style)
     budget = Budget()
-    feed = Feed(max(2 * batch, 2 * workers, 8), dropping=sources.live and not config.stream_buffer)
+    # One place for each live source, so that none waits for another with a frame that grows old.
+    places = max(2 * batch, 2 * workers, 8, sources.count or 0 if sources.live else 0)
+    feed = Feed(places, dropping=sources.live and not config.stream_buffer)
     sink = Sink(
         folder,
         wanted,

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from yolo_cli.batch import prepare_images
 from yolo_cli.detect.frames import Canvas
-from yolo_cli.evaluate import prepare_images
 from yolo_cli.model.build import DetectionModel
 
 MOST = 32  # channels a sheet

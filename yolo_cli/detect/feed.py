@@ -1,6 +1,7 @@
 """Between the readers and the network: a bounded queue that live sources may overtake, and a bound on memory."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -31,6 +32,11 @@ class Budget:
             self._used += size
             return size
 
+    def grow(self, size: int) -> None:
+        """Take `size` bytes more, at once: they are there already."""
+        with self._free:
+            self._used += size
+
     def release(self, size: int) -> None:
         """Give back."""
         with self._free:
@@ -47,8 +53,8 @@ class Budget:
 class Feed:
     """A bounded queue from one or several readers. It never loses an item, except where `dropping`.
 
-    With `dropping` a new frame takes the place of the one of the same source that nobody has taken yet: a live camera
-    is judged on what it sees now.
+    With `dropping` a new frame of a live source takes the place of the one that nobody has taken yet: a camera is
+    judged on what it sees now. Frames of files wait.
     """
 
     def __init__(self, size: int, *, dropping: bool = False) -> None:
@@ -82,7 +88,7 @@ class Feed:
     def put(self, item: Queued) -> bool:
         """Hand on an item, waiting for room; False once nobody wants any more."""
         with self._change:
-            if self._dropping and isinstance(item, Frame) and self._replaced(item):
+            if self._dropping and isinstance(item, Frame) and item.is_live and self._replaced(item):
                 return not self.stopped.is_set()
             while len(self._items) >= self._size and not self.stopped.is_set():
                 self._change.wait()
@@ -123,6 +129,7 @@ class Feed:
             self._change.notify_all()
 
     def join(self, seconds: float) -> None:
-        """Wait for the readers to end."""
+        """Wait for the readers to end, so long for all of them together."""
+        until = time.monotonic() + seconds
         for thread in self._readers:
-            thread.join(seconds)
+            thread.join(max(0.0, until - time.monotonic()))

@@ -62,6 +62,11 @@ class Frame:
         """Height and width in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
 
+    @property
+    def is_live(self) -> bool:
+        """Whether more of its source come whether or not anybody takes them."""
+        return self.source.kind in ("live", "screen")
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:

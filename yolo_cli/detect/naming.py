@@ -1,5 +1,6 @@
 """Names of output files: the inputs' own, and never one for two inputs."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from pathlib import PurePath
 
 from yolo_cli.detect.frames import Frame, Source
 
+RESERVED = frozenset(["crops", "features", "labels"])  # folders that a run makes itself
+_LONGEST = 200  # bytes of a name: file systems take 255, and numbers and suffixes are added
 # What pictures are written as under their own suffix; others become JPEGs.
 WRITABLE = frozenset([".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
 
@@ -36,7 +39,7 @@ class Names:
     def place(self, source: Source) -> Place:
         """The place of a source, which is then taken."""
         moving = source.kind != "image"
-        relative = PurePath(*(part for part in source.relative.parts if part not in ("..", "/", "\\")))
+        relative = _within(source.relative)
         suffix = ".mp4" if moving else relative.suffix if relative.suffix.lower() in WRITABLE else ".jpg"
         stem = relative.with_suffix("")
         bases = (stem.with_name(name) for name in _candidates(stem.name, relative.name))
@@ -60,6 +63,17 @@ class Names:
             self._videos.add(own)
         if (prefix := _prefix(own)) is not None:
             self._prefixes.add(prefix)
+
+
+def _within(relative: PurePath) -> PurePath:
+    """The path as one of the run folder: not leading out of it, nor into the folders that the run makes itself."""
+    parts = [part for part in relative.parts if part not in ("..", "/", "\\")]
+    if len(parts) > 1 and parts[0].casefold() in RESERVED:
+        parts[0] += "_"
+    path = PurePath(*parts)
+    stem = os.fsencode(path.stem)
+    # Cutting may split a letter of several bytes, whose rest goes.
+    return path if len(stem) <= _LONGEST else path.with_stem(stem[:_LONGEST].decode(errors="ignore"))
 
 
 def _candidates(stem: str, name: str) -> Iterator[str]:

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from yolo_cli.detect.frames import Frame
+from yolo_cli.detect.frames import Frame, Source
 from yolo_cli.detect.naming import Place
 from yolo_cli.detect.records import label_lines
+from yolo_cli.detect.video import MIN_FPS, open_capture, opencv_name
 from yolo_cli.drawing import Style, draw_boxes, encode
 from yolo_cli.errors import UserError
 
+_LONGEST_SIDE = 8190  # pixels that the mp4's codec takes
 _LONGEST_PAUSE = 1.0  # seconds that a live video stands still at most where frames are missing
 
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -64,12 +66,21 @@ def write_still(folder: Path, frame: Frame, place: Place, wanted: Wanted) -> Non
     write_beside(folder, frame, place, wanted)
     if wanted.drawn:
         path = folder / place.drawn
+        refuse_among_inputs(path, frame.source)
         picture = draw(frame, wanted.style)
         try:
             data = encode(picture, path.suffix, bgr=frame.bgr)
         except ValueError as error:
             raise UserError(str(error), where=path) from None
         write_bytes(path, data)
+
+
+def refuse_among_inputs(path: Path, source: Source) -> None:
+    """Raises UserError where `path` would lie beside its input: it might overwrite that, or another one."""
+    beside = source.location.parent if isinstance(source.location, Path) else None
+    if beside is not None and path.parent.is_dir() and beside.is_dir() and path.parent.samefile(beside):
+        fix = "give another --project or --name"
+        raise UserError("would be written among the inputs and might overwrite one", where=path, fix=fix)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -85,13 +96,18 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 class Video:
-    """An mp4 of drawn frames. `live` ones play at the pace at which their frames came, whatever was dropped."""
+    """An mp4 of drawn frames. `live` ones play at the pace at which their frames came, whatever was dropped.
+
+    Frames larger than the codec takes are made smaller.
+    """
 
     def __init__(self, path: Path, fps: float, size: tuple[int, int], *, live: bool) -> None:
         self.path, self._live = path, live
+        gain = min(1.0, _LONGEST_SIDE / max(size))
+        height, width = max(1, round(size[0] * gain)), max(1, round(size[1] * gain))
         # The codec takes even sides only; a row or column of border is better than a lost one.
-        self._height, self._width = size[0] + size[0] % 2, size[1] + size[1] % 2
-        self._fps = min(max(fps, 0.1), 240.0)
+        self._height, self._width = height + height % 2, width + width % 2
+        self._fps = max(fps, MIN_FPS)
         self._begun: float | None = None
         self._written = 0
         try:
@@ -99,7 +115,8 @@ class Video:
         except OSError as error:
             raise UserError(f"cannot be written ({error.strerror})", where=path) from None
         code = cv2.VideoWriter.fourcc(*"mp4v")
-        self._writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, self._fps, (self._width, self._height))
+        sides = (self._width, self._height)
+        self._writer = cv2.VideoWriter(opencv_name(path), cv2.CAP_FFMPEG, code, self._fps, sides)
         if not self._writer.isOpened():
             fix = "give --nosave, or another --project"
             raise UserError(f"no mp4 of {size[1]}×{size[0]} pixels can be written", where=path, fix=fix)
@@ -131,5 +148,6 @@ class Video:
     def close(self) -> None:
         """Complete the file. Raises UserError where nothing arrived on the disk."""
         self._writer.release()
-        if self._written and not (self.path.is_file() and self.path.stat().st_size):
-            raise UserError("could not be written; is the disk full?", where=self.path)
+        # The writer says nothing of a full disk. A file that was not completed lacks its index and cannot be opened.
+        if self._written and not open_capture(self.path).isOpened():
+            raise UserError("the video could not be completed; is the disk full?", where=self.path)

@@ -10,14 +10,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from yolo_cli.batch import Detections
+from yolo_cli.batch import Detections, prepare_images
 from yolo_cli.boxes.nms import select
 from yolo_cli.dataset.images import fitted_size, letterbox
 from yolo_cli.detect.augmented import augmented_rows
 from yolo_cli.detect.candidates import decode_candidates
 from yolo_cli.detect.frames import Canvas
 from yolo_cli.detect.tiles import Tile, merge, tiles_of
-from yolo_cli.evaluate import prepare_images
 from yolo_cli.export.runtime import Runtime
 from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.model.build import DetectionModel

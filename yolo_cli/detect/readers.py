@@ -46,8 +46,12 @@ def _live_reader(
 def _read_files(sources: Sources, feed: Feed, budget: Budget, predictor: Predictor, stride: int, workers: int) -> None:
     def still(source: Source, claimed: int) -> Item:
         item = read_still(source, claimed)
-        if isinstance(item, Frame) and not predictor.settings.tile:
-            prepare(item, predictor)
+        if isinstance(item, Frame):
+            if (more := item.pixels.nbytes * _COPIES - claimed) > 0:  # a file that is packed tighter than was guessed
+                budget.grow(more)
+                item.claimed += more
+            if not predictor.settings.tile:
+                prepare(item, predictor)
         return item
 
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:

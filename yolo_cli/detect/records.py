@@ -47,7 +47,8 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file: TextIO = path.open("w", newline="", encoding="utf-8")
+            # File names may be any bytes; those that are no text are written as escapes, which JSON knows too.
+            self._file: TextIO = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise UserError(f"cannot be written ({error.strerror})", where=path) from None
 

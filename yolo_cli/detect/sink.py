@@ -15,7 +15,16 @@ from jaxtyping import UInt8
 from yolo_cli.detect.feed import Budget
 from yolo_cli.detect.frames import Ended, Frame, Item, Skipped, Source
 from yolo_cli.detect.naming import Names, Place
-from yolo_cli.detect.pictures import Picture, Video, Wanted, draw, write_beside, write_bytes, write_still
+from yolo_cli.detect.pictures import (
+    Picture,
+    Video,
+    Wanted,
+    draw,
+    refuse_among_inputs,
+    write_beside,
+    write_bytes,
+    write_still,
+)
 from yolo_cli.detect.records import Record
 from yolo_cli.detect.summary import Summary
 from yolo_cli.drawing import encode
@@ -136,8 +145,8 @@ class Sink:
             if self.wanted.drawn and drawn is not None:
                 video = self._videos.get(frame.source)
                 if video is None:
-                    live = frame.source.kind != "video"
-                    video = Video(self.folder / place.drawn, frame.fps, frame.size, live=live)
+                    refuse_among_inputs(self.folder / place.drawn, frame.source)
+                    video = Video(self.folder / place.drawn, frame.fps, frame.size, live=frame.is_live)
                     self._videos[frame.source] = video
                 video.add(drawn, frame.at)
         if drawn is not None:
@@ -150,7 +159,8 @@ class Sink:
 
     def _show(self, frame: Frame, picture: Picture) -> None:
         if self._view:
-            cv2.imshow(frame.source.name, picture if frame.bgr else picture[..., ::-1])
+            title = frame.source.name.encode(errors="replace").decode()
+            cv2.imshow(title, picture if frame.bgr else picture[..., ::-1])
             self.quit |= cv2.waitKey(1) & 0xFF in (ord("q"), 27)
 
     def _settle(self, most: int) -> None:

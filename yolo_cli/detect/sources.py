@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from yolo_cli.detect.frames import Kind, Source
 from yolo_cli.detect.stills import content_type
@@ -46,10 +46,13 @@ def find_sources(text: str) -> Sources:
     if live := _live(text):
         source = _looked_at(live)
         return Sources((source,), live=source.kind in ("live", "screen"), count=1)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if "://" in text:
+        if not _is_http(text):
+            fix = "give http, https or rtsp"
+            raise UserError("not a kind of URL that can be read", where=without_password(text), fix=fix)
         return Sources((_remote(text),), count=1)
-    if path.suffix.lower() == ".streams" and path.is_file():
+    if path.suffix.lower() == ".streams" and os.path.isfile(path):
         return _streams_file(path)
     found = list(_files(text, path))
     if not found:
@@ -58,18 +61,18 @@ def find_sources(text: str) -> Sources:
 
 
 def _files(text: str, path: Path) -> Iterator[Source]:
-    if path.is_dir():
+    if os.path.isdir(path):
         for file in _under(path):
             yield _file(file, file.relative_to(path))
-    elif path.suffix.lower() == ".txt" and path.is_file():
+    elif path.suffix.lower() == ".txt" and os.path.isfile(path):
         yield from _listed(path)
-    elif path.exists():
+    elif os.path.exists(path):
         yield _file(path, PurePath(path.name))
     elif glob.has_magic(text):
         fixed = Path(*_before_magic(path))
         for name in sorted(glob.glob(str(path), recursive=True)):
             file = Path(name)
-            if file.is_file() and file.suffix.lower() in IMAGES | VIDEOS:
+            if os.path.isfile(file) and file.suffix.lower() in IMAGES | VIDEOS:
                 yield _file(file, file.relative_to(fixed))
     else:
         raise UserError("no such file or folder", where=f"--source {text}", fix=FORMS)
@@ -88,10 +91,13 @@ def _before_magic(path: Path) -> Iterator[str]:
 
 
 def _under(folder: Path) -> list[Path]:
-    """Images and videos in a folder and below, in the order of their names; hidden ones stay out."""
+    """Images and videos in a folder and below, in the order of their names; hidden ones stay out.
+
+    A folder that cannot be looked into stands for itself, so that reading it says why.
+    """
     found: list[Path] = []
     visited: set[tuple[int, int]] = set()
-    for base, folders, files in os.walk(folder, followlinks=True):
+    for base, folders, files in os.walk(folder, onerror=lambda e: found.append(Path(e.filename)), followlinks=True):
         state = os.stat(base)
         if (state.st_dev, state.st_ino) in visited:  # a link that leads back up
             folders.clear()
@@ -115,19 +121,25 @@ def _lines(path: Path) -> list[str]:
 
 
 def _listed(listing: Path) -> Iterator[Source]:
-    """The files of a txt list; a relative path counts from the working folder, else from the list's own."""
-    paths = []
-    for line in _lines(listing):
-        path = Path(line).expanduser()
-        paths.append(path if path.is_absolute() or path.exists() else listing.parent / path)
-    parents = {os.path.abspath(path.parent) for path in paths}
+    """What a txt list names; a relative path counts from the working folder, else from the list's own."""
+    lines = _lines(listing)
+    paths = {line: _beside(listing, line) for line in lines if "://" not in line}
+    parents = {os.path.abspath(path.parent) for path in paths.values()}
     try:
         top = os.path.commonpath(parents) if parents else ""
     except ValueError:  # on different drives
         top = ""
-    for path in paths:
-        whole = Path(os.path.abspath(path))
-        yield _file(path, whole.relative_to(top) if top else PurePath(path.name))
+    for line in lines:
+        if (path := paths.get(line)) is None:
+            yield _remote(line)
+        else:
+            whole = Path(os.path.abspath(path))
+            yield _file(path, whole.relative_to(top) if top else PurePath(path.name))
+
+
+def _beside(listing: Path, line: str) -> Path:
+    path = Path(os.path.expanduser(line))
+    return path if path.is_absolute() or os.path.exists(path) else listing.parent / path
 
 
 def _piped() -> Iterator[Source]:
@@ -136,10 +148,10 @@ def _piped() -> Iterator[Source]:
         text = line.rstrip("\r\n")
         if not text.strip():
             continue
-        path = Path(text).expanduser()
+        path = Path(os.path.expanduser(text))
         if "://" in text:
             yield _remote(text)
-        elif path.is_dir():
+        elif os.path.isdir(path):
             for file in _under(path):
                 yield _file(file, file.relative_to(path))
         else:
@@ -153,8 +165,7 @@ def _streams_file(path: Path) -> Sources:
         if source is None and "://" in line:
             raise UserError("is not a stream", where=f"{path}: {without_password(line)}", fix="give it as --source")
         if source is None:
-            file = Path(line).expanduser()
-            file = file if file.is_absolute() or file.exists() else path.parent / file
+            file = _beside(path, line)
             source = Source("video", str(file), PurePath(file.name), file)
         items.append(source)
     if not items:
@@ -166,6 +177,8 @@ def _live(text: str) -> Source | None:
     """A camera, a screen or a stream, where the text names one."""
     if text.isascii() and text.isdigit():
         return Source("live", f"camera {text}", PurePath(f"camera{text}.mp4"), int(text))
+    if match := re.fullmatch(r"/dev/video(\d+)", text):
+        return _live(match[1])
     if match := re.fullmatch(r"screen(?::(\d+))?", text):
         number = int(match[1] or 1)
         return Source("screen", f"screen {number}", PurePath(f"screen{number}.mp4"), number)
@@ -181,7 +194,7 @@ def _live(text: str) -> Source | None:
 def _looked_at(source: Source) -> Source:
     """What an HTTP address without a telling suffix really gives: a stream, or an image or video after all."""
     url = str(source.location)
-    if not url.lower().startswith(("http://", "https://")):
+    if not _is_http(url):
         return source
     kind, _, form = content_type(url).partition("/")
     if kind == "image":
@@ -190,20 +203,30 @@ def _looked_at(source: Source) -> Source:
 
 
 def _remote(url: str) -> Source:
-    """An image or a video at a URL."""
-    suffix = _suffix(url)
-    if url.lower().startswith(("http://", "https://")) and suffix in IMAGES | VIDEOS:
-        name = _plain(unquote(PurePath(urlsplit(url).path).name))
-        return Source("image" if suffix in IMAGES else "video", without_password(url), PurePath(name), url)
-    raise UserError("not a kind of URL that can be read", where=without_password(url), fix="give http, https or rtsp")
+    """A video at a URL, or an image; whether it is one shows when it is fetched."""
+    name = _plain(unquote(PurePath(_parts(url).path).name))
+    kind: Kind = "video" if _is_http(url) and _suffix(url) in VIDEOS else "image"
+    return Source(kind, without_password(url), PurePath(name), url)
+
+
+def _is_http(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))
+
+
+def _parts(url: str) -> SplitResult:
+    """The parts of a URL; of a malformed one only its scheme."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return SplitResult(url.partition(":")[0], "malformed", "", "", "")
 
 
 def _suffix(url: str) -> str:
-    return PurePath(urlsplit(url).path).suffix.lower()
+    return PurePath(_parts(url).path).suffix.lower()
 
 
 def _file_name(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _parts(url)
     host = parts.netloc.rpartition("@")[2]
     return _plain(f"{host}{parts.path}").strip("_") or "stream"
 
@@ -214,5 +237,5 @@ def _plain(text: str) -> str:
 
 def without_password(url: str) -> str:
     """A URL as reports may show it: without a user's name and password, and without a query, which may hold a key."""
-    parts = urlsplit(url)
+    parts = _parts(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

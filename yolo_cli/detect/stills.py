@@ -20,6 +20,8 @@ _EXPANSION = 20  # pixels' bytes to a file's, where its header is not looked int
 def read_still(source: Source, claimed: int = 0) -> Frame | Skipped:
     """The frame of an image, or why there is none."""
     start = time.perf_counter()
+    if isinstance(source.location, Path) and is_special(source.location):
+        return Skipped(source, "is a device or a pipe, not a file", claimed)
     try:
         if isinstance(source.location, Path):
             pixels = read_image(source.location)
@@ -37,6 +39,8 @@ def expected_bytes(source: Source) -> int:
     path = source.location
     if not isinstance(path, Path):
         return 2**24
+    if is_special(path):
+        return 0
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -48,11 +52,25 @@ def expected_bytes(source: Source) -> int:
         return 0  # reading it will say why
 
 
+def is_special(path: Path) -> bool:
+    """Whether there is a device, a pipe or the like, whose reading might never end."""
+    return os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path))
+
+
+def _opened(url: str) -> http.client.HTTPResponse:
+    request = urllib.request.Request(url, headers={"User-Agent": "yolo_cli"})
+    answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
+    return answer
+
+
 def fetch(url: str, name: str) -> bytes:
     """What a URL gives. Raises UserError; `name` is what it calls the URL."""
-    request = urllib.request.Request(url, headers={"User-Agent": "yolo_cli"})
+    if not url.lower().startswith(("http://", "https://")):
+        raise UserError("not a kind of URL that can be read", where=name, fix="give http or https")
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with _opened(url) as answer:
+            if (kind := answer.headers.get_content_maintype()) in ("multipart", "video", "audio"):
+                raise UserError(f"is no image but {kind}/{answer.headers.get_content_subtype()}", where=name)
             data: bytes = answer.read(MAX_DOWNLOAD + 1)
     except (OSError, http.client.HTTPException, ValueError) as error:
         code = f"HTTP {error.code} " if isinstance(error, urllib.error.HTTPError) else ""
@@ -64,9 +82,8 @@ def fetch(url: str, name: str) -> bytes:
 
 def content_type(url: str) -> str:
     """What kind of thing a URL gives, such as "image/jpeg"; empty where it does not answer."""
-    request = urllib.request.Request(url, headers={"User-Agent": "yolo_cli"})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with _opened(url) as answer:
             return str(answer.headers.get_content_type())
     except (OSError, http.client.HTTPException, ValueError):
         return ""

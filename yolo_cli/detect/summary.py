@@ -77,12 +77,12 @@ class Summary:
         self._moving.clear()
 
     def last_lines(self) -> list[str]:
-        """Everything in few lines."""
+        """Everything in few lines, the most frequent classes first."""
         total = self.total
         parts = [_count(self.images, "image")] if self.images or not self.videos else []
         if self.videos:
             parts.append(f"{_count(self.videos, 'video')} ({_count(total.frames - self.images, 'frame')})")
-        lines = [f"{', '.join(parts)}: {_listing(dict(total.found))}"]
+        lines = [f"{', '.join(parts)}: {_listing(dict(total.found.most_common()))}"]
         if total.frames:
             each = ", ".join(f"{name} {total.milliseconds[name] / total.frames:.1f}" for name in STAGES)
             seconds = max(time.monotonic() - total.begun, 1e-6)

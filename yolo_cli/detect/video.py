@@ -1,22 +1,24 @@
 """Video files, frame by frame."""
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from yolo_cli.detect.frames import Ended, Frame, Item, Skipped, Source
 
-DEFAULT_FPS = 25.0
+DEFAULT_FPS, MIN_FPS, MAX_FPS = 25.0, 0.1, 1000.0  # a second; a stated rate beyond these is none
 _TIMEOUTS = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 10_000, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 5_000)
 
 
 def read_video(source: Source, stride: int) -> Iterator[Item]:
     """Every `stride`-th frame from the first on, none lost, then how it ended."""
-    if isinstance(source.location, Path) and not source.location.is_file():
-        yield Skipped(source, "no such file")
+    if isinstance(source.location, Path) and not os.path.isfile(source.location):
+        yield Skipped(source, "is no file" if os.path.exists(source.location) else "no such file")
         return
     capture = open_capture(source.location)
     if not capture.isOpened():
@@ -47,12 +49,17 @@ def open_capture(location: Path | str | int) -> cv2.VideoCapture:
     """OpenCV's reader of a file, a stream or a camera; whether it opened, it says itself."""
     if isinstance(location, int):
         return cv2.VideoCapture(location)
-    return cv2.VideoCapture(str(location), cv2.CAP_FFMPEG, list(_TIMEOUTS))
+    return cv2.VideoCapture(opencv_name(location), cv2.CAP_FFMPEG, list(_TIMEOUTS))
+
+
+def opencv_name(location: Path | str) -> Any:
+    """A path or URL for OpenCV, which accepts bytes and crashes on a string that is not UTF-8, as file names may be."""
+    return os.fsencode(location)
 
 
 def sensible_rate(fps: float) -> float:
     """Frames a second as a source states them, or DEFAULT_FPS where that is nonsense."""
-    return fps if math.isfinite(fps) and 0.1 <= fps <= 1000 else DEFAULT_FPS
+    return fps if math.isfinite(fps) and MIN_FPS <= fps <= MAX_FPS else DEFAULT_FPS
 
 
 def _shortfall(number: int, expected: float) -> str:

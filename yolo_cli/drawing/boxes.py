@@ -21,11 +21,16 @@ _Frame = tuple[int, int, int, int]  # left, top, right, bottom in pixels; the la
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How boxes are drawn. `line` is their thickness in pixels, 0 for one that suits the picture."""
+    """How boxes are drawn. `line` is their thickness in pixels, 0 for one that suits the picture.
+
+    Letters and lines suit the picture's shorter side, or `side` pixels where that is less: what was found in tiles of a
+    large picture is small, and would vanish under letters of the picture's size.
+    """
 
     line: int = 0
     labels: bool = True
     confidence: bool = True
+    side: int = 0
     bgr: bool = False  # order of the picture's channels: OpenCV's instead of RGB
 
 
@@ -40,8 +45,8 @@ def draw_boxes(
     style = style or Style()
     image = image.copy()
     height, width = image.shape[:2]
-    short = min(height, width)
-    line = style.line or max(1 if short < 200 else 2, round(short / 320))
+    short = min(height, width, style.side or height)
+    line = min(style.line, short) or max(1 if short < 200 else 2, round(short / 320))
     # A larger picture gets larger letters, and from about one megapixel on also thicker ones.
     size = float(np.clip(short / 900, 0.38, 4.0))
     rows = boxes[torch.isfinite(boxes).all(dim=1)].cpu()
@@ -119,10 +124,15 @@ def _free_place(
     picture: tuple[int, int],
     taken: Int[np.ndarray, "k 4"],
 ) -> _Frame | None:
-    """Where a box's name fits without covering another: above the box, inside it at its top or bottom, below it."""
+    """Where a box's name fits without covering another: above the box, inside it at its top or bottom, below it.
+
+    None where it does not, or where the picture is lower than the name.
+    """
     (left, top), (right, bottom) = corners
     (text_w, text_h), below = cv2.getTextSize(text, FONT, size, thickness)
-    w, h = min(text_w + 4, picture[0]), min(text_h + below + 2, picture[1])
+    w, h = min(text_w + 4, picture[0]), text_h + below + 2
+    if h > picture[1]:
+        return None
     for y in (top - h, top, bottom - h, bottom + 1):
         for x in (left, right - w):
             x1, y1 = max(0, min(x, picture[0] - w)), max(0, min(y, picture[1] - h))

@@ -50,7 +50,8 @@ class Head(PlannedModule):
         """
         self.strides = tuple(strides)
         self.stores_anchor_grid = stores_anchor_grid
-        self.anchors /= torch.tensor(strides, dtype=torch.float32).reshape(-1, 1, 1)
+        if not self.anchors.is_meta:  # dividing there would make torch import sympy, for longer than torch itself takes
+            self.anchors /= torch.tensor(strides, dtype=torch.float32).reshape(-1, 1, 1)
 
     @abstractmethod
     def maps(self, x: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
