@@ -40,12 +40,8 @@ def train(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | 
     """
     start = time.perf_counter()
     check_options(config)
-    point = None
-    if config.resume:
-        defaults = TrainConfig()
-        named = {f.name for f in fields(config) if getattr(config, f.name) != getattr(defaults, f.name)}
-        point = find_point(config, named if given is None else given, reporter)
-        config = point.config
+    point = find_point(config, _changed(config) if given is None else given, reporter) if config.resume else None
+    config = point.config if point else config
     hyp = point.hyp if point else read_hyperparameters(config.hyp, reporter, config.loss)
     device = select_device(config.device)
     workers = default_workers(config.workers, config.batch)
@@ -83,8 +79,6 @@ def train(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | 
     )
     if point:
         trainer.resume(point)
-        done = trainer.progress
-        reporter.say(f"continuing {folder} in epoch {done.epoch + 1} after batch {done.batch}")
     trainer.progress.rows = history.rows  # the same list, so that states hold what was logged
     try:
         with listening() as stop:
@@ -94,6 +88,12 @@ def train(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | 
         for logger in trainer.loggers:
             logger.close()
     return _finish(trainer, epochs, start)
+
+
+def _changed(config: TrainConfig) -> set[str]:
+    """The options that are not as they are by default."""
+    defaults = TrainConfig()
+    return {f.name for f in fields(config) if getattr(config, f.name) != getattr(defaults, f.name)}
 
 
 def _write_settings(

@@ -98,6 +98,8 @@ class Trainer:
     def resume(self, point: ResumePoint) -> None:
         """Put back the state of a run that is continued."""
         self.progress = restore(point.state, self.model, self.ema, point.weights.state, self.optimizer, self.scaler)
+        place = f"epoch {self.progress.epoch + 1} after batch {self.progress.batch}"
+        self.reporter.say(f"continuing {self.folder} in {place}")
 
     def run(self, picture: Picture | None, stop: StopRequest) -> int:
         """Train; returns the number of epochs done. Checkpoints, logs and results.csv are written on the way.
