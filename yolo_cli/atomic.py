@@ -15,7 +15,7 @@ def write_whole(path: Path, data: bytes | memoryview, *, what: str, previous: Pa
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("wb") as file:  # what a killed process of the same number has left is written over
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -60,6 +60,7 @@ class TrainConfig:
     image_weights: bool = False
     device: str = ""
     multi_scale: bool = False
+    sync_bn: bool = False
     single_cls: bool = False
     optimizer: str = "SGD"
     loss: str = "anchor"

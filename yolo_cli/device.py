@@ -25,9 +25,7 @@ def select_device(request: str) -> torch.device:
         raise UserError("no Apple GPU here", where="--device mps", fix="use --device cpu")
     number = text.removeprefix("cuda:") if text != "cuda" else "0"
     if "," in text:
-        raise UserError(
-            "training on several devices is not there yet", where=f"--device {request}", fix="name one device"
-        )
+        raise UserError("only yolo train runs on several devices", where=f"--device {request}", fix="name one device")
     if not number.isdigit():
         raise UserError("not a device", where=f"--device {request}", fix="give cpu, a GPU number such as 0, or mps")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -36,11 +34,45 @@ def select_device(request: str) -> torch.device:
     return torch.device(f"cuda:{number}")
 
 
-def default_workers(request: int, batch: int) -> int:
-    """`--workers`, or for -1 as many as there are cores, at most 8 and at most the batch size."""
-    if request >= 0:
-        return request
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8, batch)
+def device_names(request: str) -> list[str]:
+    """`--device` as one name for each process: "0,1" and "cpu,cpu" are two.
+
+    Raises UserError where a GPU is named twice, or the devices are not of one kind.
+    """
+    names = [name.strip().removeprefix("cuda:") for name in request.lower().split(",")]
+    if len(names) > 1:
+        where = f"--device {request}"
+        if any(not name.isdigit() for name in names) and set(names) != {"cpu"}:
+            raise UserError("not a list of devices", where=where, fix="give GPU numbers such as 0,1, or cpu,cpu")
+        if len(set(names)) < len(names) and names[0] != "cpu":
+            raise UserError("a GPU is named twice", where=where, fix="give one process to each")
+    return names
+
+
+def own_device(request: str, local_rank: int, local_size: int) -> torch.device:
+    """The device of one of `local_size` processes of this machine. Raises UserError where it is not there."""
+    names = device_names(request)
+    if local_size > 1 and names[0] in ("", "auto"):
+        return select_device(str(local_rank) if torch.cuda.is_available() else "cpu")
+    if local_size > 1 and len(names) == 1 and names[0] != "cpu":
+        raise UserError(f"{local_size} processes, one device", where=f"--device {request}", fix="leave it out")
+    if len(names) not in (1, local_size):
+        raise UserError(
+            f"{len(names)} devices for {local_size} processes of this machine",
+            where=f"--device {request}",
+            fix="leave it out: every process takes the device of its number",
+        )
+    return select_device(names[local_rank % len(names)])
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(request: int, batch: int, processes: int = 1) -> int:
+    """`--workers`, or for -1 as many as there are cores for each process, at most 8 and at most the batch size."""
+    return request if request >= 0 else min(max(cores() // processes, 1), 8, batch)
 
 
 def seed_everything(seed: int) -> None:

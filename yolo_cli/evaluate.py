@@ -12,6 +12,7 @@ from yolo_cli.batch import Batch, Detections, prepare_images
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.boxes.nms import select
 from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.distributed import ALONE, World
 from yolo_cli.export.runtime import Runtime
 from yolo_cli.loss.detection import DetectionLoss
 from yolo_cli.metrics.detection import Evaluator, Metrics
@@ -72,12 +73,14 @@ def evaluate(
     half: bool = False,
     image_ids: Sequence[int] | None = None,
     observe: Observer | None = None,
+    world: World = ALONE,
 ) -> Evaluation:
     """Run `model` (in eval mode) over the loader and judge it; truths come from `index`, in pixels of the files.
 
     A model of ours can be given the `loss` to be measured, too; a runtime has its own way from images to rows.
     `image_ids` are the evaluator's ids by position in the index (the positions themselves by default). `observe` is
-    shown every batch with its detections.
+    shown every batch with its detections. Of several processes, `world`, each runs over its own loader; the metrics of
+    all are the same, those of everything together.
     """
     evaluator.reset()
     clock = _Clock(device)
@@ -102,10 +105,22 @@ def evaluate(
                 clock.last = time.perf_counter()  # drawing is not the model's time
             images += len(batch.indices)
             bar.advance()
-    metrics = evaluator.compute()
-    losses = (sums / max(images, 1)).tolist() if loss is not None else [float("nan")] * 3
+    metrics = _together(evaluator, world)
+    total = world.sum(torch.cat((sums, torch.tensor([float(images)]))).to(device)).cpu()
+    losses = (total[:3] / total[3].clamp(min=1)).tolist() if loss is not None else [float("nan")] * 3
     spent = {name: 1000 * seconds / max(images, 1) for name, seconds in clock.seconds.items()}
     return Evaluation(metrics, (losses[0], losses[1], losses[2]), spent)
+
+
+def _together(evaluator: Evaluator, world: World) -> Metrics:
+    """The metrics of all that the processes' evaluators have seen."""
+    if world.size == 1:
+        return evaluator.compute()
+    states = world.gather(evaluator.state())
+    evaluator.reset()
+    for state in states:
+        evaluator.merge(state)
+    return world.share(evaluator.compute() if world.main else None)  # type: ignore[return-value]
 
 
 def _detections(decoded: Sequence[Tensor], thresholds: Thresholds) -> list[Detections]:

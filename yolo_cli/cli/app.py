@@ -11,7 +11,7 @@ import typer
 from yolo_cli import __version__
 from yolo_cli.cli import anchors, benchmark, convert, detect, export, info, train, val
 from yolo_cli.cli.arguments import normalise
-from yolo_cli.cli.given import Recorded
+from yolo_cli.cli.given import Recorded, remember_arguments
 from yolo_cli.errors import UserError
 
 # What a full or write-protected device answers, wherever in a run a file was to be written.
@@ -55,6 +55,7 @@ def options(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with its status."""
     args = normalise(sys.argv[1:] if arguments is None else arguments)
+    remember_arguments(args)
     _take_any_name()
     try:
         status = app(args=args, prog_name="yolo", standalone_mode=False)

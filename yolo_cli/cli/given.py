@@ -1,11 +1,13 @@
-"""Which options were written on the command line, and which are defaults."""
+"""What was written on the command line: all of it, and which options are not defaults."""
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from typer.core import TyperCommand
 
 _GIVEN: ContextVar[frozenset[str]] = ContextVar("given", default=frozenset())
+_ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
 
 
 class Recorded(TyperCommand):
@@ -20,6 +22,16 @@ class Recorded(TyperCommand):
             return super().invoke(ctx)
         finally:
             _GIVEN.reset(token)
+
+
+def remember_arguments(arguments: Sequence[str]) -> None:
+    """Keep the arguments of this process, for others to be started like it."""
+    _ARGUMENTS.set(tuple(arguments))
+
+
+def given_arguments() -> tuple[str, ...]:
+    """The arguments that `yolo` was given, in the form that the parser takes."""
+    return _ARGUMENTS.get()
 
 
 def given_options() -> frozenset[str]:

@@ -6,9 +6,10 @@ import typer
 from typer import Option
 
 from yolo_cli.cli.arguments import Numbers, parse_numbers
-from yolo_cli.cli.given import given_options
-from yolo_cli.cli.options import Batch, Data, Device, ExistOk, Img, Name, Project, SingleCls, Strict, Workers
+from yolo_cli.cli.given import given_arguments, given_options
+from yolo_cli.cli.options import Data, ExistOk, Img, Name, Project, SingleCls, Strict, Workers
 from yolo_cli.config import TrainConfig
+from yolo_cli.job import Job, PeerError
 
 D = TrainConfig()  # defaults live in the config alone
 IMG, FREEZE = Numbers(D.img), Numbers(D.freeze)
@@ -24,7 +25,10 @@ def train(
     data: Data = D.data,
     hyp: Annotated[str, Option(help="Hyperparameters: a YAML file or a shipped name.")] = D.hyp,
     epochs: Annotated[int, Option(help="Passes over the training split.")] = D.epochs,
-    batch: Batch = D.batch,
+    batch: Annotated[
+        int,
+        Option("--batch", "--batch-size", help="Images a batch, of all devices together; -1: as many as a GPU holds."),
+    ] = D.batch,
     img: Img = IMG,
     rect: Annotated[bool, Option("--rect", help="Rectangular batches, without mosaic.")] = D.rect,
     resume: Annotated[
@@ -40,10 +44,15 @@ def train(
     image_weights: Annotated[
         bool, Option("--image-weights", help="Show images of badly found classes more often.")
     ] = D.image_weights,
-    device: Device = D.device,
+    device: Annotated[
+        str, Option(help="cpu, a GPU's number, or mps; several (0,1,2,3) train together; left out: the first GPU.")
+    ] = D.device,
     multi_scale: Annotated[
         bool, Option("--multi-scale", help="Vary the image size from 0.5 to 1.5 of --img.")
     ] = D.multi_scale,
+    sync_bn: Annotated[
+        bool, Option("--sync-bn", help="On several devices: batch norm over the whole batch, not each one's part.")
+    ] = D.sync_bn,
     single_cls: SingleCls = D.single_cls,
     optimizer: Annotated[str, Option(help="SGD, Adam or AdamW.")] = D.optimizer,
     loss: Annotated[
@@ -73,11 +82,18 @@ def train(
 ) -> None:
     """Train a detector on a folder of images and YOLO txt labels."""
     config = TrainConfig(**locals())  # one parameter a field: a test holds them together
+    if Job.of_environment().has_failed():  # known before anything slow is imported
+        raise typer.Exit(2)
     from yolo_cli.cli.terminal import Terminal
     from yolo_cli.train import train as run
+    from yolo_cli.train.launch import launch, wants_launch
     from yolo_cli.train.stop import StoppedError
 
     try:
+        if wants_launch(config):
+            raise typer.Exit(launch(config, given_arguments()))
         run(config, Terminal(), given=given_options())
     except StoppedError as stopped:
         raise typer.Exit(stopped.status) from None
+    except PeerError as failed:
+        raise typer.Exit(failed.status) from None

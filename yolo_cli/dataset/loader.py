@@ -1,6 +1,8 @@
 """Batches for training and validation. A sample depends on (seed, epoch, index) alone, not on who loads it or when."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -283,8 +285,19 @@ def _sample(image: UInt8[np.ndarray, "h w 3"], rows: np.ndarray, index: int, pla
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C reaches every process of a terminal; it is the training's to say when the workers end.
+    # Ctrl-C reaches every process of a terminal, and SIGTERM often every process of a job. It is the training's to say
+    # when the workers end: they take the signal from it alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # The workers share the cores among themselves.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent sends SIGTERM."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from yolo_cli.boxes.iou import complete_iou
 from yolo_cli.config import Hyperparameters
+from yolo_cli.distributed import ALONE, World
 from yolo_cli.loss.assign import Assignment, assign
 from yolo_cli.loss.transport import transport
 from yolo_cli.model.heads import Boxes, Head, RawMaps, sigmoid_boxes
@@ -27,6 +28,7 @@ BEST_IOUS, BEST_IOUS_WITH_AUXILIARY = 10, 20
 class LossParts:
     """`total` is what to minimise (a sum over the batch); the parts are means, times their gains."""
 
+    # In one of several processes: its part of what the mean over the processes comes to, and of the parts' sums.
     total: Float[Tensor, ""]
     box: Float[Tensor, ""]
     obj: Float[Tensor, ""]
@@ -81,16 +83,19 @@ class DetectionLoss:
         auxiliary: bool = False,
         boxes: Boxes = lambda values, anchor_wh, scale: sigmoid_boxes(values, anchor_wh),
         strides: Sequence[int] = (),
+        world: World = ALONE,
     ) -> None:
         """`anchors` are in cells of their scales; `gains` as they are to be applied (see `scaled_gains`).
 
         `auxiliary` says whether the model has auxiliary outputs, also where it is in evaluation and leaves them out.
         `boxes` is how the head codes boxes; `strides` say which scale is the finest, the first where they are left out.
+        Of several processes, `world`, each takes its part of a batch: means are over the whole of it.
         """
         if matching not in MATCHINGS:
             raise ValueError(f"matching must be one of {', '.join(MATCHINGS)}, not {matching!r}")
         self.matching, self.best = matching, BEST_IOUS_WITH_AUXILIARY if auxiliary else BEST_IOUS
         self.anchors, self.nc, self.hyp, self.gains, self.boxes = anchors, nc, hyp, gains, boxes
+        self.world = world
         from_fine = sorted(range(len(anchors)), key=lambda i: strides[i] if strides else i)
         weights = dict(zip(from_fine, scale_balance(len(anchors)), strict=True))
         self.balance = tuple(weights[i] for i in range(len(anchors)))
@@ -106,6 +111,7 @@ class DetectionLoss:
         *,
         matching: str = "anchor",
         auxiliary: bool = False,
+        world: World = ALONE,
     ) -> "DetectionLoss":
         """The loss of a head: its anchors (as they are now and as they may be moved), classes and code of boxes."""
         return cls(
@@ -118,6 +124,7 @@ class DetectionLoss:
             auxiliary=auxiliary,
             boxes=head.boxes,
             strides=head.strides,
+            world=world,
         )
 
     def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"]) -> LossParts:
@@ -128,7 +135,10 @@ class DetectionLoss:
             parts = parts + AUXILIARY_WEIGHT * self._parts(auxiliary, self.matches(main, targets, AUXILIARY_REACH))
         box, obj, cls = parts.unbind()
         box, obj, cls = box * self.gains.box, obj * self.gains.obj, cls * self.gains.cls
-        return LossParts((box + obj + cls) * raw[0].shape[0], box, obj, cls)
+        total = (box + obj + cls) * raw[0].shape[0]
+        if self.world.size > 1:  # for all images, and the mean over the processes undone: this is a part of a sum
+            total = total / self.world.fractions([raw[0].shape[0]], raw[0].device)[0] * self.world.size
+        return LossParts(total, box, obj, cls)
 
     def matches(self, raw: RawMaps, targets: Float[Tensor, "n 6"], reach: float) -> list[Assignment]:
         """Per scale, which predictions answer for which target; `reach` is the bias towards neighbouring cells."""
@@ -141,14 +151,16 @@ class DetectionLoss:
     def _parts(self, raw: RawMaps, matched: Sequence[Assignment]) -> Tensor:
         """Box, objectness and class losses of all scales, before their gains."""
         box = obj = cls = raw[0].new_zeros((), dtype=torch.float32)
+        counts = [len(m) for m in matched] + [y[..., 4].numel() for y in raw]
+        of_matches, of_cells = self.world.fractions(counts, raw[0].device).split(len(raw))
         for scale, (prediction, matches, balance) in enumerate(zip(raw, matched, self.balance, strict=True)):
             quality, scale_box, scale_cls = self._matched(prediction, matches, scale)
-            box, cls = box + scale_box, cls + scale_cls
+            box, cls = box + of_matches[scale] * scale_box, cls + of_matches[scale] * scale_cls
             objectness = prediction[..., 4].float()
             wanted = torch.zeros_like(objectness)
             # Where several targets claim a prediction, the last in order counts, on every device.
             wanted = _put_last(wanted, matches, quality)
-            obj = obj + balance * self._cross_entropy(objectness, wanted, self.hyp.obj_pw)
+            obj = obj + balance * of_cells[scale] * self._cross_entropy(objectness, wanted, self.hyp.obj_pw)
         return torch.stack((box, obj, cls))
 
     def _matched(self, prediction: Tensor, m: Assignment, scale: int) -> tuple[Tensor, Tensor, Tensor]:

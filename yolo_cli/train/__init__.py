@@ -7,18 +7,24 @@ from pathlib import Path
 
 import torch
 
-from yolo_cli import checkpoint, outputs, pictures, plots
+from yolo_cli import pictures
 from yolo_cli.anchors.suit import suit_anchors
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.dataset.opening import checked_image_size
-from yolo_cli.device import default_workers, seed_everything, select_device
-from yolo_cli.logs import CsvLogger, TensorBoardLogger
+from yolo_cli.device import default_workers, own_device, seed_everything
+from yolo_cli.distributed import World, joined, place, share_of
+from yolo_cli.errors import UserError
+from yolo_cli.job import Job, PeerError
+from yolo_cli.logs import CsvLogger, MetricLogger, TensorBoardLogger
+from yolo_cli.loss.detection import DetectionLoss, scaled_gains
 from yolo_cli.model.build import DetectionModel, count_parameters, gflops
 from yolo_cli.optim import freeze_layers
-from yolo_cli.progress import Reporter
-from yolo_cli.run_folder import claim, write_options
+from yolo_cli.progress import Reporter, Silent
+from yolo_cli.run_folder import claim
 from yolo_cli.train.loop import Trainer, TrainResult
-from yolo_cli.train.resume import check_data, find_point
+from yolo_cli.train.memory import AUTO, SHARE, measured_batch
+from yolo_cli.train.outcome import finish, write_settings
+from yolo_cli.train.resume import ResumePoint, check_data, find_point, has_state
 from yolo_cli.train.setup import (
     TrainData,
     build_model,
@@ -29,7 +35,6 @@ from yolo_cli.train.setup import (
     read_hyperparameters,
 )
 from yolo_cli.train.stop import listening
-from yolo_cli.yaml_file import write_mapping
 
 
 def train(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | None = None) -> TrainResult:
@@ -37,106 +42,155 @@ def train(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | 
 
     `given` names the options that were asked for (by default those that differ from their defaults), which a run that
     is continued must agree with. Raises StoppedError where a signal ended the training, with everything saved.
+
+    In a process that torch's elastic launcher has started, it trains together with the others of its job, and goes on
+    with the job's run where that has begun. Raises PeerError where another process has failed, which says why.
     """
-    start = time.perf_counter()
+    job = Job.of_environment()
     check_options(config)
-    point = find_point(config, _changed(config) if given is None else given, reporter) if config.resume else None
+    try:
+        device = own_device(config.device, *place())
+        with joined(cuda=device.type == "cuda") as world:
+            return _train(config, given, device, job, world, reporter if world.main else Silent())
+    except (UserError, OSError):
+        if not job.first_to_fail():
+            raise PeerError("another process has failed first", status=2) from None
+        raise
+
+
+def _train(
+    config: TrainConfig,
+    given: AbstractSet[str] | None,
+    device: torch.device,
+    job: Job,
+    world: World,
+    reporter: Reporter,
+) -> TrainResult:
+    """What each process of a training does; the main one alone writes and speaks."""
+    start = time.perf_counter()
+    point = _resume_point(config, _changed(config) if given is None else given, job, world, reporter)
     config = point.config if point else config
     hyp = point.hyp if point else read_hyperparameters(config.hyp, reporter, config.loss)
-    device = select_device(config.device)
-    workers = default_workers(config.workers, config.batch)
+    if config.batch == AUTO and device.type != "cuda":
+        raise UserError("is measured on a GPU", where="--batch -1", fix="give a number on other devices")
+    workers = default_workers(
+        config.workers, max(config.batch // world.size, 1) if config.batch != AUTO else 8, world.local_size
+    )
     seed_everything(config.seed)
-    data = open_train_data(config, workers, reporter)
+    with world.first_here():  # which leaves the others its cached labels
+        data = open_train_data(config, workers, reporter)
     if point:
         check_data(point, data)
-    model = point.weights.model() if point else build_model(config, data.names, reporter)
-    img = checked_image_size(config.img, model.stride, reporter)
-    if not config.noautoanchor and not point:
-        suit_anchors(model, data.train.index, img, thr=hyp.anchor_t, seed=config.seed, reporter=reporter)
-    check_trainable(config, model, img, len(data.train.index))
-    frozen = freeze_layers(model, config.freeze)
-    reporter.say(
-        f"{count_parameters(model):,} parameters{f' ({len(frozen)} tensors frozen)' if frozen else ''}, "
-        f"{gflops(model, *img):.3g} GFLOPs at {img[1]}×{img[0]}, strides {list(model.strides)}, {device}"
-    )
-    reporter.say(describe_hyperparameters(hyp))
-    folder = point.folder if point else claim(config.project, config.name, exist_ok=config.exist_ok)
-    config = replace(config, img=img, resume="")
-    _write_settings(folder, config, hyp, model, data)
-    rows = point.state["progress"]["rows"] if point else ()
-    history = CsvLogger(folder / "results.csv", rows)
+    model, config = _prepare(config, hyp, point, data, device, world, reporter)
+    folder = _folder(config, point, job, world)
+    rows: list[list[str]] = point.state["progress"]["rows"] if point else []
+    loggers: list[MetricLogger] = []
+    if world.main:
+        write_settings(folder, config, hyp, model, data)
+        job.begin(folder)
+        history = CsvLogger(folder / "results.csv", rows)
+        loggers, rows = [history, TensorBoardLogger(folder, len(rows))], history.rows
     trainer = Trainer(
         config,
         hyp,
         model,
         data,
-        img=img,
+        img=config.img,
         workers=workers,
         device=device,
         folder=folder,
-        loggers=(history, TensorBoardLogger(folder, len(rows))),
+        loggers=loggers,
         reporter=reporter,
+        world=world,
     )
     if point:
         trainer.resume(point)
-    trainer.progress.rows = history.rows  # the same list, so that states hold what was logged
+    trainer.progress.rows = rows  # the same list, so that states hold what was logged
     try:
         with listening() as stop:
-            drawing = None if config.noplots else pictures.TrainPictures(folder, data.names, data.train.index)
+            drawing = pictures.TrainPictures(folder, data.names, data.train.index) if _draws(config, world) else None
             epochs = trainer.run(drawing, stop)
     finally:
         for logger in trainer.loggers:
             logger.close()
-    return _finish(trainer, epochs, start)
+    result = finish(trainer, epochs, start, draw=_draws(config, world))
+    if world.main:
+        job.end(folder)
+    return result
+
+
+def _prepare(
+    config: TrainConfig,
+    hyp: Hyperparameters,
+    point: ResumePoint | None,
+    data: TrainData,
+    device: torch.device,
+    world: World,
+    reporter: Reporter,
+) -> tuple[DetectionModel, TrainConfig]:
+    """The model as its training begins, and the options with image size and batch as they will be."""
+    model = point.weights.model() if point else build_model(config, data.names, reporter)
+    img = checked_image_size(config.img, model.stride, reporter)
+    if not config.noautoanchor and not point:
+        suit_anchors(model, data.train.index, img, thr=hyp.anchor_t, seed=config.seed, reporter=reporter)
+    if config.batch == AUTO:
+        config = replace(config, batch=_measured(config, hyp, model, img, device, world))
+        reporter.say(f"--batch -1: {config.batch} images fill {SHARE:.0%} of the memory")
+    batch = share_of(config.batch, world)
+    check_trainable(config, model, img, len(data.train.index), world)
+    frozen = freeze_layers(model, config.freeze)
+    reporter.say(
+        f"{count_parameters(model):,} parameters{f' ({len(frozen)} tensors frozen)' if frozen else ''}, "
+        f"{gflops(model, *img):.3g} GFLOPs at {img[1]}×{img[0]}, strides {list(model.strides)}, "
+        + (f"{device}" if world.size == 1 else f"{world.size} processes, {batch} images each, on {device.type}")
+    )
+    reporter.say(describe_hyperparameters(hyp))
+    return model, replace(config, img=img, resume="")
+
+
+def _resume_point(
+    config: TrainConfig, given: AbstractSet[str], job: Job, world: World, reporter: Reporter
+) -> ResumePoint | None:
+    """Where to continue: the run that this job began before it was started again, or that of `--resume`."""
+    begun = world.share(job.folder(config.project) if world.main else None)
+    if begun and has_state(begun):
+        reporter.warn(f"started again (restart {job.restarts}): going on with {begun}")
+        # A size that was rounded to strides is not as it was given; and the end of a run may have been cut off, too.
+        again = replace(config, resume=str(begun))
+        return find_point(again, given - {"img"}, reporter, of_job=True)
+    return find_point(config, given, reporter) if config.resume else None
+
+
+def _measured(
+    config: TrainConfig,
+    hyp: Hyperparameters,
+    model: DetectionModel,
+    img: tuple[int, int],
+    device: torch.device,
+    world: World,
+) -> int:
+    """`--batch -1`: what fits the process with the least room, for all of them."""
+    gains = scaled_gains(hyp, len(model.strides), model.nc, img)
+    trial = model.to(device).to(memory_format=torch.channels_last)
+    loss = DetectionLoss.of(trial.head, hyp, gains, matching=config.loss, auxiliary=model.has_auxiliary)
+    return -world.highest(-measured_batch(trial, loss, img, device)) * world.size
+
+
+def _folder(config: TrainConfig, point: ResumePoint | None, job: Job, world: World) -> Path:
+    """The run's folder: that of the run that is continued, or a new one, claimed by the main process."""
+    if point:
+        return point.folder
+    begun = job.folder(config.project)  # by a start that ended before it could save anything
+    return world.share(
+        (begun or claim(config.project, config.name, exist_ok=config.exist_ok)) if world.main else Path()
+    )
+
+
+def _draws(config: TrainConfig, world: World) -> bool:
+    return world.main and not config.noplots
 
 
 def _changed(config: TrainConfig) -> set[str]:
     """The options that are not as they are by default."""
     defaults = TrainConfig()
     return {f.name for f in fields(config) if getattr(config, f.name) != getattr(defaults, f.name)}
-
-
-def _write_settings(
-    folder: Path, config: TrainConfig, hyp: Hyperparameters, model: DetectionModel, data: TrainData
-) -> None:
-    """opt.yaml, hyp.yaml, model.yaml, dataset_report.json and labels.jpg."""
-    (folder / "weights").mkdir(exist_ok=True)
-    write_options(folder / "opt.yaml", config)
-    write_options(folder / "hyp.yaml", hyp)
-    anchors = tuple(tuple(scale) for scale in model.anchors_in_pixels())
-    write_mapping(folder / "model.yaml", model.architecture.with_anchors(anchors).to_mapping())
-    outputs.write_dataset_report(folder, (data.train, data.val))
-    if not config.noplots:
-        index = data.train.index
-        plots.label_figure(index.classes, index.boxes, data.names, folder / "labels.jpg")
-
-
-def _finish(trainer: Trainer, epochs: int, start: float) -> TrainResult:
-    """Judge the best checkpoint, write pictures and results.json, print the table."""
-    config, folder, data, reporter = trainer.config, trainer.folder, trainer.data, trainer.reporter
-    best = checkpoint.load(folder / "weights" / "best.pt")
-    model = best.model().to(trainer.device).eval()
-    drawing = None if config.noplots else pictures.ValidationPictures(folder, data.names, data.val.index)
-    evaluation = trainer.validate(model, drawing)
-    if not config.noplots:
-        pictures.write_curves(folder, evaluation.metrics, data.names)
-        plots.results_figure(folder / "results.csv", folder / "results.png")
-    seconds = time.perf_counter() - start
-    outputs.write_results(
-        folder,
-        evaluation,
-        device=trainer.device,
-        splits=(data.train, data.val),
-        extra={
-            "epochs": epochs,
-            "best_epoch": best.epoch,
-            "seconds": seconds,
-            "peak_gpu_gigabytes": torch.cuda.max_memory_allocated(trainer.device) / 1e9
-            if trainer.device.type == "cuda"
-            else None,
-        },
-    )
-    outputs.print_table(evaluation, reporter.say, verbose=False)
-    reporter.say(f"{epochs} epochs in {seconds / 60:.1f} minutes, best was epoch {best.epoch + 1}")
-    reporter.say(f"results in {folder}")
-    return TrainResult(folder, evaluation, epochs, best.epoch, seconds)

@@ -1,5 +1,8 @@
-"""What happens when a batch gives no finite loss."""
+"""What happens when a batch gives no finite loss, or the processes that load images are lost."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -9,6 +12,7 @@ from yolo_cli.batch import Batch
 from yolo_cli.config import TrainConfig
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.errors import UserError
+from yolo_cli.job import PeerError
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
 
@@ -19,10 +23,16 @@ class Faults:
     """Stops at a loss that is not finite, or leaves the batch out; either way its images are kept for inspection."""
 
     def __init__(
-        self, config: TrainConfig, model: DetectionModel, index: LabelIndex, folder: Path, reporter: Reporter
+        self,
+        config: TrainConfig,
+        model: DetectionModel,
+        index: LabelIndex,
+        folder: Path,
+        reporter: Reporter,
+        rank: int = 0,
     ) -> None:
         self._policy, self._index, self._folder, self._reporter = config.nan_policy, index, folder, reporter
-        self._names = model.names
+        self._names, self._rank = model.names, rank
         # Parameters wait for the update, but batch norm's running statistics take in a batch as it passes.
         self._buffers = list(model.buffers()) if self._policy == "skip" else []
 
@@ -31,9 +41,20 @@ class Faults:
         return [buffer.clone() for buffer in self._buffers]
 
     @torch.no_grad()
-    def not_finite(self, epoch: int, number: int, batch: Batch, before: list[Tensor]) -> None:
-        """Keep the batch's images and list; undo what it did, or raise UserError, as --nan-policy says."""
-        name = f"not_finite_epoch{epoch + 1}_batch{number + 1}"
+    def not_finite(self, epoch: int, number: int, batch: Batch, before: list[Tensor], *, mine: bool = True) -> None:
+        """Keep the batch's images and list; undo what it did, or raise UserError, as --nan-policy says.
+
+        Where it is the batch of another process (not `mine`), that one tells; raises PeerError instead.
+        """
+        if mine:
+            self._tell(epoch, number, batch)
+        elif self._policy == "stop":
+            raise PeerError("the loss is not finite")
+        for buffer, old in zip(self._buffers, before, strict=True):
+            buffer.copy_(old)
+
+    def _tell(self, epoch: int, number: int, batch: Batch) -> None:
+        name = f"not_finite_epoch{epoch + 1}_batch{number + 1}" + (f"_rank{self._rank}" if self._rank else "")
         files = [self._index.path(i) for i in batch.indices]
         (self._folder / f"{name}.txt").write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
         from yolo_cli.pictures import draw_batch, label_rows  # noqa: PLC0415 - matplotlib is slow to import
@@ -45,5 +66,21 @@ class Faults:
             fix = f"{where}; lower lr0 in the --hyp file, or give --nan-policy skip"
             raise UserError(what, fix=fix)
         self._reporter.warn(f"{what}: left out; {where}")
-        for buffer, old in zip(self._buffers, before, strict=True):
-            buffer.copy_(old)
+
+
+@contextmanager
+def with_loaders(folder: Path) -> Iterator[None]:
+    """A UserError where a process that loads images dies, which torch notices wherever it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = re.search(
+            r"DataLoader worker \(pid.*?\) (is killed by signal: \w+|exited unexpectedly[^.\n]*)", str(error)
+        )
+        if not said:
+            raise
+        raise UserError(
+            f"a process that loads images {said[1]}",
+            fix="lack of memory is the usual cause: give fewer --workers or a smaller --batch, "
+            f"and go on with yolo train --resume {folder}",
+        ) from None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Never
 from yolo_cli import checkpoint
 from yolo_cli.train.resume import LAST, PREVIOUS, fingerprint, options
 from yolo_cli.train.state import capture
-from yolo_cli.train.stop import StoppedError, StopRequest
+from yolo_cli.train.stop import StoppedError
 
 if TYPE_CHECKING:
     from yolo_cli.train.loop import Trainer
@@ -26,7 +26,7 @@ class Keeper:
     def epoch_done(self, epoch: int, *, better: bool, ended: bool) -> None:
         """Write what the end of an epoch asks for."""
         config = self._trainer.config
-        if config.nosave and not ended:
+        if not self._trainer.world.main or (config.nosave and not ended):
             return
         if better or config.nosave:
             self._weights("best.pt", epoch)
@@ -37,29 +37,33 @@ class Keeper:
     def is_due(self, step: int) -> bool:
         """Whether --save-every or --save-minutes ask for a state after this step."""
         config = self._trainer.config
+        if not self._trainer.world.main:
+            return False
         by_count = config.save_every > 0 and (step + 1) % config.save_every == 0
         return by_count or (config.save_minutes > 0 and time.monotonic() - self._saved >= 60 * config.save_minutes)
 
-    def mid_epoch(self, stop: StopRequest) -> None:
-        """Write the state between two batches; end the training where that was asked for."""
-        if stop.number:
-            self.stop(stop)
+    def mid_epoch(self, stopped_by: int) -> None:
+        """Write the state between two batches; end the training where a signal of that number asked for it."""
+        if stopped_by:
+            self.stop(stopped_by)
         self.save(self._trainer.progress.epoch)
 
-    def stop(self, stop: StopRequest) -> Never:
-        """Save, say how to go on, and raise StoppedError."""
+    def stop(self, number: int) -> Never:
+        """Save, say how to go on, and raise StoppedError for the signal of that number."""
         trainer = self._trainer
         progress = trainer.progress
         self.save(progress.epoch)
         trainer.reporter.say(
             f"stopped in epoch {progress.epoch + 1} after batch {progress.batch} of {trainer.batches_an_epoch}, saved; "
-            f"go on with: yolo train --resume {trainer.folder}"
+            f"go on with: yolo train --resume {trainer.folder}{_devices(trainer.config.device)}"
         )
-        raise StoppedError(stop.number)
+        raise StoppedError(number)
 
     def save(self, epoch: int, *, ended: bool = False) -> None:
         """Write last.pt, keeping the one before it."""
         trainer = self._trainer
+        if not trainer.world.main:  # one process writes
+            return
         state = capture(
             trainer.progress,
             trainer.model,
@@ -87,3 +91,7 @@ class Keeper:
             extra={"fitness": float(trainer.progress.best_fitness), "img": list(trainer.img), **extra},
             previous=folder / PREVIOUS if name == LAST else None,
         )
+
+
+def _devices(request: str) -> str:
+    return f" --device {request}" if "," in request else ""

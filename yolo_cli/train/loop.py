@@ -9,22 +9,26 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.dataset.loader import train_loader, val_loader
 from yolo_cli.dataset.sampler import image_weights, multi_scale_size
+from yolo_cli.distributed import ALONE, World, share_of
 from yolo_cli.evaluate import Evaluation, Observer, Thresholds, evaluate, prepare_images
 from yolo_cli.logs import MetricLogger
 from yolo_cli.loss.detection import DetectionLoss, scaled_gains
 from yolo_cli.metrics.detection import Evaluator
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
+from yolo_cli.model.sync_norm import synchronise_norms
 from yolo_cli.optim import GROUPS, ModelEMA, Schedule, apply_settings, build_optimizer
 from yolo_cli.progress import Reporter
 from yolo_cli.provenance import memory_gigabytes
-from yolo_cli.train.faults import Faults
+from yolo_cli.train.faults import Faults, with_loaders
 from yolo_cli.train.keep import Keeper
+from yolo_cli.train.memory import within_memory
 from yolo_cli.train.resume import ResumePoint
 from yolo_cli.train.setup import TrainData
 from yolo_cli.train.state import Progress, restore
@@ -60,24 +64,28 @@ class Trainer:
         folder: Path,
         loggers: Sequence[MetricLogger],
         reporter: Reporter,
+        world: World = ALONE,
     ) -> None:
-        self.config, self.hyp, self.data, self.img = config, hyp, data, img
+        self.config, self.hyp, self.data, self.img, self.world = config, hyp, data, img, world
         self.device, self.folder, self.loggers, self.reporter = device, folder, loggers, reporter
         self.model = model.to(device).to(memory_format=torch.channels_last)
+        world.spread(self.model.state_dict().values())
         self.ema = ModelEMA(self.model, hyp.ema_decay, hyp.ema_ramp)
+        self.network = _network(self.model, world, device, sync_bn=config.sync_bn)
         self.optimizer = build_optimizer(model, config.optimizer, hyp, config.batch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         gains = scaled_gains(hyp, len(model.strides), model.nc, img)
         matching, auxiliary = config.loss, model.has_auxiliary
         self.loss = DetectionLoss.of(
-            model.head, hyp, gains, config.label_smoothing, matching=matching, auxiliary=auxiliary
+            model.head, hyp, gains, config.label_smoothing, matching=matching, auxiliary=auxiliary, world=world
         )
         self.val_loss = DetectionLoss.of(self.ema.model.head, hyp, gains, matching=matching, auxiliary=auxiliary)
         self.evaluator = Evaluator(data.names)
+        batch = share_of(config.batch, world)
         self.train_loader = train_loader(
             data.train.index,
             img=img,
-            batch=config.batch,
+            batch=batch,
             hyp=hyp,
             seed=config.seed,
             workers=workers,
@@ -85,15 +93,24 @@ class Trainer:
             rect=config.rect,
             stride=model.stride,
             cache=config.cache,
+            rank=world.rank,
+            world=world.size,
         )
         self.val_loader = val_loader(
-            data.val.index, img=img, batch=2 * config.batch, stride=model.stride, workers=workers, cache=config.cache
+            data.val.index,
+            img=img,
+            batch=2 * batch,
+            stride=model.stride,
+            workers=workers,
+            cache=config.cache,
+            rank=world.rank,
+            world=world.size,
         )
         self.batches_an_epoch = len(self.train_loader.batches)
         self.schedule = Schedule(hyp, config.epochs, self.batches_an_epoch, config.batch, config.cos_lr)
         self.progress = Progress()
         self.keeper = Keeper(self)
-        self.faults = Faults(config, self.model, data.train.index, folder, reporter)
+        self.faults = Faults(config, self.model, data.train.index, folder, reporter, world.rank)
 
     def resume(self, point: ResumePoint) -> None:
         """Put back the state of a run that is continued."""
@@ -104,8 +121,14 @@ class Trainer:
     def run(self, picture: Picture | None, stop: StopRequest) -> int:
         """Train; returns the number of epochs done. Checkpoints, logs and results.csv are written on the way.
 
-        Raises StoppedError, with everything saved, after the batch in which `stop` was asked for.
+        Raises StoppedError, with everything saved, after the batch in which `stop` was asked for, and UserError where
+        memory is not enough or a process that loads images is lost.
         """
+        batch = share_of(self.config.batch, self.world)
+        with within_memory(self.ema.model, self.val_loss, self.img, self.device, batch), with_loaders(self.folder):
+            return self._run(picture, stop)
+
+    def _run(self, picture: Picture | None, stop: StopRequest) -> int:
         progress = self.progress
         for epoch in range(progress.epoch, self.config.epochs):
             losses = self.train_epoch(epoch, picture if epoch == 0 else None, stop)
@@ -123,8 +146,8 @@ class Trainer:
             if early:
                 self.reporter.say(f"no better since epoch {progress.best_epoch + 1}: stopped early (--patience)")
                 return epoch + 1
-            if stop.number and not last:
-                self.keeper.stop(stop)
+            if not last and (number := self.world.highest(stop.asked())):
+                self.keeper.stop(number)
         return self.config.epochs
 
     def train_epoch(self, epoch: int, picture: Picture | None, stop: StopRequest) -> list[float]:
@@ -142,9 +165,10 @@ class Trainer:
                 progress.batch = number + 1
                 mean = (sums / max(number + 1 - progress.skipped, 1)).tolist()
                 bar.advance(self._bar_text(mean, batch))
-                if stop.number or self.keeper.is_due(epoch * total + number):
+                stopped_by = self.world.highest(stop.asked())  # all processes stop after the same batch
+                if stopped_by or self.keeper.is_due(epoch * total + number):
                     progress.losses = sums.tolist()
-                    self.keeper.mid_epoch(stop)
+                    self.keeper.mid_epoch(stopped_by)
         return (sums / max(total - progress.skipped, 1)).tolist()
 
     def step(self, epoch: int, number: int, batch: Batch) -> Tensor:
@@ -159,11 +183,11 @@ class Trainer:
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
         before = self.faults.statistics()
         with torch.autocast(self.device.type, enabled=self.scaler.is_enabled()):
-            raw = self.model(images)
+            raw = self.network(images)
         parts = self.loss(raw, batch.targets.to(self.device, non_blocking=True))
-        values = parts.values()
+        values = self.world.sum(parts.values())
         if not torch.isfinite(values).all():
-            self.faults.not_finite(epoch, number, batch, before)
+            self.faults.not_finite(epoch, number, batch, before, mine=not torch.isfinite(parts.values()).all())
             self.progress.skipped += 1
             return torch.zeros_like(values)
         self.scaler.scale(parts.total).backward()
@@ -196,10 +220,12 @@ class Trainer:
             batches=len(self.val_loader),
             loss=self.val_loss,
             observe=observe,
+            world=self.world,
         )
 
     def _judge(self) -> dict[str, float]:
         """Validate the moving average, and remember what later epochs ask for."""
+        self.world.spread(self.ema.model.buffers())  # running statistics, where they are each process's own
         evaluation = self.validate(self.ema.model)
         self.progress.fitness = evaluation.metrics.fitness
         self.progress.per_class = [[row.class_id, row.map50_95] for row in evaluation.metrics.per_class]
@@ -230,6 +256,16 @@ class Trainer:
         height, width = batch.images.shape[2:]
         memory = memory_gigabytes(self.device)
         return f"box {box:.4f} obj {obj:.4f} cls {cls:.4f} lr {lr:.2g} {memory:.1f}G {width}×{height}"
+
+
+def _network(model: DetectionModel, world: World, device: torch.device, *, sync_bn: bool) -> torch.nn.Module:
+    """What a step calls: the model itself, or what averages its gradients over the processes."""
+    if world.size == 1:
+        return model
+    if sync_bn:
+        synchronise_norms(model, device)
+    # Where norms are not synchronised, every step starts from the running statistics of the main process.
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
 def _columns(evaluation: Evaluation) -> dict[str, float]:

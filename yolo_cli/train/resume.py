@@ -31,10 +31,18 @@ class ResumePoint:
     hyp: Hyperparameters
 
 
-def find_point(config: TrainConfig, given: AbstractSet[str], reporter: Reporter) -> ResumePoint:
+def has_state(folder: Path) -> bool:
+    """Whether a run has saved a state to continue from."""
+    return bool(_candidates(folder))
+
+
+def find_point(
+    config: TrainConfig, given: AbstractSet[str], reporter: Reporter, *, of_job: bool = False
+) -> ResumePoint:
     """Where `--resume` continues; `given` names the options on the command line, the others are the run's.
 
-    Raises UserError where there is no such run, it cannot be continued, or an option contradicts it.
+    A run `of_job` may have done all its epochs: what is left is to judge its best weights. Raises UserError where there
+    is no such run, it cannot be continued, or an option contradicts it.
     """
     folder = _folder(config)
     weights, state = _read(folder, reporter)
@@ -53,7 +61,7 @@ def find_point(config: TrainConfig, given: AbstractSet[str], reporter: Reporter)
     taken = {name: getattr(config, name) for name in given & FREE if name not in ("project", "name", "exist_ok")}
     merged = replace(stored, **taken)
     epoch = int(state["progress"]["epoch"])
-    if merged.epochs < epoch or (merged.epochs == epoch and state.get("ended")):
+    if not of_job and (merged.epochs < epoch or (merged.epochs == epoch and state.get("ended"))):
         what = f"has done its {epoch} epochs" + ("" if merged.epochs == epoch else f", not {merged.epochs}")
         raise UserError(what, where=folder, fix=f"extend it: yolo train --resume {folder} --epochs {epoch + 50}")
     return ResumePoint(folder, weights, state, merged, hyp)

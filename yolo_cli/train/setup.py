@@ -7,6 +7,7 @@ from math import isfinite
 from yolo_cli import assets, checkpoint
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.dataset.opening import Split, class_names, open_data, open_split
+from yolo_cli.distributed import ALONE, World, share_of
 from yolo_cli.errors import UserError
 from yolo_cli.foreign.networks import find_network
 from yolo_cli.loss.detection import MATCHINGS
@@ -64,7 +65,7 @@ def check_options(config: TrainConfig) -> None:
     """Refuse option values that make no sense. Raises UserError naming the option."""
     at_least = {
         "epochs": 1,
-        "batch": 1,
+        "batch": 1 if config.batch != -1 else -1,
         "workers": -1,
         "patience": 0,
         "save_period": -1,
@@ -147,7 +148,9 @@ def describe_hyperparameters(hyp: Hyperparameters) -> str:
     return "hyperparameters: defaults" + (f" but {', '.join(changed)}" if changed else "")
 
 
-def check_trainable(config: TrainConfig, model: DetectionModel, img: tuple[int, int], images: int) -> None:
+def check_trainable(
+    config: TrainConfig, model: DetectionModel, img: tuple[int, int], images: int, world: World = ALONE
+) -> None:
     """Refuse what leaves nothing to train, or batch norm nothing to average. Raises UserError naming the option."""
     count = len(model.model)
     frozen = set(range(config.freeze[0])) if len(config.freeze) == 1 else set(config.freeze)
@@ -156,7 +159,8 @@ def check_trainable(config: TrainConfig, model: DetectionModel, img: tuple[int, 
     if len(frozen) == count:
         raise UserError("every layer is frozen, nothing is left to train", where="--freeze")
     smallest = img[0] // model.stride * (img[1] // model.stride)
-    if smallest == 1 and 1 in (min(config.batch, images), images % config.batch):
+    batch, images = share_of(config.batch, world), -(-images // world.size)
+    if smallest == 1 and 1 in (min(batch, images), images % batch):
         raise UserError(
             f"a batch of one image has one cell at --img {img[0]}, and batch norm nothing to average",
             where=f"--batch {config.batch}",

@@ -27,12 +27,17 @@ class StopRequest:
     """Whether a signal has asked for an end, and which."""
 
     number: int = 0
+    launcher: int = 0  # the process that started this one and many like it
+
+    def asked(self) -> int:
+        """The signal's number, or 0; a launcher that is no more asks for an end, too, lest two write to one run."""
+        return self.number or (signal.SIGTERM if self.launcher and os.getppid() != self.launcher else 0)
 
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
     """Turn the first Ctrl-C or SIGTERM into a request; a second one ends the process at once, as without us."""
-    request = StopRequest()
+    request = StopRequest(launcher=os.getppid() if "RANK" in os.environ else 0)
     if threading.current_thread() is not threading.main_thread():  # where Python takes no handlers
         yield request
         return

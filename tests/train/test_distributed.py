@@ -1,0 +1,153 @@
+"""Several processes train as one does; what happens to one of them happens to the job, and nothing hangs."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from yolo_cli.device import device_names, own_device
+from yolo_cli.distributed import World, share_of
+from yolo_cli.errors import UserError
+
+STEP = Path(__file__).with_name("distributed_step.py")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+LIMIT = 240.0  # seconds, for whatever must not hang
+
+
+def yolo(data: Path, project: Path, *more: str) -> list[str]:
+    asked = "--cfg n --hyp shapes --img 64 --batch 4 --workers 1 --noplots --noautoanchor --save-every 1"
+    return [*["-m", "yolo_cli", "train", "--data"], str(data), *asked.split(), "--project", str(project), *more]
+
+
+def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+
+
+def start(command: Sequence[str], log: Path) -> subprocess.Popen[str]:
+    with log.open("w") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], log: Path) -> None:
+    end = time.monotonic() + LIMIT
+    while not path.exists():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.05)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def epochs(folder: Path) -> list[str]:
+    return [line.split(",")[0] for line in (folder / "results.csv").read_text().splitlines()[1:]]
+
+
+def test_gradients_norms_and_metrics_are_those_of_one_process(small: Path, tmp_path: Path) -> None:
+    """In double precision, where no rounding can hide a mistake; with 24 images in batches of 10, the last is short."""
+    one, two = tmp_path / "one.pt", tmp_path / "two.pt"
+    alone = run([sys.executable, str(STEP), str(small), str(one), "10", "own"])
+    assert alone.returncode == 0, alone.stderr
+    both = run([*TORCHRUN, "--standalone", "--nproc-per-node", "2", str(STEP), str(small), str(two), "10", "sync"])
+    assert both.returncode == 0, both.stderr
+    a, b = torch.load(one), torch.load(two)
+    assert a["losses"] == pytest.approx(b["losses"], rel=1e-12)
+    assert a["scores"] == pytest.approx(b["scores"], abs=1e-9)
+    assert a["scores"][-1] == 8
+    for kind in ("gradients", "buffers"):
+        for name, value in a[kind].items():
+            torch.testing.assert_close(b[kind][name], value, rtol=1e-9, atol=1e-11, msg=name)
+
+
+def test_a_killed_process_is_started_again_from_the_last_checkpoint(small: Path, tmp_path: Path) -> None:
+    log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
+    command = [sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "4", "--device", "cpu,cpu")]
+    process = start(command, log)
+    wait_for(run_folder / "weights" / "last.pt", process, log)
+    os.kill(children(process.pid)[-1], signal.SIGKILL)
+    assert process.wait(LIMIT) == 0, log.read_text()
+    assert "started again (restart 1): going on with" in log.read_text()
+    assert epochs(run_folder) == ["0", "1", "2", "3"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["exp"]
+    assert not (run_folder / "weights" / "job").exists()
+
+
+def test_sigterm_saves_and_one_process_can_go_on(small: Path, tmp_path: Path) -> None:
+    log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
+    process = start([sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "30", "--device", "cpu,cpu")], log)
+    wait_for(run_folder / "weights" / "last.pt", process, log)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT) == 143, log.read_text()
+    done = len(epochs(run_folder))
+    assert f"go on with: yolo train --resume {run_folder} --device cpu,cpu" in log.read_text()
+    again = [*["-m", "yolo_cli", "train", "--resume"], str(run_folder), "--device", "cpu", "--epochs", str(done + 1)]
+    finished = run([sys.executable, *again])
+    assert finished.returncode == 0, finished.stderr
+    assert len(epochs(run_folder)) == done + 1
+
+
+def test_two_machines_train_one_model(small: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "two"]
+    torchrun += ["--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1"]
+    command = [*torchrun, *yolo(small, tmp_path / "runs", "--epochs", "2", "--sync-bn", "--device", "cpu")]
+    machines = [start(command, tmp_path / f"log{i}") for i in range(2)]
+    logs = [(machine.wait(LIMIT), (tmp_path / f"log{i}").read_text()) for i, machine in enumerate(machines)]
+    assert [status for status, _ in logs] == [0, 0], logs
+    assert epochs(tmp_path / "runs" / "exp") == ["0", "1"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["exp"]
+    assert sum("2 processes, 2 images each" in text for _, text in logs) == 1  # one of them speaks
+
+
+def test_a_fault_of_one_process_ends_the_job_with_its_own_error(small: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(small.parent, data)
+    log = tmp_path / "log"
+    process = start([sys.executable, *yolo(data / "data.yaml", tmp_path / "runs", "--device", "cpu,cpu")], log)
+    wait_for(tmp_path / "runs" / "exp" / "weights" / "last.pt", process, log)
+    (data / "images" / "train" / "7.png").unlink()
+    assert process.wait(LIMIT) == 2, log.read_text()
+    errors = [line for line in log.read_text().splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "7.png" in errors[0]
+    assert "Traceback" not in log.read_text()
+
+
+def test_what_the_user_can_mend_is_said_once(tmp_path: Path) -> None:
+    done = run([sys.executable, *yolo(tmp_path / "none.yaml", tmp_path / "runs", "--device", "cpu,cpu")])
+    assert done.returncode == 2
+    assert done.stderr.count("error:") == 1
+    assert done.stderr.startswith(f"error: --data {tmp_path / 'none.yaml'}: ")
+
+
+@pytest.mark.parametrize("request_", ["0,0", "cpu,0", "0,x", "0,", "mps,mps"])
+def test_lists_of_devices_that_make_no_sense(request_: str) -> None:
+    with pytest.raises(UserError, match=f"--device {request_}"):
+        device_names(request_)
+
+
+def test_each_process_has_its_device() -> None:
+    assert device_names("0,1, 3") == ["0", "1", "3"]
+    assert own_device("cpu,cpu", 1, 2) == torch.device("cpu")
+    assert own_device("cpu", 1, 2) == torch.device("cpu")
+    with pytest.raises(UserError, match="2 devices for 3 processes"):
+        own_device("cpu,cpu", 0, 3)
+    with pytest.raises(UserError, match="2 processes, one device"):
+        own_device("0", 0, 2)
+
+
+def test_a_batch_is_shared_equally() -> None:
+    assert share_of(16, World(size=4)) == 4
+    with pytest.raises(UserError, match="--batch 15: cannot be shared equally by 2 processes"):
+        share_of(15, World(size=2))
