@@ -61,10 +61,11 @@ def launch(config: TrainConfig, arguments: Sequence[str]) -> int:
         statuses = [each.exitcode for each in failed.failures.values()]
         if 2 in statuses:  # one has said what the user can mend
             return 2
-        rank, failure = failed.get_first_failure()
-        if failure.exitcode > 0:
-            return failure.exitcode
-        name = signal.Signals(-failure.exitcode).name
+        killed = {rank: -each.exitcode for rank, each in failed.failures.items() if each.exitcode < 0}
+        if not killed:
+            return statuses[0]
+        rank, number = next(iter(killed.items()))
+        name = signal.Signals(number).name
         fix = "see to the cause (SIGKILL: often lack of memory), then go on with yolo train --resume"
         raise UserError(f"process {rank} was ended by {name}, {MAX_RESTARTS + 1} times in all", fix=fix) from None
     except SignalException as caught:

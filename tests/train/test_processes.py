@@ -1,4 +1,4 @@
-"""Several processes train as one does; what happens to one of them happens to the job, and nothing hangs."""
+"""Several processes train as one does; what happens to one of them is said, and nothing hangs."""
 
 import os
 import shutil
@@ -122,6 +122,21 @@ def test_a_fault_of_one_process_ends_the_job_with_its_own_error(small: Path, tmp
     assert len(errors) == 1
     assert "7.png" in errors[0]
     assert "Traceback" not in log.read_text()
+
+
+def test_a_loader_that_dies_is_said_and_the_run_goes_on_later(small: Path, tmp_path: Path) -> None:
+    log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
+    process = start([sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "30", "--device", "cpu")], log)
+    wait_for(run_folder / "weights" / "last.pt", process, log)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    assert process.wait(LIMIT) == 2, log.read_text()
+    last = log.read_text().strip().splitlines()[-1]
+    assert last.startswith("error: a process that loads images is killed by signal: Killed; ")
+    assert last.endswith(f"go on with yolo train --resume {run_folder}")
+    done = len(epochs(run_folder))
+    again = run([sys.executable, *["-m", "yolo_cli", "train", "--resume"], str(run_folder), "--epochs", str(done + 1)])
+    assert again.returncode == 0, again.stderr
+    assert len(epochs(run_folder)) == done + 1
 
 
 def test_what_the_user_can_mend_is_said_once(tmp_path: Path) -> None:
