@@ -31,6 +31,12 @@ def write_whole(path: Path, data: bytes | memoryview, *, what: str, previous: Pa
         temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote have left in a folder that is ours alone."""
+    for left in folder.glob(".*.pt.*"):
+        left.unlink(missing_ok=True)
+
+
 def _flush_folder(folder: Path) -> None:
     """Renames survive a crash of the machine once the folder is flushed, where the system lets folders be opened."""
     if os.name != "posix":

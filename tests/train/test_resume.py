@@ -133,6 +133,13 @@ def test_a_damaged_state_is_said_and_the_one_before_it_taken(cut_run: Path, harm
     assert f"continuing {cut_run} in epoch 2 after batch 1" in reporter.lines
 
 
+def test_what_a_killed_write_has_left_is_removed(cut_run: Path) -> None:
+    left = cut_run / "weights" / ".last.pt.1234"
+    left.write_bytes(b"half a state")
+    train(TrainConfig(resume=str(cut_run)), Silent())
+    assert sorted(path.name for path in left.parent.iterdir()) == ["best.pt", "last.pt", "last_previous.pt"]
+
+
 def test_a_changed_label_is_named_before_anything_starts(cut_run: Path) -> None:
     label = cut_run.parent.parent / "data/labels/train/3.txt"
     label.write_text("0 0.5 0.5 0.2 0.2\n")

@@ -4,6 +4,7 @@ import time
 from typing import TYPE_CHECKING, Never
 
 from yolo_cli import checkpoint
+from yolo_cli.atomic import sweep
 from yolo_cli.train.resume import LAST, PREVIOUS, fingerprint, options
 from yolo_cli.train.state import capture
 from yolo_cli.train.stop import StoppedError
@@ -21,6 +22,8 @@ class Keeper:
 
     def __init__(self, trainer: "Trainer") -> None:
         self._trainer = trainer
+        if trainer.world.main:
+            sweep(trainer.folder / "weights")
         self._saved = time.monotonic()
 
     def epoch_done(self, epoch: int, *, better: bool, ended: bool) -> None:
