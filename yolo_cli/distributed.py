@@ -152,9 +152,11 @@ def _speaking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if any(_is_of_connection(each) for each in (error, error.__context__)):
-            raise PeerError(str(error)) from error
-        raise
+        if not any(_is_of_connection(each) for each in (error, error.__context__)):
+            raise
+        silent = "imed out" in str(error)
+        what = f"another process has not answered for {TIMEOUT}" if silent else "another process is lost"
+        raise PeerError(what) from error
 
 
 def _is_of_connection(error: BaseException | None) -> bool:

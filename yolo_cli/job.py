@@ -1,10 +1,13 @@
 """What the starts of one job know of each other: torch's elastic launcher starts its processes anew when one fails."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from yolo_cli.atomic import write_whole
+from yolo_cli.errors import UserError
 
 MARK = "job"  # in a run's weights folder, while the run is not at its end: the job that trains it
 
@@ -39,17 +42,23 @@ class Job:
         """Whether the job has failed for a reason that another start does not mend."""
         return self.scratch is not None and (self.scratch / "failed").exists()
 
-    def first_to_fail(self) -> bool:
-        """Note a failure that another start does not mend; whether it is this machine's first, to be told."""
-        if not self.scratch:
-            return True
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Note a failure that another start does not mend; PeerError where another process of this machine was first.
+
+        It is noted before the connection to the others is closed, so that they know why they have lost this one.
+        """
         try:
-            (self.scratch / "failed").touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        except OSError:
-            return True
-        return True
+            yield
+        except (UserError, OSError):
+            if self.scratch:
+                try:
+                    (self.scratch / "failed").touch(exist_ok=False)
+                except FileExistsError:
+                    raise PeerError("another process has failed first", status=2) from None
+                except OSError:
+                    pass  # told twice, then
+            raise
 
     def folder(self, project: str) -> Path | None:
         """The run that an earlier start of this job began and did not end."""

@@ -96,4 +96,6 @@ def train(
     except StoppedError as stopped:
         raise typer.Exit(stopped.status) from None
     except PeerError as failed:
+        if not Job.of_environment().has_failed():  # else that process says why
+            Terminal().warn(str(failed))
         raise typer.Exit(failed.status) from None

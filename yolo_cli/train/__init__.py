@@ -14,13 +14,14 @@ from yolo_cli.dataset.opening import checked_image_size
 from yolo_cli.device import default_workers, own_device, seed_everything
 from yolo_cli.distributed import World, joined, place, share_of
 from yolo_cli.errors import UserError
-from yolo_cli.job import Job, PeerError
+from yolo_cli.job import Job
 from yolo_cli.logs import CsvLogger, MetricLogger, TensorBoardLogger
 from yolo_cli.loss.detection import DetectionLoss, scaled_gains
 from yolo_cli.model.build import DetectionModel, count_parameters, gflops
 from yolo_cli.optim import freeze_layers
 from yolo_cli.progress import Reporter, Silent
 from yolo_cli.run_folder import claim
+from yolo_cli.train.faults import with_loaders
 from yolo_cli.train.loop import Trainer, TrainResult
 from yolo_cli.train.memory import AUTO, SHARE, measured_batch
 from yolo_cli.train.outcome import finish, write_settings
@@ -48,14 +49,10 @@ def train(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | 
     """
     job = Job.of_environment()
     check_options(config)
-    try:
+    with job.telling():
         device = own_device(config.device, *place())
-        with joined(cuda=device.type == "cuda") as world:
-            return _train(config, given, device, job, world, reporter if world.main else Silent())
-    except (UserError, OSError):
-        if not job.first_to_fail():
-            raise PeerError("another process has failed first", status=2) from None
-        raise
+    with joined(cuda=device.type == "cuda") as world, job.telling():
+        return _train(config, given, device, job, world, reporter if world.main else Silent())
 
 
 def _train(
@@ -106,17 +103,24 @@ def _train(
     if point:
         trainer.resume(point)
     trainer.progress.rows = rows  # the same list, so that states hold what was logged
-    try:
-        with listening() as stop:
-            drawing = pictures.TrainPictures(folder, data.names, data.train.index) if _draws(config, world) else None
-            epochs = trainer.run(drawing, stop)
-    finally:
-        for logger in trainer.loggers:
-            logger.close()
-    result = finish(trainer, epochs, start, draw=_draws(config, world))
+    with with_loaders(folder):
+        epochs = _run(trainer)
+        result = finish(trainer, epochs, start, draw=_draws(config, world))
     if world.main:
         job.end(folder)
     return result
+
+
+def _run(trainer: Trainer) -> int:
+    folder, data = trainer.folder, trainer.data
+    try:
+        with listening() as stop:
+            draws = _draws(trainer.config, trainer.world)
+            drawing = pictures.TrainPictures(folder, data.names, data.train.index) if draws else None
+            return trainer.run(drawing, stop)
+    finally:
+        for logger in trainer.loggers:
+            logger.close()
 
 
 def _prepare(

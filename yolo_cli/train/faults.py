@@ -1,6 +1,7 @@
 """What happens when a batch gives no finite loss, or the processes that load images are lost."""
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,11 +75,13 @@ def with_loaders(folder: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        said = re.search(
-            r"DataLoader worker \(pid.*?\) (is killed by signal: \w+|exited unexpectedly[^.\n]*)", str(error)
-        )
+        said = re.search(r"DataLoader worker \(pid.*?\d\) (is killed by signal: \w+|exited unexpectedly)", str(error))
         if not said:
             raise
+        # With the frames go the loaders; while they are there, torch says it again wherever the process is.
+        traceback.clear_frames(error.__traceback__)
+        if error.__context__:
+            traceback.clear_frames(error.__context__.__traceback__)
         raise UserError(
             f"a process that loads images {said[1]}",
             fix="lack of memory is the usual cause: give fewer --workers or a smaller --batch, "

@@ -26,7 +26,7 @@ from yolo_cli.model.sync_norm import synchronise_norms
 from yolo_cli.optim import GROUPS, ModelEMA, Schedule, apply_settings, build_optimizer
 from yolo_cli.progress import Reporter
 from yolo_cli.provenance import memory_gigabytes
-from yolo_cli.train.faults import Faults, with_loaders
+from yolo_cli.train.faults import Faults
 from yolo_cli.train.keep import Keeper
 from yolo_cli.train.memory import within_memory
 from yolo_cli.train.resume import ResumePoint
@@ -122,10 +122,10 @@ class Trainer:
         """Train; returns the number of epochs done. Checkpoints, logs and results.csv are written on the way.
 
         Raises StoppedError, with everything saved, after the batch in which `stop` was asked for, and UserError where
-        memory is not enough or a process that loads images is lost.
+        memory is not enough.
         """
         batch = share_of(self.config.batch, self.world)
-        with within_memory(self.ema.model, self.val_loss, self.img, self.device, batch), with_loaders(self.folder):
+        with within_memory(self.ema.model, self.val_loss, self.img, self.device, batch):
             return self._run(picture, stop)
 
     def _run(self, picture: Picture | None, stop: StopRequest) -> int:
