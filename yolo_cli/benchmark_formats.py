@@ -13,8 +13,8 @@ from yolo_cli.dataset.opening import Split, checked_image_size, class_names, ope
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluate import Thresholds, evaluate
-from yolo_cli.export.formats import FORMATS, find_format, lacking
-from yolo_cli.export_model import Exported, export
+from yolo_cli.export.formats import FORMATS, format_of, lacking
+from yolo_cli.export_model import Exported, check_options, export
 from yolo_cli.metrics.detection import Evaluator
 from yolo_cli.open_model import OpenModel, open_model
 from yolo_cli.progress import Reporter, Silent
@@ -33,7 +33,7 @@ class Row:
     map50_95: float
     milliseconds: float
     memory: float  # MB, the whole process at its most
-    same: bool | None  # as PyTorch; None for PyTorch itself and for 8 bits
+    same: bool | None  # as PyTorch; None for PyTorch itself, for 8 bits, and where nothing was found to compare
 
 
 def benchmark(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
@@ -42,6 +42,8 @@ def benchmark(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
         raise UserError("must be at least 1", where=f"--images {config.images}")
     device = select_device(config.device)
     path = Path(config.weights).expanduser() if config.weights else newest_weights(config.project)
+    if kind := format_of(path):
+        raise UserError(f"is itself exported ({kind})", where=path, fix="give the checkpoint it was made from")
     path = checkpoint.find_weights(str(path))
     names = _formats(config, reporter)
     opened = open_model(path, device, reporter, cfg=config.cfg)
@@ -61,7 +63,7 @@ def benchmark(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
     reporter.say(table_line(rows[0]))
     for name in names:
         rows += _measured(config, name, path, folder, split, classes, reporter)
-    write_json(folder / "benchmark.json", [asdict(row) for row in rows])
+        write_json(folder / "benchmark.json", [asdict(row) for row in rows])  # what an interrupted run leaves
     from yolo_cli.plots.speed import draw_speed  # noqa: PLC0415 - matplotlib is slow to import
 
     draw_speed(folder / "benchmark.png", [(row.name, row.milliseconds, row.map50_95) for row in rows])
@@ -79,12 +81,17 @@ def table_line(row: Row) -> str:
 
 
 def _formats(config: BenchmarkConfig, reporter: Reporter) -> list[str]:
-    """The formats asked for, or all that run here; why others do not is said."""
+    """The formats asked for, or all that run here; why others do not is said. Raises UserError for what cannot be."""
     if config.include:
-        names = [word for word in config.include.replace(" ", ",").split(",") if word]
-        for name in names:
-            find_format(name)
-        return names
+        options = ExportConfig(
+            include=config.include, half=config.half, int8=config.int8, data=config.data, device=config.device
+        )
+        for name in (chosen := check_options(options)):
+            if FORMATS[name].open is None:
+                raise UserError(FORMATS[name].experimental, where=f"--include {name}", fix="leave it out")
+        return list(chosen)
+    if config.half and config.int8:
+        raise UserError("exclude each other", where="--half --int8", fix="leave one out")
     found = []
     for name, known in FORMATS.items():
         able = all(getattr(known, option) or not getattr(config, option) for option in ("half", "int8"))
@@ -120,19 +127,20 @@ def _measured(
     )
     try:
         (written,) = export(options, Silent())
+        opened = open_model(written.path, select_device(config.device), Silent())
+        ap = _average_precision(opened, split, config, classes, reporter)
+        row = _row(config, name, written.path, written.megabytes, ap, _same(written))
     except UserError as error:
         reporter.warn(str(error))
         return []
-    opened = open_model(written.path, select_device(config.device), Silent())
-    ap = _average_precision(opened, split, config, classes, reporter)
-    row = _row(config, name, written.path, written.megabytes, ap, _same(written))
     reporter.say(table_line(row))
     return [row]
 
 
 def _same(written: Exported) -> bool | None:
     proof = written.proof
-    return proof.passed if proof is not None and proof.tolerance is not None else None
+    judged = proof is not None and proof.tolerance is not None and (proof.compared or not proof.passed)
+    return proof.passed if proof is not None and judged else None
 
 
 def _average_precision(

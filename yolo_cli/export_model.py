@@ -1,6 +1,8 @@
 """`yolo export`: a model into files of other runtimes, each proven against PyTorch."""
 
 import copy
+import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -29,12 +31,14 @@ from yolo_cli.export.verify import Proof, prove, telling_confidence
 from yolo_cli.metrics.detection import Evaluator
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
+from yolo_cli.open_model import check_cfg
 from yolo_cli.progress import Reporter
 from yolo_cli.run_folder import claim, newest_weights, write_json, write_options
 
 PROOF_IMAGES, CALIBRATION_IMAGES = 16, 128
 AP_BATCH = 16
 OPSETS = (17, 23)
+LEAST_TELLING = 0.001  # confidence below which no difference of scores could exceed the tolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +80,40 @@ def export(config: ExportConfig, reporter: Reporter) -> list[Exported]:
     chosen = check_options(config)
     device = select_device(config.device)
     path = _weights_path(config, reporter)
+    check_cfg(path, config.cfg)
     weights = checkpoint.open_weights(str(path), config.cfg, reporter)
     model = fuse(weights.model().to(device).eval())
     img = checked_image_size(config.img, model.stride, reporter)
     config = replace(config, weights=str(path), img=img)
     data = _open_data(config, model, reporter) if config.data else None
     folder = claim(config.project, config.name, exist_ok=config.exist_ok)
+    for known in chosen.values():
+        if (target := known.path(folder / path.name)).exists():
+            raise UserError("exists already", where=target, fix="give another --name, or remove it first")
+    earlier = _earlier(folder / "report.json")
     write_options(folder / "opt.yaml", config)
     done: list[Exported] = []
     try:
         for name, known in chosen.items():
             done.append(_export_one(name, known, config, model, path, folder, data, device, reporter))
     finally:
-        report = {"weights": str(path), "formats": {one.name: one.to_mapping() for one in done}}
+        report = {"weights": str(path), "formats": earlier | {one.name: one.to_mapping() for one in done}}
         write_json(folder / "report.json", {**report, "versions": provenance.versions()})
     reporter.say(f"results in {folder}")
     return done
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """What an earlier export into the same folder reported. Raises UserError for a report of another kind."""
+    if not path.exists():
+        return {}
+    try:
+        formats = json.loads(path.read_text(encoding="utf-8"))["formats"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        formats = None
+    if not isinstance(formats, dict):
+        raise UserError("is no report of an export", where=path, fix="give another --name, or remove it first")
+    return formats
 
 
 def check_options(config: ExportConfig) -> dict[str, Format]:
@@ -162,8 +184,6 @@ def _export_one(
     if known.experimental:
         reporter.warn(f"{name} is experimental: {known.experimental}")
     path = known.path(folder / weights.name)
-    if path.exists():
-        raise UserError("exists already", where=path, fix="give another --name, or remove it first")
     nms = Suppression(config.conf, config.iou, config.max_det) if config.nms else None
     about = Metadata(
         model.names,
@@ -213,8 +233,9 @@ def _calibration(data: _Data | None, about: Metadata) -> Any:
     size = about.batch
 
     def images() -> Iterator[Float[Tensor, "b 3 h w"]]:
-        # A batch that is not full would not fit a file of one size.
-        return (batch for _, batch in samples.batches(about.img, size) if len(batch) == size)
+        # A batch that is not full would not fit a file of one size: images come twice rather than too few.
+        for _, batch in samples.batches(about.img, size):
+            yield batch[torch.arange(size) % len(batch)]
 
     return images
 
@@ -241,12 +262,19 @@ def _proven(
     proof = prove(runtime, reference, _batches(samples, about, device), thresholds)
     for line in proof_lines(written.name, proof):
         reporter.say(line)
+    if proof.passed and not proof.compared:
+        fix = "give --data, images of what it knows" if data is None else "lower --conf"
+        reporter.warn(f"{written.name}: proves little, since neither finds anything; {fix}")
+    elif proof.conf < LEAST_TELLING:
+        reporter.warn(f"{written.name}: proves boxes alone, since the model is sure of nothing; train it longer")
     for line in proof.where[:5]:
         reporter.warn(f"{written.name}: {line}")
     ap = _average_precision(runtime, reference, data, device, reporter) if data else None
     if ap:
         difference = ap[1] - ap[0]
-        reporter.say(f"{written.name}: mAP@.5:.95 {ap[1]:.4f}, by PyTorch {ap[0]:.4f} ({difference:+.4f})")
+        known = f"{ap[1]:.4f}, by PyTorch {ap[0]:.4f} ({difference:+.4f})"
+        labelled = not math.isnan(difference)
+        reporter.say(f"{written.name}: mAP@.5:.95 {known if labelled else 'unknown: the data set shows no object'}")
     return replace(written, proof=proof, average_precision=ap)
 
 
@@ -257,7 +285,9 @@ def _batches(
     sizes = [(about.img, about.batch, 0)]
     if about.dynamic:
         height, width = about.img
-        smaller = (max(height // 2 // about.stride, 1) * about.stride, max(width // about.stride - 1, 1) * about.stride)
+        # Captured programs take two strides or more where sides are free.
+        low, high = (max(count, 2) * about.stride for count in (height // 2 // about.stride, width // about.stride - 1))
+        smaller = (min(low, height), min(high, width))
         sizes.append((smaller, about.batch + 1, 4))
     for canvas, size, count in sizes:
         for names, images in samples.batches(canvas, size, count):
@@ -276,7 +306,7 @@ def proof_lines(name: str, proof: Proof) -> list[str]:
     if proof.row_score_difference or proof.row_box_difference:
         rows = f"box {proof.row_box_difference:.1e}, score {proof.row_score_difference:.1e}"
         lines.append(f"{name}: before suppression: {rows}")
-    if proof.tolerance is not None:
+    if proof.tolerance is not None and (proof.compared or not proof.passed):
         lines.append(f"{name}: {'the same as PyTorch' if proof.passed else 'DIFFERS from PyTorch'}")
     return lines
 

@@ -46,13 +46,18 @@ def find_model(name: str) -> Path:
     return path if path.exists() and format_of(path) else checkpoint.find_weights(name)
 
 
+def check_cfg(path: Path, cfg: str) -> None:
+    """Raises UserError for a network given to weights that bring their own."""
+    if cfg and not is_darknet(path):
+        raise UserError("only Darknet weights take a network", where=f"--cfg {cfg}", fix="leave it out")
+
+
 def open_model(path: Path, device: torch.device, reporter: Reporter, *, cfg: str = "", half: bool = False) -> OpenModel:
     """Open what `find_model` found. Raises UserError for a file that is damaged, hostile or cannot run here.
 
     `cfg` is the network of Darknet weights, `half` asks for half precision of a checkpoint.
     """
-    if cfg and not is_darknet(path):
-        raise UserError("only Darknet weights take a network", where=f"--cfg {cfg}", fix="leave it out")
+    check_cfg(path, cfg)
     kind = format_of(path)
     if not kind:
         weights = checkpoint.open_weights(str(path), cfg, reporter)

@@ -1,5 +1,6 @@
 """AOTInductor: the captured program compiled to native code, in one package."""
 
+import zipfile
 from pathlib import Path
 
 import torch
@@ -36,15 +37,20 @@ class CompiledRuntime(FileRuntime):
 
     def __init__(self, path: Path, device: torch.device) -> None:
         try:
+            with zipfile.ZipFile(path) as archive:  # its loader does not look at sums, and would run damaged code
+                if bad := archive.testzip():
+                    raise UserError(f"damaged at {bad}", where=path, fix="export it again")
             with quiet():
                 from torch._inductor import aoti_load_package  # noqa: PLC0415 - as above
 
                 self._module = aoti_load_package(str(path))
             text = self._module.get_metadata().get(METADATA, "{}")
+        except UserError:
+            raise
         except Exception as error:  # whatever a damaged package provokes in the loader is the package's fault
             detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             raise UserError(f"not a readable AOTInductor package ({detail})", where=path) from None
-        super().__init__(from_json(text, where=path))
+        super().__init__(from_json(text, where=path), path)
 
     def run(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:
         """The compiled program's output."""

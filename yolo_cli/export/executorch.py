@@ -23,6 +23,8 @@ EXTRA = "executorch"
 
 def write(request: Request, path: Path) -> None:
     """Capture, lower to XNNPACK, save. Raises UserError where the package is missing."""
+    if description(path).exists():
+        raise UserError("exists already", where=description(path), fix="give another --name, or remove it first")
     with quiet(native=True):
         exir = require("executorch.exir", EXTRA)
         backend = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", EXTRA)
@@ -48,7 +50,7 @@ class ExecuTorchRuntime(FileRuntime):
     def __init__(self, path: Path, device: torch.device) -> None:
         if not description(path).is_file():
             raise UserError(f"lacks {description(path).name} beside it", where=path, fix="export it again")
-        super().__init__(from_json(description(path).read_text(encoding="utf-8", errors="replace"), where=path))
+        super().__init__(from_json(description(path).read_text(encoding="utf-8", errors="replace"), where=path), path)
         self._turn = threading.Lock()  # one program has one memory, so that threads take turns
         with quiet(native=True):
             runtime = require("executorch.runtime", EXTRA)

@@ -76,6 +76,8 @@ def _checked(known: dict[str, Any]) -> Metadata:
     if not 1 <= len(names) <= MAX_CLASSES:
         raise ValueError(f"{len(names)} classes")
     nms = Suppression(**known["nms"]) if known.get("nms") else None
+    if nms and not all(isinstance(v, int | float) for v in (nms.conf, nms.iou, nms.max_det)):
+        raise ValueError(f"nms is {known['nms']!r}")
     stride, batch = _whole(known["stride"], "stride", 1, 1 << 12), _whole(known["batch"], "batch", 1, 1 << 16)
     rest = {key: value for key, value in known.items() if key not in ("names", "stride", "img", "batch", "nms")}
     return Metadata(names, stride, (height, width), batch, nms=nms, **rest)

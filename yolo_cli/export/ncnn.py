@@ -81,7 +81,7 @@ class NcnnRuntime(FileRuntime):
     def __init__(self, path: Path, device: torch.device) -> None:
         ncnn = require("ncnn", EXTRA)
         text = _text(path / DESCRIPTION)
-        super().__init__(from_json(text, where=path / DESCRIPTION))
+        super().__init__(from_json(text, where=path / DESCRIPTION), path)
         network = json.loads(text).get("network")
         if not isinstance(network, dict):
             raise UserError("lacks the network's architecture", where=path / DESCRIPTION, fix="export it again")

@@ -151,7 +151,7 @@ class OnnxRuntime(FileRuntime):
         except Exception as error:  # its errors share no base class but this
             detail = str(error).strip().splitlines()[0][:120]
             raise UserError(f"not a readable ONNX file ({detail})", where=path) from None
-        super().__init__(from_text(session.get_modelmeta().custom_metadata_map, where=path))
+        super().__init__(from_text(session.get_modelmeta().custom_metadata_map, where=path), path)
         self._session, self._device = session, device
 
     def run(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:

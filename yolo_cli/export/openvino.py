@@ -65,7 +65,8 @@ class OpenVinoRuntime(FileRuntime):
             raise UserError("holds no model.xml with model.bin", where=path, fix="export it again")
         core = openvino.Core()
         try:
-            model = core.read_model(str(file))
+            with quiet(native=True):  # it tries other readers on a damaged file, which tell of it line by line
+                model = core.read_model(str(file))
             texts = _texts(model)
             # Single precision is meant as such: on some processors the plugin would take bfloat16 by itself.
             options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -74,7 +75,7 @@ class OpenVinoRuntime(FileRuntime):
         except RuntimeError as error:
             detail = str(error).strip().splitlines()[-1][:120]
             raise UserError(f"not a readable OpenVINO model ({detail})", where=path) from None
-        super().__init__(from_text(texts, where=path))
+        super().__init__(from_text(texts, where=path), path)
         self._compiled, self._device = compiled, device
 
     def run(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:

@@ -58,7 +58,7 @@ class ExportedRuntime(FileRuntime):
         except Exception as error:  # whatever a damaged file provokes in the reader is the file's fault
             detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             raise UserError(f"not a readable torch.export file ({detail})", where=path) from None
-        super().__init__(from_json(extra[METADATA] or "{}", where=path))
+        super().__init__(from_json(extra[METADATA] or "{}", where=path), path)
         self._module = program.module().to(device)
 
     def run(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:

@@ -73,7 +73,7 @@ class TensorRtRuntime(FileRuntime):
         length = struct.unpack("<I", data[:4])[0] if len(data) > 4 else MAX_DESCRIPTION + 1
         if length > min(len(data), MAX_DESCRIPTION):
             raise UserError("not an engine that `yolo export` wrote", where=path)
-        super().__init__(from_json(data[4 : 4 + length].decode("utf-8", "replace"), where=path))
+        super().__init__(from_json(data[4 : 4 + length].decode("utf-8", "replace"), where=path), path)
         if device.type != "cuda":
             raise UserError("an engine runs on the GPU it was built on", where=path, fix="give --device 0 there")
         self._engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(data[4 + length :])

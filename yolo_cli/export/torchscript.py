@@ -43,10 +43,12 @@ class TorchScriptRuntime(FileRuntime):
                     raise UserError(f"damaged at {bad}", where=path, fix="export it again")
             with quiet():
                 module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
-        except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
-            detail = str(error).strip().splitlines()[0][:120]
+        except UserError:
+            raise
+        except Exception as error:  # whatever a damaged file provokes in the reader is the file's fault
+            detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             raise UserError(f"not a readable TorchScript file ({detail})", where=path) from None
-        super().__init__(from_json(extra[METADATA] or json.dumps({}), where=path))
+        super().__init__(from_json(extra[METADATA] or json.dumps({}), where=path), path)
         if self.metadata.nms is not None:
             _register_operator()
         self._module = module.eval()

@@ -12,11 +12,13 @@ from torch import Tensor
 from yolo_cli.batch import Detections
 from yolo_cli.boxes.iou import pairwise_iou
 from yolo_cli.boxes.nms import select
+from yolo_cli.errors import UserError
 from yolo_cli.export.metadata import Suppression
 from yolo_cli.export.runtime import Runtime
 
 TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2}  # 8 bits are reported, not judged
 ENOUGH, LOWER = 10, (0.1, 0.01, 0.001)  # detections that a proof wants to see, and how low it goes for them
+BEST = 100  # rows of a model that is not even as sure as that
 SAME = 0.9  # overlap from which two detections of a class show the same thing
 
 
@@ -40,13 +42,18 @@ class Proof:
     where: list[str] = field(default_factory=list)  # what lies beyond the tolerance
 
     @property
+    def compared(self) -> bool:
+        """Whether there was anything to compare: a model that finds nothing proves nothing."""
+        return bool(self.detections or self.only_file)
+
+    @property
     def passed(self) -> bool:
         """Whether everything lies within the tolerance."""
         return not self.where
 
     def to_mapping(self) -> dict[str, Any]:
         """For report.json."""
-        return {**asdict(self), "passed": self.passed}
+        return {**asdict(self), "compared": self.compared, "passed": self.passed}
 
 
 def prove(
@@ -63,7 +70,12 @@ def prove(
     with torch.inference_mode():
         for names, images in batches:
             side = max(images.shape[2:])
-            wanted, given = torch_model.rows(images), file.rows(images)
+            wanted = torch_model.rows(images)
+            try:
+                given = file.rows(images)
+            except UserError as error:
+                proof.where.append(f"{names[0]}: {error.what}")
+                continue
             for name, theirs, ours in zip(names, wanted, given, strict=True):
                 if not inside:
                     _compare_rows(proof, name, theirs, ours.to(theirs.device), thresholds.conf, side)
@@ -83,7 +95,10 @@ def telling_confidence(
     for conf in (thresholds.conf, *(conf for conf in LOWER if conf < thresholds.conf)):
         if sum(len(_detections(rows, replace(thresholds, conf=conf), thresholds.iou)) for rows in every) >= ENOUGH:
             return conf
-    return thresholds.conf
+    # A model that has hardly learnt anything: boxes of its best rows can be compared all the same.
+    best = torch.cat([(rows[:, 5:] * rows[:, 4:5]).amax(1) for rows in every]).double()
+    sound = best[best.isfinite()]
+    return float(sound.topk(min(BEST, len(sound))).values[-1]) * 0.999 if len(sound) else thresholds.conf
 
 
 def _detections(rows: Tensor, t: Suppression, iou: float) -> Detections:

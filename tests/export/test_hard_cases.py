@@ -1,0 +1,243 @@
+"""What files, models and data sets of every kind do to an export, its proof, and those who run its files."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from yolo_cli import checkpoint
+from yolo_cli.benchmark_formats import benchmark
+from yolo_cli.config import BenchmarkConfig, ExportConfig
+from yolo_cli.errors import UserError
+from yolo_cli.export import formats
+from yolo_cli.export.formats import FORMATS, lacking, open_exported
+from yolo_cli.export.metadata import Metadata, Suppression, from_text
+from yolo_cli.export.request import Request
+from yolo_cli.export_model import Exported, export
+from yolo_cli.foreign.networks import find_network
+from yolo_cli.model.build import DetectionModel
+from yolo_cli.progress import Silent
+from yolo_cli.yaml_file import write_mapping
+
+CPU = torch.device("cpu")
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    warn = say
+
+
+def run(tmp_path: Path, weights: Path, include: str, reporter: Any = None, **options: Any) -> list[Exported]:
+    for name in include.split(","):
+        if missing := lacking(name):
+            pytest.skip(missing)
+    given = {"img": (64, 96), "project": str(tmp_path / "runs"), **options}
+    return export(ExportConfig(weights=str(weights), include=include, **given), reporter or Silent())
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Path:
+    """Weights that are sure of nothing."""
+    torch.manual_seed(0)
+    model = DetectionModel(find_network("yolov5n")).eval()
+    with torch.no_grad():
+        for head in model.head.modules():
+            if isinstance(head, torch.nn.Conv2d) and head.bias is not None:
+                head.bias.view(3, -1)[:, 4] -= 6
+    checkpoint.save(tmp_path / "untrained.pt", model, epoch=0)
+    return tmp_path / "untrained.pt"
+
+
+def test_boxes_of_a_model_that_is_sure_of_nothing_are_compared(
+    tmp_path: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard()
+    (done,) = run(tmp_path, untrained, "torchscript", heard)
+    assert done.proof is not None
+    assert done.proof.passed
+    assert done.proof.matched > 5
+    assert any("proves boxes alone" in line for line in heard.lines)
+    known = FORMATS["torchscript"]
+
+    def misplaced(request: Request, path: Path) -> None:
+        request.model.head.anchors.mul_(1.5)
+        known.write(request, path)
+
+    monkeypatch.setattr(formats, "FORMATS", {**FORMATS, "torchscript": replace(known, write=misplaced)})
+    (wrong,) = run(tmp_path, untrained, "torchscript")
+    assert wrong.proof is not None
+    assert not wrong.proof.passed
+
+
+def test_a_file_that_finds_nothing_is_not_called_the_same(tmp_path: Path, untrained: Path) -> None:
+    heard = Heard()
+    (done,) = run(tmp_path, untrained, "torchscript", heard, nms=True)
+    assert done.proof is not None
+    assert not done.proof.compared
+    assert any("neither finds anything; give --data" in line for line in heard.lines)
+    assert not any("same as PyTorch" in line for line in heard.lines)
+
+
+def test_a_file_that_its_runtime_cannot_run_fails_the_proof(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = FORMATS["torchscript"]
+
+    def of_another_size(request: Request, path: Path) -> None:
+        class Fixed(torch.nn.Module):
+            def forward(self, images: torch.Tensor) -> torch.Tensor:
+                return images + torch.zeros(1, 3, 7, 7)
+
+        extra = {"yolo_cli.json": request.metadata.to_json().encode()}
+        torch.jit.save(torch.jit.trace(Fixed(), torch.rand(1, 3, 7, 7)), str(path), _extra_files=extra)
+
+    monkeypatch.setattr(formats, "FORMATS", {**FORMATS, "torchscript": replace(known, write=of_another_size)})
+    (done,) = run(tmp_path, weights, "torchscript")
+    assert done.proof is not None
+    assert not done.proof.passed
+    assert "its runtime fails on images of 1 × 3 × 64 × 96" in done.proof.where[0]
+    with pytest.raises(UserError, match="its runtime fails"):
+        open_exported(done.path, CPU).rows(torch.rand(1, 3, 64, 96))
+
+
+def test_captured_programs_of_free_size_are_proven_on_sizes_that_they_take(tmp_path: Path, weights: Path) -> None:
+    (done,) = run(tmp_path, weights, "pt2", dynamic=True)
+    assert done.proof is not None
+    assert done.proof.passed, done.proof.where
+    with pytest.raises(UserError, match="its runtime fails on images of 1 × 3 × 32 × 32"):
+        open_exported(done.path, CPU).rows(torch.rand(1, 3, 32, 32))
+
+
+def test_a_damaged_package_of_native_code_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "m_aoti.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/code.so", bytes(1000))
+    data = bytearray(path.read_bytes())
+    data[500] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"damaged at m/code\.so"):
+        open_exported(path, CPU)
+
+
+def test_a_damaged_openvino_folder_is_one_line(tmp_path: Path) -> None:
+    if missing := lacking("openvino"):
+        pytest.skip(missing)
+    folder = tmp_path / "m_openvino_model"
+    folder.mkdir()
+    for file in ("model.xml", "model.bin"):
+        (folder / file).write_bytes(b"hello world\n" * 20)
+    command = [sys.executable, "-m", "yolo_cli", "detect", "--weights", str(folder), "--source", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_thresholds_that_are_none_are_not_sound() -> None:
+    texts = Metadata(("a",), 32, (64, 64), 1, nms=Suppression(0.25, 0.45, 300)).to_text()
+    with pytest.raises(UserError, match="its metadata is not sound"):
+        from_text({**texts, "nms": '{"conf": "x", "iou": null, "max_det": []}'}, where="m.onnx")
+
+
+def test_only_darknet_weights_take_a_network(tmp_path: Path, weights: Path) -> None:
+    with pytest.raises(UserError, match="only Darknet weights take a network"):
+        run(tmp_path, weights, "torchscript", cfg="yolov5n.yaml")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_second_export_into_a_folder_keeps_what_the_first_reported(tmp_path: Path, weights: Path) -> None:
+    (first,) = run(tmp_path, weights, "torchscript", exist_ok=True, verify=False)
+    folder = first.path.parent
+    before = {name: (folder / name).read_bytes() for name in ("report.json", "opt.yaml")}
+    with pytest.raises(UserError, match="exists already"):
+        run(tmp_path, weights, "torchscript", exist_ok=True, verify=False)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    run(tmp_path, weights, "pt2", exist_ok=True, verify=False)
+    assert list(json.loads((folder / "report.json").read_text())["formats"]) == ["torchscript", "pt2"]
+    (folder / "report.json").write_text("[]")
+    with pytest.raises(UserError, match="is no report of an export"):
+        run(tmp_path, weights, "onnx", exist_ok=True, verify=False)
+    assert (folder / "report.json").read_text() == "[]"
+
+
+def test_a_file_beside_a_program_stays(tmp_path: Path, weights: Path) -> None:
+    mine = tmp_path / "runs/exp" / f"{weights.stem}.pte.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(UserError, match="exists already"):
+        run(tmp_path, weights, "executorch", exist_ok=True, verify=False)
+    assert mine.read_text() == "mine"
+
+
+def data_set(folder: Path, names: list[str], label: str) -> Path:
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(3):
+        cv2.imwrite(str(folder / f"images/{i}.png"), np.full((50, 70, 3), 40 * i, np.uint8))
+        (folder / f"labels/{i}.txt").write_text(label)
+    write_mapping(folder / "data.yaml", {"path": str(folder), "train": "images", "val": "images", "names": names})
+    return folder / "data.yaml"
+
+
+ODD = ["a'b\"c", "ünï 😀 漢字", "new\nline\ttab", "<x>&amp;]]>", "back\\slash %s {0}", "\x7f\u2028", "a,b: #c"]
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> tuple[Path, Path]:
+    """Weights and a data set of class names with odd characters."""
+    torch.manual_seed(0)
+    model = DetectionModel(replace(find_network("yolov5n"), nc=len(ODD)), tuple(ODD)).eval()
+    checkpoint.save(tmp_path / "odd.pt", model, epoch=0)
+    return tmp_path / "odd.pt", data_set(tmp_path / "data", ODD, "")
+
+
+def test_odd_names_come_back_and_a_data_set_without_objects_has_no_precision(
+    tmp_path: Path, odd: tuple[Path, Path]
+) -> None:
+    heard = Heard()
+    for done in run(tmp_path, odd[0], "torchscript,onnx,openvino,pt2,ncnn", heard, data=str(odd[1])):
+        assert open_exported(done.path, CPU).metadata.names == tuple(ODD)
+    assert sum("unknown: the data set shows no object" in line for line in heard.lines) == 5
+    assert not any("nan" in line for line in heard.lines)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_eight_bits_with_fewer_images_than_a_batch(tmp_path: Path, odd: tuple[Path, Path], name: str) -> None:
+    (done,) = run(tmp_path, odd[0], name, int8=True, batch=8, data=str(odd[1]), verify=False)
+    assert open_exported(done.path, CPU).metadata.int8
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"half": True, "int8": True}, "exclude each other"),
+        ({"include": ","}, "names no format"),
+        ({"include": "coreml"}, "runs on macOS alone"),
+        ({"include": "ncnn", "int8": True}, "ncnn cannot have it"),
+        ({"weights": "x.onnx"}, r"is itself exported \(onnx\)"),
+        ({"weights": "x_openvino_model"}, r"is itself exported \(openvino\)"),
+    ],
+)
+def test_a_benchmark_refuses_before_it_measures(
+    tmp_path: Path, weights: Path, options: dict[str, Any], says: str
+) -> None:
+    if options.get("include") in FORMATS and (missing := lacking(options["include"])):
+        pytest.skip(missing)
+    config = {"weights": str(weights), "project": str(tmp_path / "runs"), **options}
+    with pytest.raises(UserError, match=says):
+        benchmark(BenchmarkConfig(**config), Silent())
+    assert not (tmp_path / "runs").exists()
