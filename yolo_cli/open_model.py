@@ -7,6 +7,7 @@ import torch
 
 from yolo_cli import checkpoint
 from yolo_cli.checkpoint import Weights
+from yolo_cli.dataset.opening import checked_image_size
 from yolo_cli.errors import UserError
 from yolo_cli.export.formats import format_of, open_exported
 from yolo_cli.export.runtime import Runtime
@@ -38,6 +39,21 @@ class OpenModel:
         """The one size (height, width) that it takes; None where it takes any."""
         about = self.runtime.metadata
         return None if about.dynamic else about.img
+
+
+def image_size(
+    opened: OpenModel, asked: tuple[int, int], usual: tuple[int, int], reporter: Reporter
+) -> tuple[int, int]:
+    """The (height, width) to run at: `asked`, the value of `--img`, unless the file takes one size alone.
+
+    That is said where another than the `usual` one, which stands for `--img` left out, was asked for.
+    """
+    if opened.img is None:
+        return checked_image_size(asked, opened.stride, reporter)
+    if asked not in (usual, opened.img):
+        height, width = opened.img
+        reporter.warn(f"{opened.path}: takes {width}×{height} alone, so --img has no effect; export it with --dynamic")
+    return opened.img
 
 
 def find_model(name: str) -> Path:

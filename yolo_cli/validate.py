@@ -11,7 +11,7 @@ from yolo_cli.batch import Batch, Detections
 from yolo_cli.config import ValConfig
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.loader import val_loader
-from yolo_cli.dataset.opening import Split, checked_image_size, class_names, open_data, open_split
+from yolo_cli.dataset.opening import Split, class_names, open_data, open_split
 from yolo_cli.dataset.spec import DataSpec
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
@@ -19,7 +19,7 @@ from yolo_cli.evaluate import Evaluation, Observer, Thresholds, evaluate
 from yolo_cli.metrics.coco_json import coco_ground_truth, coco_predictions, image_ids, write_predictions
 from yolo_cli.metrics.detection import Evaluator
 from yolo_cli.metrics.referee import referee
-from yolo_cli.open_model import OpenModel, find_model, open_model, warn_of_thresholds
+from yolo_cli.open_model import OpenModel, find_model, image_size, open_model, warn_of_thresholds
 from yolo_cli.progress import Reporter
 from yolo_cli.run_folder import claim, newest_weights, write_options
 
@@ -35,7 +35,7 @@ def validate(config: ValConfig, reporter: Reporter) -> Evaluation:
     warn_of_thresholds(opened, config.conf, config.iou, config.max_det, reporter)
     spec = open_data(config.data, reporter)
     names = _check_classes(opened.names, spec, config, path, reporter)
-    img = opened.img or checked_image_size(config.img, opened.stride, reporter)
+    img = image_size(opened, config.img, ValConfig().img, reporter)
     weights = opened.weights
     if weights and weights.origin == "darknet" and weights.img and weights.img != img:
         reporter.say(f"its .cfg is made for {_sides(weights.img)}; judged at {_sides(img)} (--img)")

@@ -8,7 +8,6 @@ import cv2
 import torch
 
 from yolo_cli.config import DetectConfig
-from yolo_cli.dataset.opening import checked_image_size
 from yolo_cli.detect.feed import Budget, Feed
 from yolo_cli.detect.pictures import Wanted
 from yolo_cli.detect.pipeline import Pipeline
@@ -21,7 +20,7 @@ from yolo_cli.detect.summary import Summary
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.drawing import Style
 from yolo_cli.errors import UserError
-from yolo_cli.open_model import find_model, open_model, warn_of_thresholds
+from yolo_cli.open_model import find_model, image_size, open_model, warn_of_thresholds
 from yolo_cli.progress import Reporter
 from yolo_cli.run_folder import claim, newest_weights, write_options
 
@@ -90,7 +89,7 @@ def load_predictor(path: Path, device: torch.device, settings: Settings, reporte
     if opened.img and settings.augment:
         fix = "export it with --dynamic"
         raise UserError("looks at several sizes, and the file takes one", where="--augment", fix=fix)
-    img = opened.img or checked_image_size(settings.img, opened.stride, reporter)
+    img = image_size(opened, settings.img, Settings().img, reporter)
     tile = max(img) if settings.tile == -1 else settings.tile
     return Predictor(opened.runtime, device, replace(settings, img=img, tile=tile))
 
