@@ -6,8 +6,8 @@ import struct
 import cv2
 import numpy as np
 
-MIN_SIDE = 4  # pixels
-MAX_PIXELS = 2**28  # about 268 megapixels; beyond, it is a decompression bomb or a broken header
+from yolo_cli.dataset.image_bounds import MAX_PIXELS, MIN_SIDE, BadImage, check_claims
+
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 _FIRST = 2048  # holds the size of most JPEGs; more is read where it does not
@@ -15,10 +15,6 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
-
-
-class BadImage(Exception):
-    """Why an image file cannot be used."""
 
 
 def image_size(path: str) -> tuple[int, int]:
@@ -123,7 +119,12 @@ def _png_turn(handle: int, first: bytes, end: int) -> int:
 
 
 def _decoded_size(handle: int, first: bytes) -> tuple[int, int]:
-    image = cv2.imdecode(np.frombuffer(first + _rest(handle, len(first)), np.uint8), cv2.IMREAD_COLOR)
+    data = first + _rest(handle, len(first))
+    check_claims(data)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # a size beyond OpenCV's own bounds
+        image = None
     if image is None:
         raise BadImage("not an image that can be read")
     return image.shape[0], image.shape[1]
