@@ -10,7 +10,7 @@ import pickletools
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def read_legacy(path: Path) -> Any:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        starts = [_skim(path, file) for _ in range(5)]  # magic, version, system, content, storage keys
+        starts = [_skim(path, file, size) for _ in range(5)]  # magic, version, system, content, storage keys
         file.seek(starts[0])
         reader = _Parts(size)
         if reader.load(file) != _MAGIC:
@@ -57,20 +57,34 @@ def read_legacy(path: Path) -> Any:
     return content
 
 
-def _skim(path: Path, file: BinaryIO) -> int:
+def _skim(path: Path, file: BinaryIO, size: int) -> int:
     """Check one pickle without making anything of it, and go behind it; returns where it began."""
     start = file.tell()
-    for opcode, argument, _ in pickletools.genops(file):
-        name = opcode.name
+    for opcode, argument, _ in pickletools.genops(cast("BinaryIO", _Within(file, size))):
+        name, most = opcode.name, size if opcode.name == "FRAME" else MAX_MEMO
         if name == "GLOBAL":
             full = str(argument).replace(" ", ".", 1)
             if full not in _KNOWN and stand_in(full) is None:
                 raise refusal(path, full)
         elif name in ("INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER"):
             raise refusal(path, str(argument or name).replace(" ", ".", 1))
-        elif name.endswith("PUT") and int(argument or 0) > MAX_MEMO:
+        elif name.endswith(("PUT", "FRAME")) and int(argument or 0) > most:
             raise ValueError("an absurd pickle")
     return start
+
+
+class _Within:
+    """A file that is not asked for more bytes than it has: Python takes the memory for them before it reads."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.size, self.file = size, file
+        self.tell, self.readline = file.tell, file.readline
+
+    def read(self, count: int) -> bytes:
+        """The next bytes."""
+        if count > self.size:
+            raise ValueError(f"claims {count} bytes, more than the file has")
+        return self.file.read(count)
 
 
 class _Parts:
