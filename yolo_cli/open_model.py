@@ -1,5 +1,6 @@
 """`--weights` of any kind, ready to run: checkpoints in PyTorch, exported files in their own runtime."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class OpenModel:
 
 def find_model(name: str) -> Path:
     """The file, or folder of an exported model, that `--weights` names. Raises UserError."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     return path if path.exists() and format_of(path) else checkpoint.find_weights(name)
 
 
