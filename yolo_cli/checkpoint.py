@@ -53,13 +53,26 @@ class Weights:
         if self.part:
             fix = "start a training from it: yolo train --cfg NET.cfg --weights FILE"
             raise UserError(f"holds {self.part}, not a whole network", where=self.path, fix=fix)
-        model = DetectionModel(self.architecture, self.names)
+        try:
+            # A file of few bytes may describe a model of gigabytes.
+            model = DetectionModel(self.architecture, self.names, most=_numbers(self.state))
+        except UserError as error:
+            raise UserError(f"its weights do not fit its architecture: {error.what}", where=self.path) from None
         try:
             model.load_state_dict(fitted(self.state, model))
         except RuntimeError as error:
             detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise UserError(f"its weights do not fit its architecture: {detail[:160]}", where=self.path) from None
         return model
+
+
+def _numbers(state: Mapping[str, Tensor]) -> int:
+    """How many numbers a state really holds; tensors may be views of one another, or repeat a number without end."""
+    held = {
+        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() // value.element_size()
+        for value in state.values()
+    }
+    return sum(held.values())
 
 
 def fitted(state: Mapping[str, Tensor], model: DetectionModel) -> dict[str, Tensor]:
