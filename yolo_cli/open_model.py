@@ -63,7 +63,7 @@ def open_model(path: Path, device: torch.device, reporter: Reporter, *, cfg: str
         return OpenModel(path, TorchRuntime(model, device, half=half), weights)
     if half:
         raise UserError("is decided when a model is exported", where="--half", fix="leave it out")
-    if kind == "aotinductor":
+    if kind in ("aotinductor", "tensorrt"):
         reporter.warn(f"{path}: holds compiled code, which runs now: use only files that you made")
     runtime = open_exported(path, device)
     about = runtime.metadata
