@@ -1,6 +1,7 @@
 """An image's displayed size and soundness from a few bytes of its file: JPEG and PNG without decoding them."""
 
 import os
+import stat
 import struct
 
 import cv2
@@ -8,6 +9,7 @@ import numpy as np
 
 from yolo_cli.dataset.image_bounds import MAX_PIXELS, MIN_SIDE, BadImage, check_claims
 
+WITHOUT_WAITING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 _FIRST = 2048  # holds the size of most JPEGs; more is read where it does not
@@ -22,8 +24,10 @@ def image_size(path: str) -> tuple[int, int]:
 
     Raises BadImage for a file that is empty, cut off, of absurd size, or no image; OSError where it cannot be read.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    handle = os.open(path, WITHOUT_WAITING)
     try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):  # a device may give bytes without end
+            raise BadImage("is a device, a pipe or a folder, not a file")
         first = os.read(handle, _FIRST)
         if not first:
             raise BadImage("empty file (zero bytes)")

@@ -273,6 +273,8 @@ def _images_under(folder: Path) -> list[str]:
 
 def _listed_images(listing: Path) -> list[str]:
     """The lines of a txt list; relative ones against the list's own folder."""
+    if not os.path.isfile(listing):
+        raise UserError("cannot be read as a list of images (a device or a pipe, not a file)", where=listing)
     try:
         lines = listing.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
