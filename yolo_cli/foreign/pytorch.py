@@ -18,6 +18,7 @@ from torch import Tensor
 
 from yolo_cli.errors import UserError
 from yolo_cli.foreign.legacy import read_legacy
+from yolo_cli.foreign.rehearsal import rehearse
 from yolo_cli.foreign.stand_ins import Stub, refusal, stand_in
 from yolo_cli.foreign.tree import children, conv_activation, odd_activations, rescale_norms, tensors
 from yolo_cli.model.architecture import MAX_CLASSES, Anchors, Architecture, from_mapping
@@ -102,7 +103,7 @@ def is_archive(path: Path) -> bool:
 
 
 def check_archive(path: Path) -> None:
-    """Raises UserError for a zip that cannot be listed, or unpacks to far more than its size."""
+    """Raises UserError for a zip that cannot be listed, unpacks to far more than its size, or means harm."""
     try:
         with zipfile.ZipFile(path) as archive:
             total = sum(item.file_size for item in archive.infolist())
@@ -110,6 +111,13 @@ def check_archive(path: Path) -> None:
         raise UserError(f"not a readable checkpoint ({error})", where=path) from None
     if total > MAX_INFLATION * path.stat().st_size:
         raise UserError(f"refused: unpacks to {total:,} bytes, far beyond its own size", where=path)
+    try:
+        rehearse(path)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged or hostile file provokes is the file's fault
+        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"not a readable checkpoint ({detail[:120]})", where=path) from None
 
 
 def _checked_globals(path: Path) -> list[Any]:
