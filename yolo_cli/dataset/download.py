@@ -23,6 +23,7 @@ MAX_RATIO = 30  # unpacked to packed; images hardly compress, so more is a bomb
 ALLOWANCE = 2**30  # bytes that may be unpacked beyond the ratio (label files compress well)
 MAX_MEMBERS = 5_000_000
 MAX_HEADER = 2**20  # bytes of a tar's extended header, which is read as a whole
+MAX_LZMA = 2**28  # bytes that its decoder may take
 ROOM = 2**30  # bytes that a download leaves free on its disk
 TIMEOUT = 30  # seconds without an answer
 
@@ -137,6 +138,7 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
+    LookupError,
     NotImplementedError,
     RuntimeError,
     ValueError,
@@ -164,14 +166,25 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _opened_tar(archive: Path) -> tarfile.TarFile:
+    with archive.open("rb") as file:
+        start = file.read(2**12)
+    mode = next((mode for magic, mode in _PACKED.items() if start.startswith(magic)), "r:")
+    if mode == "r:xz":  # its header names the memory that the decoder takes
+        lzma.LZMADecompressor(memlimit=MAX_LZMA).decompress(start, max_length=1)
     try:
-        return tarfile.open(archive, tarinfo=_BoundedInfo)
-    except tarfile.TarError:
+        return tarfile.open(archive, mode, tarinfo=_BoundedInfo)  # type: ignore[call-overload,no-any-return]
+    except (tarfile.TarError, OSError, EOFError):
         raise UserError("the download is neither a zip nor a tar archive", where=archive.name) from None
+
+
+# Of tars. A bare .lzma has no magic of its own: any bytes may pass for one, and ask for gigabytes.
+_PACKED = {b"\x1f\x8b": "r:gz", b"BZh": "r:bz2", b"\xfd7zXZ\0": "r:xz"}
 
 
 def _zip_members(packed: zipfile.ZipFile) -> Iterator[_Member]:
     for info in packed.infolist():
+        if info.compress_type == zipfile.ZIP_LZMA:  # a member names the memory that its decoder takes, up to 4 GiB
+            raise NotImplementedError("LZMA within a zip")
         unix_kind = info.external_attr >> 16 & 0o170000
         kind = "folder" if info.is_dir() else "file" if unix_kind in (0, 0o100000) else "link or device"
         yield _Member(info.filename, info.file_size, kind, lambda info=info: packed.open(info))  # type: ignore[misc]
