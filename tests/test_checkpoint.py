@@ -133,6 +133,19 @@ def test_weights_of_another_shape_than_the_file_says(tmp_path: Path, model: Dete
         checkpoint.load(tmp_path / "a.pt").model()
 
 
+@pytest.mark.parametrize("state", [{}, {"a": torch.zeros(1).expand(10**9)}], ids=["none", "one repeated"])
+def test_a_model_is_not_built_for_numbers_that_the_file_does_not_have(
+    tmp_path: Path, model: DetectionModel, state: dict[str, torch.Tensor]
+) -> None:
+    checkpoint.save(tmp_path / "a.pt", model, epoch=0)
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    content["model"] = state
+    content["architecture"]["width_multiple"] = 1.0
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"do not fit its architecture: [\d,]+ parameters, where [\d,]+ are given"):
+        checkpoint.load(tmp_path / "a.pt").model()
+
+
 FULL = """
 import resource, signal, sys
 from pathlib import Path

@@ -28,9 +28,17 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
         ("- 1\n- 2\n", "a mapping"),
         ("?", "must be a word"),
         ("a: !!python/object/apply:os.system ['true']\n", "malformed YAML"),
+        ("a: !!int ''\n", "not a tag:yaml.org,2002:int"),
+        ("a: !!bool x\n", "not a tag:yaml.org,2002:bool"),
+        ("a: !!map x\n", "a mapping is expected"),
+        ("a: 0x1" + "0" * 16, "too large"),
+        ("a: 1" + ":1" * 200_000, "too long"),
         ("", "a mapping"),
     ],
-    ids=["unclosed", "repeated key", "alias", "list", "no key", "python tag", "empty"],
+    ids=[
+        *("unclosed", "repeated key", "alias", "list", "no key", "python tag"),
+        *("no int", "no bool", "no map", "huge", "long", "empty"),
+    ],
 )
 def test_bad_yaml_is_one_line_that_names_the_place(text: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:

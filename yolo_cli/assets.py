@@ -1,5 +1,6 @@
 """Finds the shipped models/*.yaml and data/*.yaml, in a clone or in an installed wheel."""
 
+import os
 from pathlib import Path
 
 from yolo_cli.errors import UserError
@@ -23,7 +24,7 @@ def find(kind: str, name: str, *, option: str) -> Path:
 
     A path that exists wins over a shipped name. Raises UserError naming `option` and what is shipped.
     """
-    given = Path(name).expanduser()
+    given = Path(os.path.expanduser(name))
     if given.is_file():
         return given
     if len(given.parts) == 1:  # a name may hold a dot: yolov5s-v3.1

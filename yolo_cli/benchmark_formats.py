@@ -1,6 +1,7 @@
 """`yolo benchmark`: size, average precision, speed and memory of a model in every format that runs here."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -41,7 +42,7 @@ def benchmark(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
     if config.images < 1:
         raise UserError("must be at least 1", where=f"--images {config.images}")
     device = select_device(config.device)
-    path = Path(config.weights).expanduser() if config.weights else newest_weights(config.project)
+    path = Path(os.path.expanduser(config.weights)) if config.weights else newest_weights(config.project)
     if kind := format_of(path):
         raise UserError(f"is itself exported ({kind})", where=path, fix="give the checkpoint it was made from")
     path = checkpoint.find_weights(str(path))

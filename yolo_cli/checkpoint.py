@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,13 +53,26 @@ class Weights:
         if self.part:
             fix = "start a training from it: yolo train --cfg NET.cfg --weights FILE"
             raise UserError(f"holds {self.part}, not a whole network", where=self.path, fix=fix)
-        model = DetectionModel(self.architecture, self.names)
+        try:
+            # A file of few bytes may describe a model of gigabytes.
+            model = DetectionModel(self.architecture, self.names, most=_numbers(self.state))
+        except UserError as error:
+            raise UserError(f"its weights do not fit its architecture: {error.what}", where=self.path) from None
         try:
             model.load_state_dict(fitted(self.state, model))
         except RuntimeError as error:
             detail = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
             raise UserError(f"its weights do not fit its architecture: {detail[:160]}", where=self.path) from None
         return model
+
+
+def _numbers(state: Mapping[str, Tensor]) -> int:
+    """How many numbers a state really holds; tensors may be views of one another, or repeat a number without end."""
+    held = {
+        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() // value.element_size()
+        for value in state.values()
+    }
+    return sum(held.values())
 
 
 def fitted(state: Mapping[str, Tensor], model: DetectionModel) -> dict[str, Tensor]:
@@ -141,7 +155,7 @@ def load(path: Path, *, cfg: str = "") -> Weights:
 
 def _darknet(path: Path, cfg: str) -> Weights:
     beside = path.with_suffix(".cfg")
-    given = Path(cfg).expanduser() if is_darknet_cfg(cfg) else None
+    given = Path(os.path.expanduser(cfg)) if is_darknet_cfg(cfg) else None
     if given is None and not beside.is_file():
         fix = f"give it: --cfg NET.cfg, or put it beside the file as {beside.name}"
         raise UserError("Darknet weights say nothing of their network", where=path, fix=fix)
@@ -201,7 +215,7 @@ def _whole_numbers(value: Any, count: int) -> list[int]:
 
 def find_weights(name: str) -> Path:
     """The file of `--weights`. Raises UserError that says where weights come from."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if not path.is_file():
         what = "is a folder, not a weight file" if path.is_dir() else "no such weight file"
         raise UserError(what, where=f"--weights {name}", fix=WHERE_WEIGHTS_COME_FROM)
@@ -216,8 +230,9 @@ WHERE_WEIGHTS_COME_FROM = (
 
 def _read_own(path: Path) -> dict[str, Any] | None:
     """The content of a file that `save` wrote, None for a foreign one."""
-    if not zipfile.is_zipfile(path):
+    if not foreign.is_archive(path):
         return None
+    foreign.check_archive(path)
     try:
         # Looked at before anything is loaded: a variable of the environment can switch `weights_only` off.
         if torch.serialization.get_unsafe_globals_in_checkpoint(path):
@@ -227,10 +242,18 @@ def _read_own(path: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return None
-    with zipfile.ZipFile(path) as archive:  # torch itself does not look at the sums of its files
-        if damaged := archive.testzip():
-            raise UserError(f"damaged at {damaged}", where=path, fix="use another checkpoint of the same run")
+    if damaged := _damaged(path):
+        raise UserError(f"damaged at {damaged}", where=path, fix="use another checkpoint of the same run")
     return content
+
+
+def _damaged(path: Path) -> str:
+    """The first damaged part of an archive; torch itself does not look at the sums of its files."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() or ""
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        return f"its table of parts ({error})"
 
 
 def _tuples(anchors: list[list[float]]) -> tuple[tuple[float, ...], ...]:

@@ -1,5 +1,6 @@
 """`yolo convert`: weights from one kind of file into another."""
 
+import os
 from pathlib import Path
 
 from yolo_cli import checkpoint
@@ -23,7 +24,7 @@ def convert(config: ConvertConfig, reporter: Reporter) -> list[Path]:
 
     Raises UserError for files that exist already, and for a model that the other kind cannot express.
     """
-    target = Path(config.target).expanduser()
+    target = Path(os.path.expanduser(config.target))
     outputs = _outputs(target)
     for path in outputs:
         if path.exists():

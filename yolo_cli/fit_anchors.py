@@ -1,5 +1,6 @@
 """`yolo anchors`: fit anchors to a data set and say how they score beside those in use."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
     _say(reporter, architecture, strides, shared, present, fitted)
     _write(config, folder, anchors, shared, fitted, sizes, own)
     if config.save:
-        path = Path(config.save).expanduser()
+        path = Path(os.path.expanduser(config.save))
         mapping = architecture.with_classes(spec.nc).with_anchors(shared).to_mapping() | {"name": path.stem}
         _write_new(path, mapping)
         reporter.say(f"architecture with these anchors in {path}: yolo train --cfg {path} --data {config.data}")
@@ -84,7 +85,7 @@ def check_options(config: AnchorsConfig) -> None:
         raise UserError("image sides must be from 1 to 16384 pixels", where="--img")
     if config.task not in ("train", "val", "test"):
         raise UserError("unknown split", where=f"--task {config.task}", fix="give train, val or test")
-    if config.save and Path(config.save).expanduser().exists():
+    if config.save and Path(os.path.expanduser(config.save)).exists():
         raise UserError("exists already and is left alone", where=f"--save {config.save}", fix="give another name")
 
 

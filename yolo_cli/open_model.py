@@ -1,5 +1,6 @@
 """`--weights` of any kind, ready to run: checkpoints in PyTorch, exported files in their own runtime."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def image_size(
 
 def find_model(name: str) -> Path:
     """The file, or folder of an exported model, that `--weights` names. Raises UserError."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     return path if path.exists() and format_of(path) else checkpoint.find_weights(name)
 
 
@@ -83,7 +84,7 @@ def open_model(path: Path, device: torch.device, reporter: Reporter, *, cfg: str
         return OpenModel(path, TorchRuntime(model, device, half=half), weights)
     if half:
         raise UserError("is decided when a model is exported", where="--half", fix="leave it out")
-    if kind == "aotinductor":
+    if kind in ("aotinductor", "tensorrt"):
         reporter.warn(f"{path}: holds compiled code, which runs now: use only files that you made")
     runtime = open_exported(path, device)
     about = runtime.metadata

@@ -21,7 +21,7 @@ def claim(project: str, name: str, *, exist_ok: bool) -> Path:
     """
     if not name or Path(name).name != name or name in (".", ".."):
         raise UserError("not a folder name", where=f"--name {name!r}", fix="give one word; --project is the folder")
-    parent = Path(project).expanduser()
+    parent = Path(os.path.expanduser(project))
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for number in range(1, MAX_RUNS):
@@ -43,7 +43,7 @@ def claim(project: str, name: str, *, exist_ok: bool) -> Path:
 
 def newest_weights(project: str) -> Path:
     """best.pt of the newest run of a project. Raises UserError where there is none."""
-    found = [path for path in Path(project).expanduser().glob("*/weights/best.pt") if path.is_file()]
+    found = [path for path in Path(os.path.expanduser(project)).glob("*/weights/best.pt") if path.is_file()]
     if not found:
         raise UserError(
             "no run with weights/best.pt",

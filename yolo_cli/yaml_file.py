@@ -7,11 +7,15 @@ import yaml
 
 from yolo_cli.errors import UserError
 
-MAX_BYTES = 16 * 2**20  # far beyond any real file; keeps a wrong path (a video, say) from filling memory
+MAX_BYTES = 2**20  # far beyond any real file; keeps a wrong path (a video, say) from taking minutes
+MAX_NUMBER = 100  # characters; PyYAML takes time with the square of them for a number such as 1:1:1
+
+MAX_INTEGER = 2**63 - 1  # a larger one fits no tensor, and Python can neither print it nor make a float of it
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases (a few lines of them expand to gigabytes) and repeated keys (the first would be lost)."""
+    """Refuses aliases (a few lines expand to gigabytes), repeated keys (the first would be lost) and huge numbers."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -19,7 +23,20 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, "aliases are not supported", event.start_mark)
         return super().compose_node(parent, index)
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        if isinstance(node, yaml.ScalarNode) and len(node.value) > MAX_NUMBER and node.tag in _NUMBERS:
+            raise yaml.constructor.ConstructorError(None, None, "a number is too long", node.start_mark)
+        try:
+            value = super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # PyYAML's own, for `!!int ""`
+            raise yaml.constructor.ConstructorError(None, None, f"not a {node.tag}", node.start_mark) from None
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            raise yaml.constructor.ConstructorError(None, None, "a number is too large", node.start_mark)
+        return value
+
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, "a mapping is expected", node.start_mark)
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)

@@ -3,10 +3,12 @@ import io
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from tarfile import DIRTYPE, LNKTYPE, SYMTYPE, TarInfo
+from shutil import disk_usage
+from tarfile import DIRTYPE, GNUTYPE_LONGNAME, LNKTYPE, SYMTYPE, TarInfo
 from tarfile import open as open_tar
 
 import pytest
@@ -125,6 +127,52 @@ def test_offline_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
         prepare(spec_of(tmp_path, url), lambda _: None)
 
 
+class Elsewhere(Quiet):
+    """Sends whoever asks to another place, or answers without an end."""
+
+    place = "file:///etc/passwd"
+
+    def do_GET(self) -> None:
+        if "endless" in self.path:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(2**16))
+        self.send_response(302)
+        self.send_header("Location", self.path if "circle" in self.path else self.place)
+        self.end_headers()
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("path", ["a.zip", "circle.zip"], ids=["to a file of this machine", "in a circle"])
+def test_a_redirect_leads_to_no_file_and_ends(path: str, elsewhere: str, tmp_path: Path, own_cache: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot download .*HTTP 302"):
+        prepare(spec_of(tmp_path, f"{elsewhere}/{path}"), lambda _: None)
+    assert not list((own_cache / "datasets").iterdir())
+
+
+def test_a_download_without_end_leaves_room_on_the_disk(
+    elsewhere: str, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "ROOM", disk_usage(tmp_path).free - 5_000_000)
+    with pytest.raises(UserError, match="does not say how much it gives"):
+        prepare(spec_of(tmp_path, f"{elsewhere}/endless.zip"), lambda _: None)
+    assert not list((own_cache / "datasets").iterdir())
+
+
 def test_missing_address(serve, tmp_path: Path) -> None:
     url = serve("set.zip", b"").replace("set.zip", "none.zip")
     with pytest.raises(UserError, match=r"cannot download .*HTTP 404"):
@@ -172,3 +220,20 @@ def test_bombs(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UserError, match="far more than its own size"):
         unpack(tmp_path / "archive", tmp_path / "here")
     assert sum(file.stat().st_size for file in (tmp_path / "here").rglob("*")) < 100_000
+
+
+def test_a_header_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(taped(member("././@LongLink", GNUTYPE_LONGNAME, size=5_000_000)))
+    with pytest.raises(UserError, match="extended header of 5000000 bytes"):
+        unpack(tmp_path / "archive", tmp_path / "here")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_too_many_members(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MAX_MEMBERS", 10)
+    names = [f"{i}/" for i in range(20)]
+    content = zipped(*names) if kind == "zip" else taped(*(member(name, DIRTYPE) for name in names))
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(UserError, match="more than 10 members"):
+        unpack(tmp_path / "archive", tmp_path / "here")
+    assert len(list((tmp_path / "here").iterdir())) <= 11

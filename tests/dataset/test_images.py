@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolo_cli.dataset.image_header import BadImage, image_size
+from yolo_cli.dataset import image_bounds
+from yolo_cli.dataset.image_bounds import BadImage, check_claims
+from yolo_cli.dataset.image_header import image_size
 from yolo_cli.dataset.images import GREY, letterbox, read_image
 from yolo_cli.errors import UserError
 
@@ -121,6 +123,27 @@ def test_broken_files_are_found_out(kind: str, tmp_path: Path) -> None:
         image_size(str(file))
     with pytest.raises(UserError, match=r"a\.jpg: cannot be read as an image"):
         read_image(file)
+
+
+SUFFIXES = ("png", "bmp", "tiff", "webp", "ppm", "pgm", "pbm", "pam", "pfm", "gif", "avif", "hdr", "ras", "exr", "jp2")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_size_is_looked_at_before_it_is_decoded(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not cv2.haveImageWriter(f"a.{suffix}"):
+        pytest.skip("this OpenCV does not write it")
+    rgb = picture(80, 96)
+    pixels = {"pgm": rgb[:, :, 0], "pbm": rgb[:, :, 0], "pfm": rgb.astype(np.float32)}.get(suffix, rgb)
+    try:
+        done, data = cv2.imencode(f".{suffix}", pixels)
+    except cv2.error:
+        done, data = False, np.empty(0)
+    if not done:
+        pytest.skip("this OpenCV does not write it")
+    check_claims(data.tobytes())
+    monkeypatch.setattr(image_bounds, "MAX_PIXELS", 80 * 96 - 1)
+    with pytest.raises(BadImage, match="96×80 pixels"):
+        check_claims(data.tobytes())
 
 
 def test_data_behind_the_end_marker_is_fine(tmp_path: Path) -> None:

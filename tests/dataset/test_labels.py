@@ -159,6 +159,19 @@ def test_no_readable_image_is_an_error(make_images) -> None:
         index_of(images)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_devices_and_pipes_are_neither_waited_for_nor_read_without_end(make_images, tmp_path: Path) -> None:
+    image, labelled = make_images([(20, 20), (20, 20)])
+    for pipe in (tmp_path / "data/images/pipe.jpg", label := tmp_path / "data/labels/001.txt"):
+        pipe.unlink(missing_ok=True)
+        os.mkfifo(pipe)
+    index = index_of([image, labelled, tmp_path / "data/images/pipe.jpg", Path("/dev/zero")])
+    assert len(index) == 2
+    assert len(index.labels(1)) == 0
+    assert [problem.what for problem in index.problems] == ["is a device, a pipe or a folder, not a file"] * 2
+    assert label.is_fifo()
+
+
 def test_listed_but_missing_file_is_a_problem(make_images, tmp_path: Path) -> None:
     index = index_of([*make_images([(20, 20)]), tmp_path / "gone.jpg"])
     assert len(index) == 1

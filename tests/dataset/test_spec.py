@@ -1,3 +1,4 @@
+import os
 import shutil
 from pathlib import Path
 
@@ -145,6 +146,12 @@ class TestSplits:
         spec = load_spec(write(tmp_path, train="lists/train.txt"))
         expected = ["else/c.jpg", "images/d.jpg", "lists/a.jpg", "lists/x/b.jpg"]
         assert names(split_images(spec, "train"), tmp_path) == expected
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+    def test_a_list_that_is_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "train.txt")
+        with pytest.raises(UserError, match=r"train\.txt: .*not a file"):
+            split_images(load_spec(write(tmp_path, train="train.txt")), "train")
 
     def test_lists_of_entries(self, tmp_path: Path) -> None:
         touch(tmp_path / "one/a.jpg", tmp_path / "two/b.jpg", tmp_path / "c.jpg")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.detect.conftest import Runner, mjpeg, picture, probe, save_picture, save_video, served
-from yolo_cli.detect import live, video
+from yolo_cli.detect import live, stills, video
 from yolo_cli.detect.sources import find_sources, without_password
 from yolo_cli.errors import UserError
 
@@ -193,6 +193,37 @@ def test_an_image_at_a_url(run: Runner) -> None:
     assert failed.summary.skipped == 1
     assert "HTTP 404" in failed.ears.warned[0]
     assert "secret" not in (plain.folder.parent / "exp" / "opt.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    "place", ["file:///etc/hostname", "/circle.png"], ids=["to a file of this machine", "in a circle"]
+)
+def test_a_redirect_leads_to_no_file_and_ends(run: Runner, place: str) -> None:
+    def answer(request: object) -> None:
+        request.send_response(302)
+        request.send_header("Location", place)
+        request.end_headers()
+
+    with served(answer) as address:
+        done = run(f"{address}/a.png")
+    assert done.summary.skipped == 1
+    assert "HTTP 302" in done.ears.warned[0]
+
+
+def test_a_picture_at_a_url_that_does_not_end(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stills, "MAX_DOWNLOAD", 2**20)
+
+    def answer(request: object) -> None:
+        request.send_response(200)
+        request.send_header("Content-Type", "image/png")
+        request.end_headers()
+        while True:
+            request.wfile.write(bytes(2**16))
+
+    with served(answer) as address:
+        done = run(f"{address}/a.png")
+    assert done.summary.skipped == 1
+    assert "is larger than 1 MiB" in done.ears.warned[0]
 
 
 def test_a_video_at_a_url_loses_no_frame(run: Runner, tmp_path: Path) -> None:

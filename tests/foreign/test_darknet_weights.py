@@ -1,5 +1,6 @@
 """Darknet's weight files: every header, prefixes, damage, and the way back."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -89,6 +90,13 @@ def test_a_wrong_length_says_what_was_expected_and_found(
 ) -> None:
     write(tmp_path / "net.weights", sum(SIZES) + change)
     with pytest.raises(UserError, match=says.replace(".", r"\.")):
+        read_weights(tmp_path / "net.weights", network)
+
+
+def test_a_file_far_too_large_is_not_read(network: Architecture, tmp_path: Path) -> None:
+    write(tmp_path / "net.weights", 0)
+    os.truncate(tmp_path / "net.weights", 2**36)  # sparse: it takes no room on the disk
+    with pytest.raises(UserError, match=r"17,179,869,179 found"):
         read_weights(tmp_path / "net.weights", network)
 
 

@@ -46,6 +46,11 @@ def test_a_path_wins_over_a_shipped_name(tmp_path: Any, monkeypatch: pytest.Monk
     assert read_architecture(tmp_path / "mine.yaml").nc == 7
 
 
+def test_a_home_that_nobody_has_is_a_missing_file() -> None:
+    with pytest.raises(UserError, match="no such file"):
+        find_architecture("~nobody-of-that-name/mine.yaml")
+
+
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
@@ -87,6 +92,23 @@ def test_a_network_that_no_machine_could_hold_is_refused_before_it_is_built(row:
     architecture = from_mapping(changed(("backbone", 1), row), name="huge", where="huge.yaml")
     with pytest.raises(UserError, match=rf"huge.* \({row[2]}\).*more than 1,000,000,000 parameters"):
         DetectionModel(architecture)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([[-1, 2000, "Conv", [8]]] * 3, "layer 3 .Conv.: more than 5000 blocks"),
+        ([[-1, 100, "C3", [8]]] * 51, "layer 50 .C3.: more than 5000 blocks"),
+        ([[[-1] * 4, 1, "Concat", [1]]] * 9, "layer 7 .Concat.: more than 65536 channels"),
+        ([[-1, 1, "Conv", [8, 3, 8]]] * 4, "layer 4 .Conv.: its map would be 1/8192 of the image"),
+        ([[-1, 1, "Upsample", [None, 16, "nearest"]]] * 2, "layer 2 .Upsample.: its map would be 128 of the image"),
+        ([[-1, 1, "SPP", [8, [1] * 33]]], "layer 1 .SPP.: pool sizes must be a list of 1 to 32"),
+    ],
+    ids=["repeats", "inner repeats", "channels", "stride", "enlarged", "pools"],
+)
+def test_what_adds_up_over_layers_is_bounded(rows: list[Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        from_mapping(changed(("backbone",), [TINY["backbone"][0], *rows]), name="x", where="x")
 
 
 def test_published_files_are_read_in_their_dialect() -> None:

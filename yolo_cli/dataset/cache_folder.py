@@ -11,9 +11,9 @@ from pathlib import Path
 def user_cache_folder() -> Path:
     """The folder for caches: `YOLO_CACHE_DIR`, else `yolo_cli` in the platform's cache folder. Not created here."""
     if own := os.environ.get("YOLO_CACHE_DIR"):
-        return Path(own).expanduser().absolute()
+        return Path(os.path.expanduser(own)).absolute()
     if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base).expanduser().absolute() / "yolo_cli"
+        return Path(os.path.expanduser(base)).absolute() / "yolo_cli"
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "yolo_cli"
     if sys.platform == "win32":

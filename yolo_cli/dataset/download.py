@@ -2,13 +2,16 @@
 
 import hashlib
 import http.client
+import lzma
 import os
 import shutil
+import struct
 import tarfile
 import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -19,6 +22,9 @@ from yolo_cli.errors import UserError
 MAX_RATIO = 30  # unpacked to packed; images hardly compress, so more is a bomb
 ALLOWANCE = 2**30  # bytes that may be unpacked beyond the ratio (label files compress well)
 MAX_MEMBERS = 5_000_000
+MAX_HEADER = 2**20  # bytes of a tar's extended header, which is read as a whole
+MAX_LZMA = 2**28  # bytes that its decoder may take
+ROOM = 2**30  # bytes that a download leaves free on its disk
 TIMEOUT = 30  # seconds without an answer
 
 _BLOCK = 2**20
@@ -72,18 +78,20 @@ def _download(url: str, to: Path, remedy: str) -> str:
     answer = _answered(lambda: urllib.request.urlopen(request, timeout=TIMEOUT), url, remedy)
     with answer, open(to, "wb") as out:
         expected = int(answer.headers.get("Content-Length") or 0)
-        if expected > shutil.disk_usage(to.parent).free:
-            raise UserError(
-                f"{expected >> 20} MiB are to be downloaded and there is not that much room",
-                where=to.parent.parent,
-                fix="set YOLO_CACHE_DIR to another folder",
-            )
+        _check_room(to, expected, f"{expected >> 20} MiB are to be downloaded and there is not that much room")
         while block := _answered(lambda: answer.read(_BLOCK), url, remedy):
+            if not expected:  # it may never end
+                _check_room(to, ROOM, f"{url} does not say how much it gives, and the disk is nearly full")
             digest.update(block)
             out.write(block)
         if expected and out.tell() != expected:
             raise UserError(f"the download of {url} ended early", fix="try again")
     return digest.hexdigest()
+
+
+def _check_room(file: Path, size: int, what: str) -> None:
+    if size > shutil.disk_usage(file.parent).free:
+        raise UserError(what, where=file.parent.parent, fix="set YOLO_CACHE_DIR to another folder")
 
 
 def _answered(ask: Callable[[], Any], url: str, remedy: str) -> Any:
@@ -104,6 +112,40 @@ class _Member:
     open: Callable[[], IO[bytes] | None]
 
 
+class _BoundedInfo(tarfile.TarInfo):
+    """A tar's member; an extended header is read as a whole, so a small packed file could fill memory with one."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_BoundedInfo":
+        """From a header block."""
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in _EXTENDED and info.size > MAX_HEADER:
+            raise UserError(f"unsafe archive: an extended header of {info.size} bytes")
+        return info
+
+
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+# What the standard library raises for archives that are cut off or make no sense.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+)
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip or tar into a new folder.
 
@@ -116,17 +158,33 @@ def unpack(archive: Path, folder: Path) -> None:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as packed:
                 _write_members(_zip_members(packed), folder, archive, limit)
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tape:
-                _write_members(_tar_members(tape), folder, archive, limit)
         else:
-            raise UserError("the download is neither a zip nor a tar archive", where=archive.name)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
+            with _opened_tar(archive) as tape:
+                _write_members(_tar_members(tape), folder, archive, limit)
+    except _DAMAGE as error:
         raise UserError(f"the archive is damaged ({error})", where=archive.name, fix="try again") from None
+
+
+def _opened_tar(archive: Path) -> tarfile.TarFile:
+    with archive.open("rb") as file:
+        start = file.read(2**12)
+    mode = next((mode for magic, mode in _PACKED.items() if start.startswith(magic)), "r:")
+    if mode == "r:xz":  # its header names the memory that the decoder takes
+        lzma.LZMADecompressor(memlimit=MAX_LZMA).decompress(start, max_length=1)
+    try:
+        return tarfile.open(archive, mode, tarinfo=_BoundedInfo)  # type: ignore[call-overload,no-any-return]
+    except (tarfile.TarError, OSError, EOFError):
+        raise UserError("the download is neither a zip nor a tar archive", where=archive.name) from None
+
+
+# Of tars. A bare .lzma has no magic of its own: any bytes may pass for one, and ask for gigabytes.
+_PACKED = {b"\x1f\x8b": "r:gz", b"BZh": "r:bz2", b"\xfd7zXZ\0": "r:xz"}
 
 
 def _zip_members(packed: zipfile.ZipFile) -> Iterator[_Member]:
     for info in packed.infolist():
+        if info.compress_type == zipfile.ZIP_LZMA:  # a member names the memory that its decoder takes, up to 4 GiB
+            raise NotImplementedError("LZMA within a zip")
         unix_kind = info.external_attr >> 16 & 0o170000
         kind = "folder" if info.is_dir() else "file" if unix_kind in (0, 0o100000) else "link or device"
         yield _Member(info.filename, info.file_size, kind, lambda info=info: packed.open(info))  # type: ignore[misc]
@@ -147,12 +205,14 @@ def _write_members(members: Iterator[_Member], folder: Path, archive: Path, limi
             raise UserError(f"unsafe archive: {member.name!r} would leave its folder", where=archive.name)
         if member.kind not in ("file", "folder"):
             raise UserError(f"unsafe archive: {member.name!r} is a {member.kind}", where=archive.name)
+        if count > MAX_MEMBERS:
+            raise UserError(f"unsafe archive: more than {MAX_MEMBERS:,} members", where=archive.name)
         target = folder.joinpath(*path.parts)
         if member.kind == "folder":
             target.mkdir(parents=True, exist_ok=True)
             continue
         total += member.size
-        if total > limit or count > MAX_MEMBERS:
+        if total > limit:
             raise UserError("unsafe archive: it unpacks to far more than its own size", where=archive.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "wb") as out:

@@ -1,13 +1,15 @@
 """An image's displayed size and soundness from a few bytes of its file: JPEG and PNG without decoding them."""
 
 import os
+import stat
 import struct
 
 import cv2
 import numpy as np
 
-MIN_SIDE = 4  # pixels
-MAX_PIXELS = 2**28  # about 268 megapixels; beyond, it is a decompression bomb or a broken header
+from yolo_cli.dataset.image_bounds import MAX_PIXELS, MIN_SIDE, BadImage, check_claims
+
+WITHOUT_WAITING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 _FIRST = 2048  # holds the size of most JPEGs; more is read where it does not
@@ -17,17 +19,15 @@ _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
 
 
-class BadImage(Exception):
-    """Why an image file cannot be used."""
-
-
 def image_size(path: str) -> tuple[int, int]:
     """(height, width) of an image as displayed, EXIF orientation applied.
 
     Raises BadImage for a file that is empty, cut off, of absurd size, or no image; OSError where it cannot be read.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    handle = os.open(path, WITHOUT_WAITING)
     try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):  # a device may give bytes without end
+            raise BadImage("is a device, a pipe or a folder, not a file")
         first = os.read(handle, _FIRST)
         if not first:
             raise BadImage("empty file (zero bytes)")
@@ -123,7 +123,12 @@ def _png_turn(handle: int, first: bytes, end: int) -> int:
 
 
 def _decoded_size(handle: int, first: bytes) -> tuple[int, int]:
-    image = cv2.imdecode(np.frombuffer(first + _rest(handle, len(first)), np.uint8), cv2.IMREAD_COLOR)
+    data = first + _rest(handle, len(first))
+    check_claims(data)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # a size beyond OpenCV's own bounds
+        image = None
     if image is None:
         raise BadImage("not an image that can be read")
     return image.shape[0], image.shape[1]

@@ -9,7 +9,8 @@ import simplejpeg
 from jaxtyping import UInt8
 
 from yolo_cli.batch import Letterbox
-from yolo_cli.dataset.image_header import MAX_PIXELS, MIN_SIDE, TURNED, jpeg_orientation, png_orientation
+from yolo_cli.dataset.image_bounds import MAX_PIXELS, MIN_SIDE, BadImage, check_claims
+from yolo_cli.dataset.image_header import TURNED, jpeg_orientation, png_orientation
 from yolo_cli.errors import UserError
 
 GREY = 114  # of a canvas where no image lies
@@ -109,7 +110,10 @@ def _decode_jpeg(data: bytes, path: Path | str, min_size: tuple[int, int] | None
 
 def _decode_other(data: bytes, path: Path | str, flags: int) -> Image:
     try:
+        check_claims(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except BadImage as error:
+        raise _unreadable(path, str(error)) from None
     except cv2.error:
         image = None
     if image is None:

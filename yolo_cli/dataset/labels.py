@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from yolo_cli.dataset.cache_folder import written_whole
-from yolo_cli.dataset.image_header import BadImage, image_size
+from yolo_cli.dataset.image_header import WITHOUT_WAITING, BadImage, image_size
 from yolo_cli.dataset.label_rows import parse_labels
 from yolo_cli.errors import UserError
 
@@ -174,7 +174,7 @@ def _scan(files: Sequence[str], nc: int) -> _Chunk:
 
 def _read(path: str) -> bytes:
     """A whole file with as few system calls as a small one needs."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    handle = os.open(path, WITHOUT_WAITING)
     try:
         text = os.read(handle, 65536)
         if len(text) == 65536:

@@ -14,6 +14,7 @@ from yolo_cli.dataset.download import fetch_archive
 from yolo_cli.errors import UserError
 from yolo_cli.yaml_file import read_mapping
 
+MAX_CLASSES = 100_000
 SPLITS = ("train", "val", "test")
 SUFFIXES = frozenset((".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 
@@ -110,7 +111,7 @@ def split_images(spec: DataSpec, split: str) -> list[Path]:
                 where=spec.source,
                 fix="correct the path, or set YOLO_DATASETS to the folder that holds your data sets",
             )
-        if path.is_dir():
+        if os.path.isdir(path):
             found.update(_images_under(path))
         elif path.suffix.lower() == ".txt":
             found.update(_listed_images(path))
@@ -143,8 +144,8 @@ def _text(raw: Mapping[str, Any], key: str, source: Path) -> str:
 
 def _names(raw: Mapping[str, Any], source: Path) -> tuple[str, ...]:
     names, count = raw.get("names"), raw.get("nc")
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise UserError(f"nc: a whole number from 1 up is expected, not {count!r}", where=source)
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_CLASSES):
+        raise UserError(f"nc: a whole number from 1 to {MAX_CLASSES} is expected, not {count!r}", where=source)
     if names is None:
         if count is None:
             raise UserError("no names", where=source, fix="add `names: [first class, second class]`")
@@ -158,6 +159,8 @@ def _names(raw: Mapping[str, Any], source: Path) -> tuple[str, ...]:
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not names:
         raise UserError("names: a list, or a map from class number to name, is expected", where=source)
+    if len(names) > MAX_CLASSES:
+        raise UserError(f"names: {len(names)} of them; at most {MAX_CLASSES} are taken", where=source)
     if any(isinstance(name, list | dict) or name is None for name in names):
         raise UserError("names: every class needs a name", where=source)
     if flags := [name for name in names if isinstance(name, bool)]:
@@ -187,7 +190,7 @@ def _sha256(digest: str, source: Path) -> str:
 def _bases(source: Path) -> list[Path]:
     """Where relative paths are looked for, in order."""
     shared = os.environ.get("YOLO_DATASETS")
-    folders = [source.absolute().parent, *([Path(shared).expanduser()] if shared else []), Path.cwd()]
+    folders = [source.absolute().parent, *([Path(os.path.expanduser(shared))] if shared else []), Path.cwd()]
     return [Path(os.path.abspath(folder)) for folder in folders]
 
 
@@ -205,7 +208,7 @@ def _roots(spec: DataSpec) -> list[Path]:
     """Every folder that the data set may lie in, in the order of preference."""
     if spec.generate:
         return [_kept(spec)]
-    roots = [Path(os.path.abspath(base / Path(spec.path).expanduser())) for base in _bases(spec.source)]
+    roots = [Path(os.path.abspath(base / os.path.expanduser(spec.path))) for base in _bases(spec.source)]
     return list(dict.fromkeys([*roots, *([_kept(spec)] if spec.download else [])]))
 
 
@@ -215,7 +218,7 @@ def _root(spec: DataSpec) -> Path:
     for root in roots:
         if _locate(root, _first_entry(spec)) is not None:
             return root
-    return roots[-1] if spec.download else next((root for root in roots if root.is_dir()), roots[0])
+    return roots[-1] if spec.download else next((root for root in roots if os.path.isdir(root)), roots[0])
 
 
 def _first_entry(spec: DataSpec) -> str:
@@ -239,13 +242,13 @@ def _with_fallback(spec: DataSpec, say: Callable[[str], None]) -> DataSpec:
 
 def _locate(root: Path, entry: str) -> Path | None:
     """An entry of a split on disk, or None."""
-    given = Path(entry).expanduser()
+    given = Path(os.path.expanduser(entry))
     path = Path(os.path.abspath(root / given))
-    if path.exists():
+    if os.path.exists(path):  # unlike Path.exists it takes a name that no file can have for one that is not there
         return path
     # Exports of annotation tools write `../train/images` in a YAML that lies beside `train`.
     inside = [part for part in given.parts if part != ".."]
-    if given.parts[:1] == ("..",) and (path := root.joinpath(*inside)).exists():
+    if given.parts[:1] == ("..",) and os.path.exists(path := root.joinpath(*inside)):
         return path
     return None
 
@@ -270,6 +273,8 @@ def _images_under(folder: Path) -> list[str]:
 
 def _listed_images(listing: Path) -> list[str]:
     """The lines of a txt list; relative ones against the list's own folder."""
+    if not os.path.isfile(listing):
+        raise UserError("cannot be read as a list of images (a device or a pipe, not a file)", where=listing)
     try:
         lines = listing.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

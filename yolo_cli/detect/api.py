@@ -1,5 +1,6 @@
 """Detecting from Python: `model = load("best.pt"); detections = model("street.jpg")`."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, overload, runtime_checkable
@@ -94,7 +95,7 @@ def _pixels(picture: Picture) -> np.ndarray:
     if isinstance(picture, str) and picture.startswith(("http://", "https://")):
         return decode_image(fetch(picture, picture), picture)
     if isinstance(picture, str | Path):
-        return read_image(Path(picture).expanduser())
+        return read_image(Path(os.path.expanduser(picture)))
     pixels = np.asarray(picture if isinstance(picture, np.ndarray) else _as_rgb(picture))
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         form = f"{pixels.dtype} of shape {pixels.shape}"

@@ -9,13 +9,14 @@ import pickle
 import pickletools
 from collections import OrderedDict
 from collections.abc import Callable
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
 
-from yolo_cli.foreign.stand_ins import Inert, refusal, stand_in
+from yolo_cli.foreign.stand_ins import Inert, plain, refusal, stand_in
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
@@ -44,7 +45,7 @@ def read_legacy(path: Path) -> Any:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        starts = [_skim(path, file) for _ in range(5)]  # magic, version, system, content, storage keys
+        starts = [skim(path, file, size, _is_known) for _ in range(5)]  # magic, version, system, content, storage keys
         file.seek(starts[0])
         reader = _Parts(size)
         if reader.load(file) != _MAGIC:
@@ -57,20 +58,41 @@ def read_legacy(path: Path) -> Any:
     return content
 
 
-def _skim(path: Path, file: BinaryIO) -> int:
-    """Check one pickle without making anything of it, and go behind it; returns where it began."""
+def skim(path: Path, file: BufferedIOBase, size: int, is_known: Callable[[str], bool]) -> int:
+    """Check one pickle without making anything of it, and go behind it; returns where it began.
+
+    Raises UserError for a name that is not known, ValueError for lengths beyond `size`.
+    """
     start = file.tell()
-    for opcode, argument, _ in pickletools.genops(file):
-        name = opcode.name
+    for opcode, argument, _ in pickletools.genops(cast("IO[bytes]", _Within(file, size))):
+        name, most = opcode.name, size if opcode.name == "FRAME" else MAX_MEMO
         if name == "GLOBAL":
             full = str(argument).replace(" ", ".", 1)
-            if full not in _KNOWN and stand_in(full) is None:
+            if not is_known(full):
                 raise refusal(path, full)
         elif name in ("INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER"):
             raise refusal(path, str(argument or name).replace(" ", ".", 1))
-        elif name.endswith("PUT") and int(argument or 0) > MAX_MEMO:
+        elif name.endswith(("PUT", "FRAME")) and int(argument or 0) > most:
             raise ValueError("an absurd pickle")
     return start
+
+
+def _is_known(name: str) -> bool:
+    return name in KNOWN or stand_in(name) is not None
+
+
+class _Within:
+    """A file that is not asked for more bytes than it has: Python takes the memory for them before it reads."""
+
+    def __init__(self, file: BufferedIOBase, size: int) -> None:
+        self.size, self.file = size, file
+        self.tell, self.readline = file.tell, file.readline
+
+    def read(self, count: int) -> bytes:
+        """The next bytes."""
+        if count > self.size:
+            raise ValueError(f"claims {count} bytes, more than the file has")
+        return self.file.read(count)
 
 
 class _Parts:
@@ -80,7 +102,7 @@ class _Parts:
         self.left = size  # bytes that storages may still claim
         self.storages: dict[str, Tensor] = {}
 
-    def load(self, file: BinaryIO) -> Any:
+    def load(self, file: BufferedIOBase) -> Any:
         """The next pickle."""
         unpickler = _Restricted(file)
         unpickler.parts = self
@@ -104,7 +126,7 @@ class _Parts:
         whole = self.storages[key]
         return whole if view is None else whole[view[1] : view[1] + view[2]]
 
-    def fill(self, file: BinaryIO, keys: Any) -> None:
+    def fill(self, file: BufferedIOBase, keys: Any) -> None:
         """The numbers of the storages, in the order of `keys`."""
         for key in keys:
             target = self.storages[key]
@@ -122,10 +144,10 @@ class _Restricted(pickle.Unpickler):
     parts: _Parts
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name; `_skim` has refused all others before."""
+        """The stand-in for a name; `skim` has refused all others before."""
         full = f"{module}.{name}"
-        if full in _KNOWN:
-            return _KNOWN[full]()
+        if full in KNOWN:
+            return KNOWN[full]()
         found = stand_in(full)
         if found is None:
             raise pickle.UnpicklingError(f"{full} may not be used")
@@ -154,23 +176,34 @@ def _rebuild_parameter() -> Callable[..., Tensor]:
 def _rebuild_from_type() -> Callable[..., Any]:
     # of a tensor with attributes: the tensor alone
     def rebuild(function: Any, _: Any, args: tuple[Any, ...], *state: Any) -> Any:
-        if getattr(function, "__name__", "") != "rebuild":
+        if getattr(function, "__name__", "") != "rebuild" or not isinstance(args, tuple):
             raise ValueError("a malformed tensor")
         return function(*args)
 
     return rebuild
 
 
-_KNOWN: dict[str, Callable[[], Any]] = {
+class _Ordered(OrderedDict[Any, Any]):
+    """Takes pairs in a list alone: a tensor may repeat one number without end."""
+
+    def __init__(self, pairs: Any = ()) -> None:
+        super().__init__(plain(pairs))
+
+
+def _size(numbers: Any = ()) -> tuple[Any, ...]:
+    return tuple(plain(numbers))
+
+
+KNOWN: dict[str, Callable[[], Any]] = {
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
-    "torch.Size": lambda: tuple,
+    "torch.Size": lambda: _size,
     "torch.Tensor": lambda: Inert,
     "torch.nn.parameter.Buffer": lambda: Inert,
     "torch.nn.parameter.Parameter": lambda: Inert,
     "torch.device": lambda: Inert,
-    "collections.OrderedDict": lambda: OrderedDict,
+    "collections.OrderedDict": lambda: _Ordered,
     **{name: lambda dtype=dtype: dtype for name, dtype in _STORAGES.items()},  # type: ignore[misc]
 }

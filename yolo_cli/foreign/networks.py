@@ -1,5 +1,6 @@
 """Networks by `--cfg`, whatever the kind of file."""
 
+import os
 from pathlib import Path
 
 from yolo_cli.foreign.darknet.network import read_network
@@ -13,4 +14,4 @@ def is_darknet_cfg(cfg: str) -> bool:
 
 def find_network(cfg: str) -> Architecture:
     """An architecture: a Darknet .cfg, a YAML file, a shipped name, or a size such as `s` for yolov5s."""
-    return read_network(Path(cfg).expanduser()).architecture if is_darknet_cfg(cfg) else find_architecture(cfg)
+    return read_network(Path(os.path.expanduser(cfg))).architecture if is_darknet_cfg(cfg) else find_architecture(cfg)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from yolo_cli.errors import UserError
 from yolo_cli.foreign.legacy import read_legacy
+from yolo_cli.foreign.rehearsal import rehearse
 from yolo_cli.foreign.stand_ins import Stub, refusal, stand_in
 from yolo_cli.foreign.tree import children, conv_activation, odd_activations, rescale_norms, tensors
 from yolo_cli.model.architecture import MAX_CLASSES, Anchors, Architecture, from_mapping
@@ -71,8 +72,9 @@ def read_checkpoint(path: Path) -> ForeignCheckpoint:
 
 def _load(path: Path) -> Any:
     try:
-        if not zipfile.is_zipfile(path):
+        if not is_archive(path):
             return read_legacy(path)
+        check_archive(path)
         allowed = _checked_globals(path)
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of deprecated types in old files; they are read all the same
@@ -92,12 +94,34 @@ def _load(path: Path) -> Any:
         raise UserError(f"not a readable checkpoint ({detail[:120]})", where=path) from None
 
 
-def _checked_globals(path: Path) -> list[Any]:
-    """Stand-ins for the names that a zip file uses beyond those which torch knows to be data."""
-    with zipfile.ZipFile(path) as archive:
-        total = sum(item.file_size for item in archive.infolist())
+def is_archive(path: Path) -> bool:
+    """Whether a file ends as a zip does, sound or not."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # raised for an end that Python does not understand
+        return True
+
+
+def check_archive(path: Path) -> None:
+    """Raises UserError for a zip that cannot be listed, unpacks to far more than its size, or means harm."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(item.file_size for item in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        raise UserError(f"not a readable checkpoint ({error})", where=path) from None
     if total > MAX_INFLATION * path.stat().st_size:
         raise UserError(f"refused: unpacks to {total:,} bytes, far beyond its own size", where=path)
+    try:
+        rehearse(path)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged or hostile file provokes is the file's fault
+        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"not a readable checkpoint ({detail[:120]})", where=path) from None
+
+
+def _checked_globals(path: Path) -> list[Any]:
+    """Stand-ins for the names that a zip file uses beyond those which torch knows to be data."""
     given = []
     for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
         found = stand_in(name)

@@ -57,12 +57,26 @@ class Inert:
         """Nothing."""
 
 
+class PlainSet(set[Any]):
+    """A set of what a list or tuple holds: a tensor may repeat one number without end."""
+
+    def __init__(self, values: Any = ()) -> None:
+        super().__init__(plain(values))
+
+
+def plain(values: Any) -> Any:
+    """A list or tuple as it is. Raises TypeError for anything else."""
+    if not isinstance(values, list | tuple):
+        raise TypeError("a list is expected")
+    return values
+
+
 def stand_in(name: str) -> type | None:
     """What stands for a name of the file; None where it may not be used."""
     if _MODULES.fullmatch(name):
         return type(name.rpartition(".")[2], (Stub,), {"__module__": __name__})
     if name in SETS:
-        return set
+        return PlainSet
     return Inert if _DATA.fullmatch(name) else None
 
 

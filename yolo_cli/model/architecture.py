@@ -12,10 +12,12 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.blocks.activations import activation as make_activation
 from yolo_cli.model.heads import Head
-from yolo_cli.model.plan import MAX_CLASSES, Plan, PlannedModule, Scaling, integer
+from yolo_cli.model.plan import MAX_CHANNELS, MAX_CLASSES, Plan, PlannedModule, Scaling, integer
 from yolo_cli.yaml_file import read_mapping
 
 MAX_LAYERS = 2000
+MAX_BLOCKS = 5000  # with all repeats; the largest published network has some 300
+STRIDES = (Fraction(1, 16), Fraction(2**10))  # of any layer; beyond, its map is far larger than the image or nothing
 _SIZES = ("n", "s", "m", "l", "x", "n6", "s6", "m6", "l6", "x6")  # `--cfg s` is short for yolov5s
 # Anchors in strides for a file that leaves them to be fitted: COCO's smallest three over their stride of 8.
 _UNFITTED = (1.25, 1.625, 2.0, 3.75, 4.125, 2.875)
@@ -134,6 +136,7 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str, where: object) -> Arc
 def plan_layers(architecture: Architecture, *, where: object = "") -> list[PlannedLayer]:
     """Every layer with its channels and stride worked out. Raises UserError naming the layer."""
     planned: list[PlannedLayer] = []
+    blocks = 0
     anchors = architecture.anchors
     for index, layer in enumerate(architecture.layers):
         place = f"{where or architecture.name} layer {index} ({layer.block})"
@@ -154,10 +157,22 @@ def plan_layers(architecture: Architecture, *, where: object = "") -> list[Plann
         try:
             plan = block.plan(channels, args, layer.repeats, architecture.scaling)
             integer(plan.repeats, "repeats", 1, MAX_LAYERS)
+            blocks += plan.repeats * plan.inner
+            _check_bounds(blocks, plan.channels, strides[0] / plan.scale)
         except UserError as error:
             raise UserError(error.what, where=place, fix=error.fix) from None
         planned.append(PlannedLayer(layer, sources, plan, strides[0] / plan.scale))
     return planned
+
+
+def _check_bounds(blocks: int, channels: int, stride: Fraction) -> None:
+    """What no layer may bring about: each alone is bounded, and many of them are not."""
+    if blocks > MAX_BLOCKS:
+        raise UserError(f"more than {MAX_BLOCKS} blocks up to here, with all repeats")
+    if channels > MAX_CHANNELS:
+        raise UserError(f"more than {MAX_CHANNELS} channels")
+    if not STRIDES[0] <= stride <= STRIDES[1]:
+        raise UserError(f"its map would be {1 / stride} of the image")
 
 
 def _check_strides(block: type[PlannedModule], strides: Sequence[Fraction], place: str) -> None:

@@ -22,15 +22,15 @@ class DetectionModel(nn.Module):
     """A detector: layers in file order under `model`, as published state dicts name them.
 
     `forward` gives raw maps in training and in evaluation alike; `decode` turns them into boxes. Image sides must be
-    multiples of `stride`.
+    multiples of `stride`. More parameters than `most` are refused before memory is asked for.
     """
 
-    def __init__(self, architecture: Architecture, names: Sequence[str] = ()) -> None:
+    def __init__(self, architecture: Architecture, names: Sequence[str] = (), *, most: int = MAX_PARAMETERS) -> None:
         super().__init__()
         self.architecture = architecture
         self.names = tuple(names) or tuple(str(i) for i in range(architecture.nc))
         planned = plan_layers(architecture)
-        _check_size(planned, architecture)
+        _check_size(planned, architecture, most)
         self.model = nn.ModuleList(_build(layer, architecture) for layer in planned)
         self.sources = [layer.sources for layer in planned]
         self.joins = [BLOCKS[layer.layer.block].joins for layer in planned]
@@ -132,7 +132,7 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _check_size(planned: Sequence[PlannedLayer], architecture: Architecture) -> None:
+def _check_size(planned: Sequence[PlannedLayer], architecture: Architecture, most: int) -> None:
     """Refuse what no machine could hold before any of it is allocated."""
     total = 0
     with torch.device("meta"):
@@ -140,6 +140,8 @@ def _check_size(planned: Sequence[PlannedLayer], architecture: Architecture) -> 
             total += count_parameters(_build(layer, architecture))
             if total > MAX_PARAMETERS:
                 raise _too_large(f"{architecture.name} layer {index} ({layer.layer.block})")
+    if total > most:
+        raise UserError(f"{total:,} parameters, where {most:,} are given", where=architecture.name)
 
 
 def _too_large(where: str) -> UserError:

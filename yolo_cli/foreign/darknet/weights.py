@@ -1,5 +1,6 @@
 """Darknet's .weights: a header, then the numbers of every convolution in file order, single precision."""
 
+import os
 import re
 import struct
 from collections.abc import Mapping
@@ -87,11 +88,11 @@ def read_weights(path: Path, architecture: Architecture) -> DarknetWeights:
     A file named as a backbone's gives its whole number of first convolutions; any other must hold all of them. Raises
     UserError that says how many numbers were expected and found.
     """
-    header, values, rest = _read(path)
     order = tensors_in_order(architecture)
     sizes = [sum(int(np.prod(shape)) for _, shape in tensors) for tensors in order]
     ends = np.cumsum(sizes).tolist()
-    expected, found = ends[-1], len(values)
+    expected = ends[-1]
+    header, values, found, rest = _read(path, expected)
     count = sum(end <= found for end in ends)
     whole = not rest and count and ends[count - 1] == found
     if found != expected or rest:
@@ -123,8 +124,8 @@ def pack_weights(architecture: Architecture, state: Mapping[str, Tensor], header
     return b"".join(parts)
 
 
-def _read(path: Path) -> tuple[Header, np.ndarray, int]:
-    """Header, numbers, and how many bytes are left over."""
+def _read(path: Path, most: int) -> tuple[Header, np.ndarray, int, int]:
+    """Header, up to `most` numbers, how many there are, and how many bytes are left over."""
     try:
         with path.open("rb") as file:
             start = file.read(12)
@@ -134,7 +135,8 @@ def _read(path: Path) -> tuple[Header, np.ndarray, int]:
             seen = file.read(8 if header.is_wide else 4)
             if len(seen) < (8 if header.is_wide else 4):
                 raise UserError("ends within its header", where=path, fix="get the file again")
-            content = bytearray(file.read())
+            left = os.fstat(file.fileno()).st_size - file.tell()
+            content = bytearray(file.read(min(left, 4 * most)))
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", where=path) from None
     if not (0 <= header.major <= 10_000 and 0 <= header.minor <= 10_000):
@@ -143,7 +145,7 @@ def _read(path: Path) -> tuple[Header, np.ndarray, int]:
     header = Header(header.major, header.minor, header.revision, int.from_bytes(seen, "little", signed=True))
     whole = len(content) // 4 * 4
     values = np.frombuffer(memoryview(content)[:whole], dtype="<f4").astype(np.float32, copy=False)
-    return header, values, len(content) - whole
+    return header, values, left // 4, left % 4
 
 
 def _advice(count: int, of: int, whole: bool, too_long: bool) -> str:

@@ -12,6 +12,8 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.blocks.conv import Conv
 from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments, integer, out_channels, single
 
+_MOST_POOLS = 32  # in parallel; published pyramids have 3
+
 
 class SPPF(PlannedModule):
     """Pyramid pooling by one k×k max pool applied three times: the same as pools of k, 2k−1 and 3k−2, faster."""
@@ -65,8 +67,8 @@ class SPP(PlannedModule):
         """YAML arguments: out channels, pool sizes [5, 9, 13]."""
         c1, (c2, rest) = single(channels), out_channels(args, 2, scaling)
         for sizes in rest:
-            if not isinstance(sizes, list | tuple) or not sizes:
-                raise UserError(f"pool sizes must be a list, not {sizes!r}")
+            if not isinstance(sizes, list | tuple) or not 1 <= len(sizes) <= _MOST_POOLS:
+                raise UserError(f"pool sizes must be a list of 1 to {_MOST_POOLS}, not {sizes!r}")
             for size in sizes:
                 _odd(size)
         return Plan((c1, c2, *(list(sizes) for sizes in rest)), c2, scaling.repeats(repeats))

@@ -120,5 +120,6 @@ class ResNetStage(PlannedModule):
 def fan_out_init(module: nn.Module, negative_slope: float = 0.0) -> None:
     """Draw kernels so that gradients keep their variance on the way back (He et al. 2015, equation 14)."""
     for part in module.modules():
-        if isinstance(part, nn.Conv2d):
+        # without numbers there is nothing to draw, and torch would import its compiler to find that out
+        if isinstance(part, nn.Conv2d) and not part.weight.is_meta:
             nn.init.kaiming_normal_(part.weight, a=negative_slope, mode="fan_out", nonlinearity="leaky_relu")
