@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -150,7 +151,7 @@ def _weights_path(config: ExportConfig, reporter: Reporter) -> Path:
         newest = newest_weights(config.project)
         reporter.say(f"--weights left out: {newest}, of the newest run")
         return newest
-    path = Path(config.weights).expanduser()
+    path = Path(os.path.expanduser(config.weights))
     if kind := format_of(path):
         raise UserError(f"is itself exported ({kind})", where=path, fix="give the checkpoint it was made from")
     return checkpoint.find_weights(config.weights)

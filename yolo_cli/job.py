@@ -64,7 +64,7 @@ class Job:
         """The run that an earlier start of this job began and did not end."""
         if not self.key:
             return None
-        for mark in sorted(Path(project).expanduser().glob(f"*/weights/{MARK}")):
+        for mark in sorted(Path(os.path.expanduser(project)).glob(f"*/weights/{MARK}")):
             if mark.read_text(encoding="utf-8", errors="replace") == self.key:
                 return mark.parent.parent
         return None

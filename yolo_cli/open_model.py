@@ -86,6 +86,8 @@ def open_model(path: Path, device: torch.device, reporter: Reporter, *, cfg: str
         raise UserError("is decided when a model is exported", where="--half", fix="leave it out")
     if kind in ("aotinductor", "tensorrt"):
         reporter.warn(f"{path}: holds compiled code, which runs now: use only files that you made")
+    if kind == "torchscript":  # its operators include some that open and write files
+        reporter.warn(f"{path}: is a program, which runs now: use only files that you made")
     runtime = open_exported(path, device)
     about = runtime.metadata
     size = "any size" if about.dynamic else f"{about.img[1]}×{about.img[0]}"

@@ -215,3 +215,16 @@ def test_an_onnx_file_of_another_program_is_said_to_be_one(tmp_path: Path) -> No
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(UserError, match="says nothing of its classes and size"):
         open_exported(tmp_path / "other.onnx", CPU)
+
+
+def test_a_program_is_announced(
+    tmp_path: Path, weights: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run(tmp_path, weights, "torchscript", verify=False)
+    asked = ["val", "--weights", str(done.path), "--data", str(photos), "--img", "64", "--noplots", "--workers", "0"]
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, "--project", str(tmp_path / "runs")])
+    assert not ended.value.code
+    said = capsys.readouterr().err
+    assert "is a program, which runs now: use only files that you made" in said
+    assert "takes 160×128 alone, so --img has no effect" in said

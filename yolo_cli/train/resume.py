@@ -1,5 +1,6 @@
 """`yolo train --resume`: which run, from which file, and whether anything is not as it was."""
 
+import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, fields, replace
@@ -93,7 +94,7 @@ def _tupled(value: Any) -> Any:
 
 def _folder(config: TrainConfig) -> Path:
     if config.resume != NEWEST:
-        given = Path(config.resume).expanduser()
+        given = Path(os.path.expanduser(config.resume))
         folder = given.parent.parent if given.is_file() else given
         if not _candidates(folder):
             raise UserError(f"holds no weights/{LAST}", where=f"--resume {config.resume}", fix="give a run's folder")
