@@ -49,7 +49,7 @@ class LabelIndex:
     where the data set lies.
     """
 
-    paths: bytes
+    paths: bytes | memoryview
     path_offsets: Int64[np.ndarray, " n1"]
     sizes: Int32[np.ndarray, "n 2"]
     classes: Int32[np.ndarray, " m"]
@@ -63,7 +63,7 @@ class LabelIndex:
 
     def path(self, i: int) -> Path:
         """The file of image i."""
-        return Path(os.fsdecode(self.paths[self.path_offsets[i] : self.path_offsets[i + 1]]))
+        return Path(os.fsdecode(bytes(self.paths[self.path_offsets[i] : self.path_offsets[i + 1]])))
 
     def labels(self, i: int) -> Float32[np.ndarray, "k 5"]:
         """The rows (class, cx, cy, w, h) of image i; the box as fractions of the image."""
@@ -249,7 +249,7 @@ def _fingerprint(index: LabelIndex) -> str:
 
 def _names(index: LabelIndex) -> Iterator[bytes]:
     for start, end in itertools.pairwise(index.path_offsets.tolist()):
-        yield index.paths[start:end]
+        yield bytes(index.paths[start:end])
 
 
 def _state_key(files: list[str]) -> str:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ from yolo_cli.dataset.sampler import (
     rect_canvases,
     sample_random,
 )
+from yolo_cli.dataset.shared_memory import SharedIndex
 from yolo_cli.errors import UserError
 
 __all__ = [
@@ -74,6 +76,14 @@ class DetectionDataset(Dataset[Sample | UserError]):
     ) -> None:
         self._index, self._fit, self._hyp = index, fit, hyp
         self._mosaic, self._seed, self._pixels = mosaic, seed, pixels
+        self._shared = SharedIndex(index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_index"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._index = self._shared.index
 
     def __len__(self) -> int:
         return len(self._index)
