@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from yolo_cli.batch import Batch, Letterbox
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
-from yolo_cli.dataset.images import GREY, letterbox, read_image, tile_need
+from yolo_cli.dataset.images import GREY, decode_image, letterbox, tile_need
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.pixel_cache import PixelCache, build_pixel_cache, require_size
 from yolo_cli.dataset.sampler import (
@@ -174,7 +174,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
     def _read(self, i: int, need: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
         if self._pixels is not None:
             return self._pixels[i]
-        image = read_image(self._index.path(i), need)
+        image = decode_image(self._index.content(i), self._index.path(i), need)
         if need is None:
             require_size(image, self._index, i)
         return image

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from yolo_cli.dataset.cache_folder import user_cache_folder, written_whole
-from yolo_cli.dataset.images import fitted_size, read_image
+from yolo_cli.dataset.images import decode_image, fitted_size
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.shared_memory import free_memory
 from yolo_cli.errors import UserError
@@ -106,7 +106,7 @@ def _fill(
     offsets = _offsets(shapes)
 
     def one(i: int) -> None:
-        image = read_image(index.path(i))
+        image = decode_image(index.content(i), index.path(i))
         require_size(image, index, i)
         height, width = int(shapes[i, 0]), int(shapes[i, 1])
         if (height, width) != image.shape[:2]:
@@ -135,7 +135,7 @@ def _key(index: LabelIndex, img: tuple[int, int]) -> str:
     for i in range(len(index)):
         path = index.path(i)
         try:
-            state = path.stat()
+            state = index.file(i).stat()
         except OSError as error:
             raise UserError(f"cannot be read ({error.strerror})", where=path) from None
         digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))

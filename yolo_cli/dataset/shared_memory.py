@@ -13,7 +13,7 @@ from yolo_cli.dataset.labels import LabelIndex
 _SPARE = 2**28  # bytes of shared memory left to others: batches travel through it
 _SHARED_MEMORY = "/dev/shm"
 # The widest values first, so that every table begins at a multiple of its own width.
-_TABLES = ("path_offsets", "offsets", "sizes", "classes", "boxes")
+_TABLES = ("path_offsets", "offsets", "places", "sizes", "classes", "boxes")
 
 
 def free_memory() -> int:
