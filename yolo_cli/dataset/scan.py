@@ -92,22 +92,18 @@ def scan_shard(shard: str, nc: int) -> Chunk:
             images = sorted(name for name in table if os.path.splitext(name)[1].lower() in SUFFIXES)
             for name in images:
                 file, member = f"{shard}{os.sep}{name}", table[name]
+                label = label_path(f"{os.sep}{name}")[len(os.sep) :]
                 try:
                     measured: tuple[int, int] | Exception = image_size_within(
                         archive.fileno(), member.start, member.length
                     )
                 except BadImage as error:
                     measured = error
-                if not chunk.add_size(file, measured):
-                    continue
-                chunk.names.append(os.fsencode(file))
-                chunk.places.extend((len(os.fsencode(shard)), member.start, member.length))
-                label = label_path(f"{os.sep}{name}")[len(os.sep) :]
-                text = b""
-                if found := table.get(label):
-                    archive.seek(found.start)
-                    text = archive.read(min(found.length, MAX_BYTES + 1))
-                chunk.add_labels(f"{shard}{os.sep}{label}", text, nc)
+                text = _within(archive, table.get(label))
+                if chunk.add_size(file, measured):
+                    chunk.names.append(os.fsencode(file))
+                    chunk.places.extend((len(os.fsencode(shard)), member.start, member.length))
+                    chunk.add_labels(f"{shard}{os.sep}{label}", text, nc)
     except OSError as error:
         chunk.add_size(shard, error)
     return chunk
@@ -127,6 +123,13 @@ def _table(shard: str, archive: FileIO, chunk: Chunk) -> dict[str, Member]:
     except BrokenTar as error:
         chunk.problems.append((shard, 0, str(error)))
     return table
+
+
+def _within(archive: FileIO, label: Member | None) -> bytes:
+    if label is None:
+        return b""
+    archive.seek(label.start)
+    return archive.read(min(label.length, MAX_BYTES + 1))
 
 
 def read_within(shard: str, start: int, length: int) -> bytes:
