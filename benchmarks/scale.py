@@ -2,8 +2,10 @@
 
 The index is made up (about seven boxes an image, the paths those of a few thousand real, tiny images, so that workers
 can load what they are asked for); the folder that is scanned is real and smaller, and what is extrapolated from it says
-so. Every part runs in a process of its own. Memory: "private" is what the kernel counts as a process's alone (USS),
-"proportional" shares what is shared among those that share it (PSS), "peak" is the growth of the largest resident size.
+so. Every part runs in a process of its own. Times are of the processor, which a busy machine disturbs less; those of
+workers, whose processes are several, are of the clock. Files lie in the page cache. Memory: "private" is what the
+kernel counts as a process's alone (USS), "proportional" shares what is shared among those that share it (PSS), "peak"
+is the growth of the largest resident size.
 """
 
 import argparse
@@ -12,8 +14,10 @@ import gc
 import json
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +40,7 @@ def rollup(process: int | str = "self") -> dict[str, float]:
 
 
 class Cost:
-    """Seconds and peak memory of a block."""
+    """Seconds of processor time and peak memory of a block."""
 
     seconds = peak = 0.0
 
@@ -48,9 +52,9 @@ class Cost:
 def costs() -> Iterator[Cost]:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, cost, start = rollup()["resident"], Cost(), time.perf_counter()
+    before, cost, start = rollup()["resident"], Cost(), time.process_time()
     yield cost
-    cost.seconds = time.perf_counter() - start
+    cost.seconds = time.process_time() - start
     high = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     cost.peak = int(high.split()[1]) / 1024 - before
 
@@ -59,23 +63,28 @@ def clock(seconds: float) -> str:
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
+def extrapolated(seconds: float, times: float) -> str:
+    return f"{clock(seconds)}; extrapolated {clock(seconds * times)}"
+
+
 def made_up(folder: Path, images: int) -> Any:
     """An index of `images` images and about seven times as many boxes."""
     import numpy as np
 
     from yolo_cli.dataset.labels import LabelIndex, _fingerprint, _offsets, replace
 
-    random = np.random.default_rng(0)
+    chance = np.random.default_rng(0)
     real = [os.fsencode(file) for file in sorted((folder / "data/images").rglob("*.jpg"))[:REAL]]
     names = [real[i % len(real)] for i in range(images)]
-    counts = random.poisson(BOXES, images)
+    counts = chance.poisson(BOXES, images)
     boxes = int(counts.sum())
     index = LabelIndex(
         paths=b"".join(names),
         path_offsets=_offsets(np.array([len(name) for name in names], np.int64)),
-        sizes=random.integers(300, 640, (images, 2), np.int32),
-        classes=random.integers(CLASSES, size=boxes, dtype=np.int32),
-        boxes=random.uniform(0.1, 0.5, (boxes, 4)).astype(np.float32),
+        places=np.zeros((0, 3), np.int64),
+        sizes=chance.integers(300, 640, (images, 2), np.int32),
+        classes=chance.integers(CLASSES, size=boxes, dtype=np.int32),
+        boxes=chance.uniform(0.1, 0.5, (boxes, 4)).astype(np.float32),
         offsets=_offsets(counts.astype(np.int64)),
         problems=(),
         fingerprint="",
@@ -118,15 +127,14 @@ def part_index(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
 def part_folder(folder: Path, images: int, args: argparse.Namespace) -> list[Row]:
     """What needs real files: everything is per file, so a million cost that many times as much."""
     from yolo_cli.dataset import labels
-    from yolo_cli.dataset.spec import load_spec, split_images
+    from yolo_cli.dataset.spec import load_spec, split_files
 
     (folder / "data.yaml").write_text(f"path: {folder}/data\ntrain: images\nnc: {CLASSES}\n")
     spec = load_spec(str(folder / "data.yaml"))
     with costs() as listed:
-        files = split_images(spec, "train")
-    strings = [os.fspath(file) for file in files]
+        files = split_files(spec, "train")
     with costs() as states:
-        labels._state_key(strings)
+        labels._state_key(files)
     build: Callable[[], Any] = lambda: labels.build_index(  # noqa: E731
         files, CLASSES, strict=False, cache_dir=folder / "cache", workers=1, progress=None
     )
@@ -137,13 +145,52 @@ def part_folder(folder: Path, images: int, args: argparse.Namespace) -> list[Row
     times = images / len(files)
 
     def told(cost: Cost) -> str:
-        return f"{clock(cost.seconds)}; extrapolated {clock(cost.seconds * times)}"
+        return extrapolated(cost.seconds, times)
 
     return [
         (f"listing a folder of {len(files):,}", f"{told(listed)}, peak +{listed.peak * times:.0f} MB"),
         ("first scan of it, one process", told(first)),
         ("asking whether any file changed", told(states)),
         ("second start (the former and loading)", told(second)),
+    ]
+
+
+def part_shards(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
+    """The same real files in tar shards of 5,000 images, each image with its label beside it."""
+    from yolo_cli.dataset.labels import build_index
+    from yolo_cli.dataset.scan import label_path
+
+    files = sorted(str(file) for file in (folder / "data/images").rglob("*.jpg"))
+    shards = []
+    for start in range(0, len(files), 5000):
+        shards.append(folder / f"shard-{start:07d}.tar")
+        with tarfile.open(shards[-1], "w") as shard:
+            for file in files[start : start + 5000]:
+                shard.add(file, os.path.basename(file))
+                shard.add(label_path(file), os.path.basename(label_path(file)))
+    build: Callable[[Any, str], Any] = lambda of, cache: build_index(  # noqa: E731
+        of, CLASSES, strict=False, cache_dir=folder / cache, workers=1, progress=None
+    )
+    with costs() as first:
+        packed = build(shards, "cache")
+    with costs() as second:
+        build(shards, "cache")
+    loose = build(files, "cache")
+    order = [int(i) for i in random.Random(0).sample(range(len(loose)), min(20000, len(loose)))]
+    read = {}
+    for name, index in (("files", loose), ("shards", packed)):
+        with costs() as cost:
+            for i in order:
+                index.content(i)
+        read[name] = cost.seconds / len(order) * 1e6
+    times = images / len(files)
+    return [
+        (f"first scan of {len(shards)} shards, one process", extrapolated(first.seconds, times)),
+        ("second start from shards", extrapolated(second.seconds, times)),
+        (
+            "an image's bytes, at random, from its file → from its shard",
+            f"{read['files']:.0f} → {read['shards']:.0f} µs",
+        ),
     ]
 
 
@@ -269,7 +316,13 @@ def part_evaluator(folder: Path, images: int, args: argparse.Namespace) -> list[
     ]
 
 
-PARTS = {"index": part_index, "folder": part_folder, "sampler": part_sampler, "workers": part_workers}
+PARTS = {
+    "index": part_index,
+    "folder": part_folder,
+    "shards": part_shards,
+    "sampler": part_sampler,
+    "workers": part_workers,
+}
 PARTS["evaluator"] = part_evaluator
 
 
@@ -291,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="yolo_cli_scale_") as name:
-        make_files(Path(name) / "data", args.files if "folder" in args.parts else REAL)
+        make_files(Path(name) / "data", args.files if {"folder", "shards"} & {*args.parts} else REAL)
         words = [sys.executable, __file__, *(arguments or sys.argv[1:]), "--folder", name]
         for part in dict.fromkeys(["index", *args.parts]):
             for method in multiprocessing.get_all_start_methods() if part == "workers" else [""]:
