@@ -9,9 +9,10 @@ import torch
 
 from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters
-from yolo_cli.dataset import pixel_cache
+from yolo_cli.dataset import pixel_cache, shared_memory
 from yolo_cli.dataset.labels import LabelIndex, build_index
 from yolo_cli.dataset.loader import (
+    DetectionDataset,
     EpochBatches,
     class_weights,
     image_weights,
@@ -190,7 +191,7 @@ class TestCacheOfPixels:
         np.testing.assert_array_equal(pickle.loads(packed)[3], cache[3])
 
     def test_no_room(self, index: LabelIndex, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pixel_cache, "_free_memory", lambda: 1000)
+        monkeypatch.setattr(pixel_cache, "free_memory", lambda: 1000)
         with pytest.raises(UserError, match=r"--cache: the images take .* memory has .* use --cache disk"):
             training(index, cache="ram")
 
@@ -221,6 +222,20 @@ def test_a_file_that_breaks_after_indexing_is_named(harm: str, workers: int, ind
     said = failure(val_loader(index, img=(64, 64), batch=2, workers=workers))
     assert said.startswith(str(file))
     assert "Traceback" not in said
+
+
+def test_index_travels_as_a_handle_where_there_is_room(index: LabelIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    for room, pickled_whole in ((2**40, False), (1000, True)):
+        monkeypatch.setattr(shared_memory, "free_memory", lambda room=room: room)
+        dataset = DetectionDataset(index, (64, 64))
+        state = dataset._shared.__getstate__()
+        assert ("index" in state) == pickled_whole
+        copy = pickle.loads(pickle.dumps(dataset))
+        assert [copy._index.path(i) for i in range(len(copy))] == [index.path(i) for i in range(len(index))]
+        assert copy._index.fingerprint == index.fingerprint
+        for i in range(len(index)):
+            np.testing.assert_array_equal(copy._index.labels(i), index.labels(i))
+        np.testing.assert_array_equal(copy._index.sizes, index.sizes)
 
 
 def test_spawned_workers(index: LabelIndex) -> None:

@@ -7,7 +7,6 @@ import json
 import multiprocessing
 import os
 import zipfile
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,11 +17,10 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from yolo_cli.dataset.cache_folder import written_whole
-from yolo_cli.dataset.image_header import WITHOUT_WAITING, BadImage, image_size
-from yolo_cli.dataset.label_rows import parse_labels
+from yolo_cli.dataset.scan import Chunk, is_shard, label_path, read_within, scan_files, scan_shard
 from yolo_cli.errors import UserError
 
-FORMAT = 2  # of the cache files; any change of what is read from labels or images raises it
+FORMAT = 3  # of the cache files; any change of what is read from labels or images raises it
 
 _CHUNK = 1000
 _WORTH_PROCESSES = 10_000  # below this many images, starting processes takes longer than they save
@@ -47,10 +45,15 @@ class LabelIndex:
     `sizes` are height and width as displayed; `boxes` cx, cy, w, h as fractions of the image; those of image i are the
     rows `offsets[i]` to `offsets[i + 1]`. `fingerprint` is a hash of names, sizes and labels that does not depend on
     where the data set lies.
+
+    Where images lie in tar shards, a path is the shard's with the name in it behind, and `places` says for every image
+    how many bytes of its path are the shard's, and its content's first byte there and length; all 0 for an image that
+    is a file of its own. Without shards `places` is empty.
     """
 
-    paths: bytes
+    paths: bytes | memoryview
     path_offsets: Int64[np.ndarray, " n1"]
+    places: Int64[np.ndarray, "_ 3"]
     sizes: Int32[np.ndarray, "n 2"]
     classes: Int32[np.ndarray, " m"]
     boxes: Float32[np.ndarray, "m 4"]
@@ -63,7 +66,30 @@ class LabelIndex:
 
     def path(self, i: int) -> Path:
         """The file of image i."""
-        return Path(os.fsdecode(self.paths[self.path_offsets[i] : self.path_offsets[i + 1]]))
+        return Path(os.fsdecode(bytes(self.paths[self.path_offsets[i] : self.path_offsets[i + 1]])))
+
+    def file(self, i: int) -> Path:
+        """The file on disk that holds image i: its own, or a shard."""
+        return Path(os.fsdecode(shard)) if (shard := self._shard(i)) else self.path(i)
+
+    def content(self, i: int) -> bytes:
+        """Image i as it was encoded. Raises UserError where it cannot be read."""
+        shard = self._shard(i)
+        try:
+            if not shard:
+                return self.path(i).read_bytes()
+            _, start, length = self.places[i].tolist()
+            content = read_within(os.fsdecode(shard), start, length)
+        except OSError as error:
+            raise UserError(f"cannot be read ({error.strerror})", where=self.path(i)) from None
+        if len(content) < length:
+            raise UserError("the shard ends before it", where=self.path(i), fix="leave the data set alone during a run")
+        return content
+
+    def _shard(self, i: int) -> bytes:
+        """The path of the shard that image i lies in; empty where it is a file of its own."""
+        start = self.path_offsets[i]
+        return bytes(self.paths[start : start + self.places[i, 0]]) if len(self.places) else b""
 
     def labels(self, i: int) -> Float32[np.ndarray, "k 5"]:
         """The rows (class, cx, cy, w, h) of image i; the box as fractions of the image."""
@@ -79,15 +105,8 @@ class LabelIndex:
         return replace(merged, fingerprint=_fingerprint(merged))
 
 
-def label_path(image: str) -> str:
-    """An image's label file: the last `/images/` becomes `/labels/` (else it lies beside the image), suffix .txt."""
-    head, part, tail = image.rpartition(f"{os.sep}images{os.sep}")
-    stem = os.path.splitext(f"{head}{os.sep}labels{os.sep}{tail}" if part else tail)[0]
-    return f"{stem}.txt"
-
-
 def build_index(
-    images: Sequence[Path],
+    images: Sequence[str | Path],
     nc: int,
     *,
     strict: bool,
@@ -95,7 +114,7 @@ def build_index(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> LabelIndex:
-    """Read the sizes and labels of `images`, or take them from the cache where no file changed since.
+    """Read the sizes and labels of `images`, tar shards of images among them, or take them from the cache if unchanged.
 
     A missing or empty label file is background. Bad rows and unreadable images are left out and listed in `problems`;
     under `strict` any of them raises UserError. `workers` processes share the reading of large sets; `progress` is
@@ -111,7 +130,8 @@ def build_index(
     else:
         key, index = "", None
     if index is None:
-        index = _gather(files, _scanned(files, nc, workers), progress)
+        groups = _groups(files)
+        index = _gather(groups, _scanned(groups, nc, workers), progress)
         if cache is not None:
             _save(cache, key, index)
     elif progress:
@@ -130,97 +150,60 @@ def build_index(
     return index
 
 
-@dataclass(slots=True)
-class _Chunk:
-    """What was read of consecutive images: flat arrays as bytes, so that little is pickled between processes."""
-
-    kept: bytes  # one byte per image: 1 where it is readable
-    sizes: bytes  # int32 height, width per readable image
-    counts: bytes  # int64 boxes per readable image
-    classes: bytes
-    boxes: bytes
-    problems: list[tuple[str, int, str]]
+def _scan(files: Sequence[str], nc: int) -> Chunk:
+    return scan_shard(files[0], nc) if is_shard(files[0]) else scan_files(files, nc)
 
 
-def _scan(files: Sequence[str], nc: int) -> _Chunk:
-    kept, sizes, counts = bytearray(len(files)), array("i"), array("q")
-    classes, boxes = array("i"), array("f")
-    problems: list[tuple[str, int, str]] = []
-    for i, file in enumerate(files):
-        try:
-            sizes.extend(image_size(file))
-        except BadImage as error:
-            problems.append((file, 0, str(error)))
-            continue
-        except OSError as error:
-            problems.append((file, 0, f"cannot be read ({error.strerror})"))
-            continue
-        kept[i] = 1
-        label = label_path(file)
-        try:
-            text = _read(label)
-        except OSError as error:
-            if not isinstance(error, FileNotFoundError | NotADirectoryError):
-                problems.append((label, 0, f"cannot be read ({error.strerror})"))
-            text = b""
-        if not text:
-            counts.append(0)
-            continue
-        found: list[tuple[int, str]] = []
-        counts.append(parse_labels(text, nc, classes, boxes, found))
-        problems.extend((label, line, what) for line, what in found)
-    return _Chunk(bytes(kept), sizes.tobytes(), counts.tobytes(), classes.tobytes(), boxes.tobytes(), problems)
+def _groups(files: Sequence[str]) -> list[Sequence[str]]:
+    """What is scanned in one go: a shard, or neighbouring files."""
+    groups: list[Sequence[str]] = []
+    for shards, part in itertools.groupby(files, is_shard):
+        run, size = list(part), 1 if shards else _CHUNK
+        groups += [run[start : start + size] for start in range(0, len(run), size)]
+    return groups
 
 
-def _read(path: str) -> bytes:
-    """A whole file with as few system calls as a small one needs."""
-    handle = os.open(path, WITHOUT_WAITING)
-    try:
-        text = os.read(handle, 65536)
-        if len(text) == 65536:
-            parts = [text]
-            while part := os.read(handle, 2**22):
-                parts.append(part)
-                if len(parts) > 32:  # far beyond any label file; the parser refuses it by its size
-                    break
-            text = b"".join(parts)
-        return text
-    finally:
-        os.close(handle)
-
-
-def _scanned(files: list[str], nc: int, workers: int) -> Iterator[_Chunk]:
-    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+def _scanned(groups: list[Sequence[str]], nc: int, workers: int) -> Iterator[Chunk]:
     done = 0
-    if workers > 1 and len(files) >= _WORTH_PROCESSES:
+    large = sum(map(len, groups)) >= _WORTH_PROCESSES or sum(is_shard(group[0]) for group in groups) > workers
+    if workers > 1 and large:
         # A worker that is killed (memory) or cannot start (no `__main__` file) must not cost the user the run.
         with (
             contextlib.suppress(BrokenProcessPool, OSError),
             ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context()) as pool,
         ):
-            for chunk in pool.map(_scan, chunks, [nc] * len(chunks)):
+            for chunk in pool.map(_scan, groups, [nc] * len(groups)):
                 done += 1
                 yield chunk
-    for files_of_chunk in chunks[done:]:
-        yield _scan(files_of_chunk, nc)
+    for group in groups[done:]:
+        yield _scan(group, nc)
 
 
-def _gather(files: list[str], chunks: Iterable[_Chunk], progress: Callable[[int, int], None] | None) -> LabelIndex:
-    kept, sizes, counts, classes, boxes = (bytearray() for _ in range(5))
+def _gather(
+    groups: list[Sequence[str]], chunks: Iterable[Chunk], progress: Callable[[int, int], None] | None
+) -> LabelIndex:
+    names: list[bytes] = []
+    places, sizes, counts, classes, boxes = (bytearray() for _ in range(5))
     problems: list[Problem] = []
-    for chunk in chunks:
-        kept += chunk.kept
-        sizes += chunk.sizes
-        counts += chunk.counts
-        classes += chunk.classes
-        boxes += chunk.boxes
+    done, files = 0, sum(map(len, groups))
+    sharded = any(is_shard(group[0]) for group in groups)
+    for group, chunk in zip(groups, chunks, strict=True):
+        loose = [os.fsencode(file) for file in itertools.compress(group, chunk.kept)]
+        names += loose or chunk.names
+        if sharded:
+            places += bytes(24 * len(loose)) + chunk.places.tobytes()
+        sizes += chunk.sizes.tobytes()
+        counts += chunk.counts.tobytes()
+        classes += chunk.classes.tobytes()
+        boxes += chunk.boxes.tobytes()
         problems.extend(Problem(*problem) for problem in chunk.problems)
+        done += len(group)
         if progress:
-            progress(len(kept), len(files))
-    names = [os.fsencode(file) for file, flag in zip(files, kept, strict=True) if flag]
+            progress(done, files)
     index = LabelIndex(
         paths=b"".join(names),
         path_offsets=_offsets(np.array([len(name) for name in names], np.int64)),
+        places=np.frombuffer(bytes(places), np.int64).reshape(-1, 3),
         sizes=np.frombuffer(bytes(sizes), np.int32).reshape(-1, 2),
         classes=np.frombuffer(bytes(classes), np.int32),
         boxes=np.frombuffer(bytes(boxes), np.float32).reshape(-1, 4),
@@ -249,14 +232,14 @@ def _fingerprint(index: LabelIndex) -> str:
 
 def _names(index: LabelIndex) -> Iterator[bytes]:
     for start, end in itertools.pairwise(index.path_offsets.tolist()):
-        yield index.paths[start:end]
+        yield bytes(index.paths[start:end])
 
 
 def _state_key(files: list[str]) -> str:
     """Changes when any image or label file is added, removed, resized or touched."""
     digest = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=16)
     for file in files:
-        for path in (file, label_path(file)):
+        for path in (file,) if is_shard(file) else (file, label_path(file)):
             try:
                 state = os.stat(path)
                 digest.update(b"%d %d;" % (state.st_size, state.st_mtime_ns))
@@ -273,6 +256,7 @@ def _save(cache: Path, key: str, index: LabelIndex) -> None:
             key=np.array(key),
             paths=np.frombuffer(index.paths, np.uint8),
             path_offsets=index.path_offsets,
+            places=index.places,
             sizes=index.sizes,
             classes=index.classes,
             boxes=index.boxes,
@@ -291,6 +275,7 @@ def _load(cache: Path, key: str) -> LabelIndex | None:
             index = LabelIndex(
                 paths=kept["paths"].tobytes(),
                 path_offsets=kept["path_offsets"],
+                places=kept["places"],
                 sizes=kept["sizes"],
                 classes=kept["classes"],
                 boxes=kept["boxes"],

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from yolo_cli.batch import Batch, Letterbox
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
-from yolo_cli.dataset.images import GREY, letterbox, read_image, tile_need
+from yolo_cli.dataset.images import GREY, decode_image, letterbox, tile_need
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.pixel_cache import PixelCache, build_pixel_cache, require_size
 from yolo_cli.dataset.sampler import (
@@ -28,6 +29,7 @@ from yolo_cli.dataset.sampler import (
     rect_canvases,
     sample_random,
 )
+from yolo_cli.dataset.shared_memory import SharedIndex
 from yolo_cli.errors import UserError
 
 __all__ = [
@@ -76,6 +78,14 @@ class DetectionDataset(Dataset[Sample | UserError]):
     ) -> None:
         self._index, self._fit, self._hyp = index, fit, hyp
         self._mosaic, self._seed, self._pixels = mosaic, seed, pixels
+        self._shared = SharedIndex(index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_index"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._index = self._shared.index
 
     def __len__(self) -> int:
         return len(self._index)
@@ -166,7 +176,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
     def _read(self, i: int, need: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
         if self._pixels is not None:
             return self._pixels[i]
-        image = read_image(self._index.path(i), need)
+        image = decode_image(self._index.content(i), self._index.path(i), need)
         if need is None:
             require_size(image, self._index, i)
         return image

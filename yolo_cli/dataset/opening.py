@@ -6,7 +6,7 @@ from typing import Any
 
 from yolo_cli.dataset.cache_folder import user_cache_folder
 from yolo_cli.dataset.labels import LabelIndex, build_index
-from yolo_cli.dataset.spec import DataSpec, load_spec, prepare, split_images
+from yolo_cli.dataset.spec import DataSpec, load_spec, prepare, split_files
 from yolo_cli.errors import UserError
 from yolo_cli.progress import Reporter
 
@@ -17,7 +17,7 @@ class Split:
 
     name: str
     index: LabelIndex
-    files: int  # image files found, the unreadable among them
+    files: int  # image files found, the unreadable among them; a shard is one
 
     def summary(self) -> str:
         """One line: images, boxes, backgrounds, problems."""
@@ -52,8 +52,8 @@ def open_split(
     spec: DataSpec, split: str, *, single_cls: bool, strict: bool, workers: int, reporter: Reporter
 ) -> Split:
     """Index a split, saying in one line what it holds. Raises UserError where it has no readable image."""
-    images = split_images(spec, split)
-    with reporter.bar(len(images), f"{split} labels") as bar:
+    files = split_files(spec, split)
+    with reporter.bar(len(files), f"{split} labels") as bar:
         done = 0
 
         def progress(now: int, total: int) -> None:
@@ -63,11 +63,11 @@ def open_split(
             done = now
 
         index = build_index(
-            images, spec.nc, strict=strict, cache_dir=user_cache_folder(), workers=workers, progress=progress
+            files, spec.nc, strict=strict, cache_dir=user_cache_folder(), workers=workers, progress=progress
         )
     if single_cls:
         index = index.single_cls()
-    opened = Split(split, index, len(images))
+    opened = Split(split, index, len(files))
     (reporter.warn if index.problems else reporter.say)(opened.summary())
     return opened
 

@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from yolo_cli.dataset.cache_folder import user_cache_folder, written_whole
-from yolo_cli.dataset.images import fitted_size, read_image
+from yolo_cli.dataset.images import decode_image, fitted_size
 from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.shared_memory import free_memory
 from yolo_cli.errors import UserError
 
 FORMAT = 1  # of the file's content; any change of how pixels are made raises it
 
 _SPARE = 2**28  # bytes of memory or disk left to others
-_SHARED_MEMORY = "/dev/shm"
 
 
 class PixelCache:
@@ -64,7 +64,7 @@ def build_pixel_cache(index: LabelIndex, img: tuple[int, int], kind: str, thread
     shapes = _stored_shapes(index, img)
     size = int(_offsets(shapes)[-1])
     if kind == "ram":
-        _require_room(size, _free_memory(), "memory", "use --cache disk, or none")
+        _require_room(size, free_memory(), "memory", "use --cache disk, or none")
         memory = torch.empty(size, dtype=torch.uint8).share_memory_()
         _fill(memory.numpy(), index, shapes, threads)
         return PixelCache(shapes, memory, None)
@@ -106,7 +106,7 @@ def _fill(
     offsets = _offsets(shapes)
 
     def one(i: int) -> None:
-        image = read_image(index.path(i))
+        image = decode_image(index.content(i), index.path(i))
         require_size(image, index, i)
         height, width = int(shapes[i, 0]), int(shapes[i, 1])
         if (height, width) != image.shape[:2]:
@@ -135,7 +135,7 @@ def _key(index: LabelIndex, img: tuple[int, int]) -> str:
     for i in range(len(index)):
         path = index.path(i)
         try:
-            state = path.stat()
+            state = index.file(i).stat()
         except OSError as error:
             raise UserError(f"cannot be read ({error.strerror})", where=path) from None
         digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
@@ -149,19 +149,6 @@ def _reserve(file: Path, size: int) -> None:
             os.posix_fallocate(out.fileno(), 0, size)
         else:
             out.truncate(size)
-
-
-def _free_memory() -> int:
-    """Bytes that shared memory can still take."""
-    free = 2**62
-    if os.path.isdir(_SHARED_MEMORY):
-        free = shutil.disk_usage(_SHARED_MEMORY).free
-    if os.path.isfile("/proc/meminfo"):
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            available = next((line for line in lines if line.startswith("MemAvailable:")), None)
-        if available:
-            free = min(free, int(available.split()[1]) * 1024)
-    return free
 
 
 def _require_room(size: int, free: int, where: str, fix: str) -> None:

@@ -137,9 +137,10 @@ class EpochBatches(Sampler[list[SampleKey]]):
         random = _random(self._seed, self._epoch, _ORDER)
         if self._weights is not None and self._weights.sum() > 0:
             order = random.choice(self._count, self._count, p=self._weights / self._weights.sum())
+            repeats = _earlier(order)
         else:
             order = random.permutation(self._count) if self._shuffle else np.arange(self._count)
-        repeats = _earlier(order)
+            repeats = np.broadcast_to(np.int64(0), len(order))  # every image comes once
         mine = self._mine(self._count)
         for start in range(self._start * self._batch, len(mine), self._batch):
             chosen = mine[start : start + self._batch]
@@ -158,12 +159,15 @@ class EpochBatches(Sampler[list[SampleKey]]):
             yield [SampleKey(self._epoch, int(i), 0, height, width) for i in order[start:end]]
 
     def _share(self, count: int) -> int:
-        return len(self._mine(count))
+        return len(self._places(count))
 
     def _mine(self, count: int) -> Int[np.ndarray, " k"]:
         """The positions of an order of `count` that fall to this rank."""
-        total = math.ceil(count / self._world) * self._world if self._shuffle else count
-        return np.arange(self._rank, total, self._world) % max(count, 1)
+        places = self._places(count)
+        return np.arange(places.start, places.stop, places.step) % max(count, 1)
+
+    def _places(self, count: int) -> range:
+        return range(self._rank, math.ceil(count / self._world) * self._world if self._shuffle else count, self._world)
 
 
 def _earlier(order: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

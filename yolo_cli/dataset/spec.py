@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from yolo_cli import assets
 from yolo_cli.dataset import shapes
 from yolo_cli.dataset.cache_folder import user_cache_folder
 from yolo_cli.dataset.download import fetch_archive
+from yolo_cli.dataset.image_header import SUFFIXES
+from yolo_cli.dataset.scan import SHARD
 from yolo_cli.errors import UserError
 from yolo_cli.yaml_file import read_mapping
 
 MAX_CLASSES = 100_000
 SPLITS = ("train", "val", "test")
-SUFFIXES = frozenset((".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
 
 # Data sets that a YAML may ask for by name. A table, so that no file can name code to run.
 GENERATORS: Mapping[str, Callable[[Path], None]] = {"shapes": shapes.generate}
@@ -95,10 +97,15 @@ def prepare(spec: DataSpec, say: Callable[[str], None]) -> DataSpec:
 
 
 def split_images(spec: DataSpec, split: str) -> list[Path]:
-    """The image files of a split, sorted, each once.
+    """What `split_files` gives, as paths."""
+    return [Path(file) for file in split_files(spec, split)]
 
-    Folders are searched through, following links; hidden files are passed over. Raises UserError for a split that the
-    YAML does not name, an entry that is not there, and a split without images.
+
+def split_files(spec: DataSpec, split: str) -> list[str]:
+    """The image files of a split, and tar shards of images, sorted, each once.
+
+    Folders are searched through, following links; hidden files are passed over, and shards too where there are images.
+    Raises UserError for a split that the YAML does not name, an entry that is not there, and a split without images.
     """
     if split not in spec.splits:
         raise UserError(f"has no `{split}` split", where=spec.source, fix=f"add `{split}: …`, or choose another split")
@@ -112,7 +119,7 @@ def split_images(spec: DataSpec, split: str) -> list[Path]:
                 fix="correct the path, or set YOLO_DATASETS to the folder that holds your data sets",
             )
         if os.path.isdir(path):
-            found.update(_images_under(path))
+            found.update(_files_under(path, SUFFIXES) or _files_under(path, frozenset((SHARD,))))
         elif path.suffix.lower() == ".txt":
             found.update(_listed_images(path))
         else:
@@ -121,9 +128,9 @@ def split_images(spec: DataSpec, split: str) -> list[Path]:
         raise UserError(
             f"{split}: no images in {', '.join(spec.splits[split])}",
             where=spec.source,
-            fix=f"images end in {', '.join(sorted(SUFFIXES))}",
+            fix=f"images end in {', '.join(sorted(SUFFIXES))}, shards of them in {SHARD}",
         )
-    return [Path(file) for file in sorted(found)]
+    return sorted(found)
 
 
 def _entries(value: Any, name: str, source: Path) -> tuple[str, ...]:
@@ -253,7 +260,7 @@ def _locate(root: Path, entry: str) -> Path | None:
     return None
 
 
-def _images_under(folder: Path) -> list[str]:
+def _files_under(folder: Path, suffixes: AbstractSet[str]) -> list[str]:
     found: list[str] = []
     visited: set[tuple[int, int]] = set()
     for base, folders, files in os.walk(folder, followlinks=True):
@@ -266,7 +273,7 @@ def _images_under(folder: Path) -> list[str]:
         found.extend(
             os.path.join(base, name)
             for name in files
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
         )
     return found
 
