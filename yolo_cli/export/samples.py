@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from yolo_cli.dataset.images import letterbox, read_image
+from yolo_cli.dataset.images import decode_image, letterbox
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.shapes import draw
 
@@ -46,5 +46,6 @@ class Samples:
     def _read(self, i: int) -> tuple[str, UInt8[np.ndarray, "h w 3"]]:
         if self.index is None:
             return f"drawn image {i}", draw(_VAL, i)[0]
-        path = self.index.path(i * len(self.index) // self.count)
-        return path.name, read_image(path)
+        position = i * len(self.index) // self.count
+        path = self.index.path(position)
+        return path.name, decode_image(self.index.content(position), path)
