@@ -6,13 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 import torch
 
 from yolo_cli import checkpoint
 from yolo_cli.config import TrainConfig, ValConfig
-from yolo_cli.dataset.shapes import draw
 from yolo_cli.errors import UserError
 from yolo_cli.logs import COLUMNS
 from yolo_cli.model.architecture import find_architecture
@@ -37,23 +35,6 @@ class Recorder(Silent):
         self.lines.append(text)
 
     warn = say
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of 24 + 8 images of shapes."""
-    folder = tmp_path_factory.mktemp("small")
-    for split, (number, count) in {"train": (0, 24), "val": (1, 8)}.items():
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
-        for i in range(count):
-            image, rows = draw(number, i)
-            cv2.imwrite(str(folder / f"images/{split}/{i}.png"), image[..., ::-1])
-            lines = [f"{int(r[0])} " + " ".join(f"{v:.6f}" for v in r[1:]) for r in rows]
-            (folder / f"labels/{split}/{i}.txt").write_text("\n".join(lines))
-    names = ["circle", "square", "triangle"]
-    write_mapping(folder / "data.yaml", {"path": ".", "train": "images/train", "val": "images/val", "names": names})
-    return folder / "data.yaml"
 
 
 def options(data: Path, folder: Path, **changes: Any) -> TrainConfig:
