@@ -35,7 +35,7 @@ from yolo_cli.train.setup import (
     open_train_data,
     read_hyperparameters,
 )
-from yolo_cli.train.stop import listening
+from yolo_cli.train.stop import StoppedError, at_once, listening
 
 
 def train(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | None = None) -> TrainResult:
@@ -105,7 +105,7 @@ def _train(
     trainer.progress.rows = rows  # the same list, so that states hold what was logged
     with with_loaders(folder):
         epochs = _run(trainer)
-        result = finish(trainer, epochs, start, draw=_draws(config, world))
+        result = _finish(trainer, epochs, start)
     if world.main:
         job.end(folder)
     return result
@@ -121,6 +121,15 @@ def _run(trainer: Trainer) -> int:
     finally:
         for logger in trainer.loggers:
             logger.close()
+
+
+def _finish(trainer: Trainer, epochs: int, start: float) -> TrainResult:
+    try:
+        with at_once():
+            return finish(trainer, epochs, start, draw=_draws(trainer.config, trainer.world))
+    except StoppedError:
+        trainer.keeper.say_stopped("while its best weights were judged")
+        raise
 
 
 def _prepare(
