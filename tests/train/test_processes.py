@@ -195,3 +195,22 @@ def test_a_batch_is_shared_equally() -> None:
     assert share_of(16, World(size=4)) == 4
     with pytest.raises(UserError, match="--batch 15: cannot be shared equally by 2 processes"):
         share_of(15, World(size=2))
+
+
+def test_two_never_train_in_one_folder(small: Path, tmp_path: Path) -> None:
+    log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
+    process = start([sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "500", "--device", "cpu")], log)
+    try:
+        wait_for(run_folder / "weights" / "last.pt", process, log)
+        resume = [sys.executable, "-m", "yolo_cli", "train", "--resume", str(run_folder)]
+        second = run(resume)
+        assert second.returncode == 2
+        assert second.stderr.startswith(f"error: {run_folder}: process {process.pid} on ")
+        process.kill()  # which leaves loaders behind for a while
+        process.wait(LIMIT)
+        done = len(epochs(run_folder))
+        again = run([*resume, "--epochs", str(done + 2)])
+        assert again.returncode == 0, again.stderr
+    finally:
+        process.kill()
+    assert epochs(run_folder) == [str(i) for i in range(done + 2)]
