@@ -283,3 +283,23 @@ def test_a_signal_after_the_last_batch_ends_a_run_that_can_go_on(
             train(config(small, tmp_path, epochs=1), reporter)
     assert reporter.lines[-1].endswith(f"saved; go on with: yolo train --resume {tmp_path / 'exp'}")
     assert train(TrainConfig(resume=str(tmp_path / "exp")), Silent()).epochs == 1
+
+
+def test_another_number_of_batches_keeps_the_place(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with --rect and other devices; else updates would wait until the old steps were reached again."""
+    cut(config(small, tmp_path), monkeypatch, after=15)
+    path = tmp_path / "exp/weights/last.pt"
+    content = torch.load(path, weights_only=True)
+    training = content["training"]
+    assert (training["batches"], training["progress"]["epoch"], training["progress"]["batch"]) == (6, 2, 3)
+    training["batches"], training["progress"]["batch"], training["progress"]["last_update"] = 60, 30, 149
+    torch.save(content, path)
+    reporter, updates = Heard(), []
+    whole = Trainer.update
+    monkeypatch.setattr(Trainer, "update", lambda self: (updates.append(self.progress.epoch), whole(self))[1])
+    train(TrainConfig(resume=str(tmp_path / "exp")), reporter)
+    assert "epochs had 60 batches and have 6 now, of other images" in reporter.lines
+    assert any(line.endswith("in epoch 3 after batch 3") for line in reporter.lines)
+    assert updates

@@ -84,6 +84,7 @@ class Keeper:
             hyp={name: getattr(trainer.hyp, name) for name in trainer.hyp.__dataclass_fields__},
             data=fingerprint(trainer.data),
             ended=ended,
+            batches=trainer.batches_an_epoch,
         )
         self._write(LAST, epoch, training=state)
         self._saved = time.monotonic()

@@ -31,7 +31,7 @@ from yolo_cli.train.keep import Keeper
 from yolo_cli.train.memory import within_memory
 from yolo_cli.train.resume import ResumePoint
 from yolo_cli.train.setup import TrainData
-from yolo_cli.train.state import Progress, restore
+from yolo_cli.train.state import Progress, rescale, restore
 from yolo_cli.train.stop import StopRequest
 
 Picture = Callable[[int, Batch], None]  # shown the first batches of a run
@@ -115,6 +115,9 @@ class Trainer:
     def resume(self, point: ResumePoint) -> None:
         """Put back the state of a run that is continued."""
         self.progress = restore(point.state, self.model, self.ema, point.weights.state, self.optimizer, self.scaler)
+        if (before := int(point.state.get("batches", self.batches_an_epoch))) != self.batches_an_epoch:
+            rescale(self.progress, before, self.batches_an_epoch)
+            self.reporter.warn(f"epochs had {before} batches and have {self.batches_an_epoch} now, of other images")
         self.over = point.over
         place = f"in epoch {self.progress.epoch + 1} after batch {self.progress.batch}"
         self.reporter.say(f"continuing {self.folder} {'after its last epoch' if self.over else place}")
