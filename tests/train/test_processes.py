@@ -175,6 +175,15 @@ def test_what_the_user_can_mend_is_said_once(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"error: --data {tmp_path / 'none.yaml'}: ")
 
 
+@pytest.mark.parametrize("wrong", [["--epochs", "0"], ["--nosuch"]])
+def test_a_wrong_option_is_said_once_under_torchrun(tmp_path: Path, wrong: list[str]) -> None:
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", *yolo(tmp_path / "none.yaml", tmp_path, *wrong)]
+    done = run(command)
+    assert done.returncode == 1  # torchrun's own
+    assert done.stderr.count("error:") == 1
+    assert wrong[0] in done.stderr
+
+
 @pytest.mark.parametrize("request_", ["0,0", "cpu,0", "0,x", "0,", "mps,mps"])
 def test_lists_of_devices_that_make_no_sense(request_: str) -> None:
     with pytest.raises(UserError, match=f"--device {request_}"):

@@ -188,6 +188,7 @@ def test_a_signal_finishes_the_batch_saves_and_says_how_to_go_on(
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert f"go on with: yolo train --resume {tmp_path / 'exp'}" in out
+    assert not err.replace("\r", "\n").strip().endswith("interrupted")  # it said "stopped"
     assert "Traceback" not in err
     position = state(tmp_path / "exp")["training"]["progress"]
     result = train(TrainConfig(resume=str(tmp_path / "exp"), epochs=500), Silent()) if position["epoch"] > 490 else None

@@ -50,8 +50,8 @@ def train(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | 
     with the job's run where that has begun. Raises PeerError where another process has failed, which says why.
     """
     job = Job.of_environment()
-    check_options(config)
     with job.telling():
+        check_options(config)
         device = own_device(config.device, *place())
     with joined(cuda=device.type == "cuda") as world, job.telling(), holding() as hold:
         return _train(config, given, device, job, world, reporter if world.main else Silent(), hold)
