@@ -304,3 +304,10 @@ def test_another_number_of_batches_keeps_the_place(
     assert "epochs had 60 batches and have 6 now, of other images" in reporter.lines
     assert any(line.endswith("in epoch 3 after batch 3") for line in reporter.lines)
     assert updates
+
+
+def test_leaving_out_every_batch_is_no_training(small: Path, tmp_path: Path) -> None:
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text("lr0: 1.0e+9\nwarmup_epochs: 0\nnominal_batch: 4\n")
+    with pytest.raises(UserError, match=r"10 batches in a row gave no finite loss: the weights are spoilt; lower lr0"):
+        train(config(small, tmp_path, nan_policy="skip", hyp=str(hyp), epochs=30), Silent())

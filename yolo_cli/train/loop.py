@@ -110,7 +110,8 @@ class Trainer:
         self.schedule = Schedule(hyp, config.epochs, self.batches_an_epoch, config.batch, config.cos_lr)
         self.progress, self.over = Progress(), False
         self.keeper = Keeper(self)
-        self.faults = Faults(config, self.model, data.train.index, folder, reporter, world.rank)
+        index, batches = data.train.index, self.batches_an_epoch
+        self.faults = Faults(config, self.model, index, folder, reporter, world.rank, batches=batches)
 
     def resume(self, point: ResumePoint) -> None:
         """Put back the state of a run that is continued."""
