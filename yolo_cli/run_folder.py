@@ -1,17 +1,22 @@
 """Run folders: runs/exp, runs/exp2, …, claimed so that simultaneous runs never share one."""
 
+import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from yolo_cli.errors import UserError
 from yolo_cli.yaml_file import write_mapping
 
 MAX_RUNS = 100_000
+LOCK = ".lock"
 
 
 def claim(project: str, name: str, *, exist_ok: bool) -> Path:
@@ -39,6 +44,60 @@ def claim(project: str, name: str, *, exist_ok: bool) -> Path:
             f"run folder cannot be made ({error.strerror})", where=parent, fix="give another --project"
         ) from None
     raise UserError("too many runs", where=parent, fix="give another --name")
+
+
+class Hold:
+    """A run's folder as one process's own, from `take` until the end of `holding`, or of the process.
+
+    The lock is the kind that ends with its process however that ends, is not inherited by processes that it forks, and
+    that network file systems know. Where there are no locks, nothing is held.
+    """
+
+    def __init__(self) -> None:
+        self.file: TextIO | None = None
+
+    def take(self, folder: Path, *, patience: float = 0.0) -> None:
+        """Hold a folder, waiting `patience` seconds for its holder to end. Raises UserError where it goes on."""
+        if os.name != "posix":
+            return
+        import fcntl  # noqa: PLC0415 - Windows has none
+
+        try:
+            self.file = (folder / LOCK).open("a+", encoding="utf-8")
+        except OSError:  # what else is written there will say why
+            return
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):  # no locks there
+                    return
+                if time.monotonic() >= end:
+                    self.file.seek(0)
+                    holder = self.file.readline().strip() or "another process"
+                    fix = "wait for its end, or stop it"
+                    raise UserError(f"{holder} is training here", where=folder, fix=fix) from None
+            time.sleep(0.2)
+        try:
+            self.file.truncate(0)
+            self.file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            self.file.flush()
+        except OSError:  # a full disk: held all the same
+            pass
+
+
+@contextmanager
+def holding() -> Iterator[Hold]:
+    """What a folder is held by, and let go of at the end."""
+    hold = Hold()
+    try:
+        yield hold
+    finally:
+        if hold.file:
+            with suppress(OSError):  # of a full disk, again
+                hold.file.close()
 
 
 def newest_weights(project: str) -> Path:

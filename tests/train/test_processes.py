@@ -28,6 +28,17 @@ def yolo(data: Path, project: Path, *more: str) -> list[str]:
     return [*["-m", "yolo_cli", "train", "--data"], str(data), *asked.split(), "--project", str(project), *more]
 
 
+def two_machines(name: str, port: int) -> list[str]:
+    torchrun = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", name]
+    return [*torchrun, "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1"]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
 
@@ -97,18 +108,38 @@ def test_sigterm_saves_and_one_process_can_go_on(small: Path, tmp_path: Path) ->
 
 
 def test_two_machines_train_one_model(small: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "two"]
-    torchrun += ["--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1"]
-    command = [*torchrun, *yolo(small, tmp_path / "runs", "--epochs", "2", "--sync-bn", "--device", "cpu")]
+    command = [
+        *two_machines("two", free_port()),
+        *yolo(small, tmp_path / "runs", "--epochs", "2", "--sync-bn", "--device", "cpu"),
+    ]
     machines = [start(command, tmp_path / f"log{i}") for i in range(2)]
     logs = [(machine.wait(LIMIT), (tmp_path / f"log{i}").read_text()) for i, machine in enumerate(machines)]
     assert [status for status, _ in logs] == [0, 0], logs
     assert epochs(tmp_path / "runs" / "exp") == ["0", "1"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["exp"]
     assert sum("2 processes, 2 images each" in text for _, text in logs) == 1  # one of them speaks
+
+
+def test_a_machine_that_is_lost_and_comes_back_is_taken_in(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's launchers share a store by default, in which a new one waits for an address that is told but once."""
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    quick = ["--max-restarts", "3", "--rdzv-conf", "keep_alive_interval=1,keep_alive_max_attempt=2"]
+    torchrun = [*two_machines("lost", free_port()), *quick]
+    command = [*torchrun, *yolo(small, tmp_path / "runs", "--epochs", "6", "--device", "cpu")]
+    log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
+    first = start(command, log)
+    time.sleep(2)  # so that the first one serves the meeting place
+    second = start(command, tmp_path / "log1")
+    wait_for(run_folder / "weights" / "last.pt", first, log)
+    for lost in [*children(second.pid), second.pid]:
+        os.kill(lost, signal.SIGKILL)
+    second.wait(LIMIT)
+    third = start(command, tmp_path / "log2")
+    logs = [(machine.wait(LIMIT), path.read_text()) for machine, path in ((first, log), (third, tmp_path / "log2"))]
+    assert [status for status, _ in logs] == [0, 0], logs
+    assert epochs(run_folder) == [str(i) for i in range(6)]
 
 
 def test_a_fault_of_one_process_ends_the_job_with_its_own_error(small: Path, tmp_path: Path) -> None:
@@ -175,6 +206,15 @@ def test_what_the_user_can_mend_is_said_once(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"error: --data {tmp_path / 'none.yaml'}: ")
 
 
+@pytest.mark.parametrize("wrong", [["--epochs", "0"], ["--nosuch"]])
+def test_a_wrong_option_is_said_once_under_torchrun(tmp_path: Path, wrong: list[str]) -> None:
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", *yolo(tmp_path / "none.yaml", tmp_path, *wrong)]
+    done = run(command)
+    assert done.returncode == 1  # torchrun's own
+    assert done.stderr.count("error:") == 1
+    assert wrong[0] in done.stderr
+
+
 @pytest.mark.parametrize("request_", ["0,0", "cpu,0", "0,x", "0,", "mps,mps"])
 def test_lists_of_devices_that_make_no_sense(request_: str) -> None:
     with pytest.raises(UserError, match=f"--device {request_}"):
@@ -195,3 +235,22 @@ def test_a_batch_is_shared_equally() -> None:
     assert share_of(16, World(size=4)) == 4
     with pytest.raises(UserError, match="--batch 15: cannot be shared equally by 2 processes"):
         share_of(15, World(size=2))
+
+
+def test_two_never_train_in_one_folder(small: Path, tmp_path: Path) -> None:
+    log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
+    process = start([sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "500", "--device", "cpu")], log)
+    try:
+        wait_for(run_folder / "weights" / "last.pt", process, log)
+        resume = [sys.executable, "-m", "yolo_cli", "train", "--resume", str(run_folder)]
+        second = run(resume)
+        assert second.returncode == 2
+        assert second.stderr.startswith(f"error: {run_folder}: process {process.pid} on ")
+        process.kill()  # which leaves loaders behind for a while
+        process.wait(LIMIT)
+        done = len(epochs(run_folder))
+        again = run([*resume, "--epochs", str(done + 2)])
+        assert again.returncode == 0, again.stderr
+    finally:
+        process.kill()
+    assert epochs(run_folder) == [str(i) for i in range(done + 2)]

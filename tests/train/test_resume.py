@@ -19,6 +19,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.progress import Silent
 from yolo_cli.train import train
 from yolo_cli.train.loop import Trainer
+from yolo_cli.train.stop import StoppedError
 
 
 class Heard(Silent):
@@ -187,6 +188,7 @@ def test_a_signal_finishes_the_batch_saves_and_says_how_to_go_on(
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert f"go on with: yolo train --resume {tmp_path / 'exp'}" in out
+    assert not err.replace("\r", "\n").strip().endswith("interrupted")  # it said "stopped"
     assert "Traceback" not in err
     position = state(tmp_path / "exp")["training"]["progress"]
     result = train(TrainConfig(resume=str(tmp_path / "exp"), epochs=500), Silent()) if position["epoch"] > 490 else None
@@ -231,3 +233,81 @@ def test_a_loss_that_is_not_finite(small: Path, tmp_path: Path, monkeypatch: pyt
     assert len(listed) == 4
     assert all(Path(name).is_file() for name in listed)
     assert (tmp_path / "exp/not_finite_epoch2_batch2.jpg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"epochs": 2}, "has done its 2 epochs; "), ({"epochs": 40, "patience": 1}, r"stopped early after \d+ epochs")],
+)
+def test_a_run_that_was_cut_after_its_last_epoch_is_judged_and_trained_no_further(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
+) -> None:
+    def lost(*_: Any, **__: Any) -> None:
+        raise CutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("yolo_cli.train.finish", lost)
+        with pytest.raises(CutError):
+            train(config(small, tmp_path, **changes), Silent())
+    run = tmp_path / "exp"
+    before = (run / "results.csv").read_bytes()
+    done = len(before.splitlines()) - 1
+    assert not (run / "results.json").exists()
+    assert train(TrainConfig(resume=str(run)), Silent()).epochs == done
+    assert (run / "results.csv").read_bytes() == before
+    assert (run / "results.json").exists()
+    with pytest.raises(UserError, match=says):
+        train(TrainConfig(resume=str(run)), Silent())
+    more = TrainConfig(resume=str(run), epochs=done + 1)
+    if "patience" in changes:
+        more = dataclasses.replace(more, patience=done + 9)
+    assert train(more, Silent(), given={"resume", "epochs", "patience"}).epochs == done + 1
+
+
+@pytest.mark.parametrize("judging", [1, 2])  # in the last epoch, and once more at the end
+def test_a_signal_after_the_last_batch_ends_a_run_that_can_go_on(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judging: int
+) -> None:
+    whole, calls = Trainer.validate, 0
+
+    def validate(self: Trainer, *args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == judging:
+            signal.raise_signal(signal.SIGTERM)
+        return whole(self, *args)
+
+    reporter = Heard()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "validate", validate)
+        with pytest.raises(StoppedError):
+            train(config(small, tmp_path, epochs=1), reporter)
+    assert reporter.lines[-1].endswith(f"saved; go on with: yolo train --resume {tmp_path / 'exp'}")
+    assert train(TrainConfig(resume=str(tmp_path / "exp")), Silent()).epochs == 1
+
+
+def test_another_number_of_batches_keeps_the_place(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with --rect and other devices; else updates would wait until the old steps were reached again."""
+    cut(config(small, tmp_path), monkeypatch, after=15)
+    path = tmp_path / "exp/weights/last.pt"
+    content = torch.load(path, weights_only=True)
+    training = content["training"]
+    assert (training["batches"], training["progress"]["epoch"], training["progress"]["batch"]) == (6, 2, 3)
+    training["batches"], training["progress"]["batch"], training["progress"]["last_update"] = 60, 30, 149
+    torch.save(content, path)
+    reporter, updates = Heard(), []
+    whole = Trainer.update
+    monkeypatch.setattr(Trainer, "update", lambda self: (updates.append(self.progress.epoch), whole(self))[1])
+    train(TrainConfig(resume=str(tmp_path / "exp")), reporter)
+    assert "epochs had 60 batches and have 6 now, of other images" in reporter.lines
+    assert any(line.endswith("in epoch 3 after batch 3") for line in reporter.lines)
+    assert updates
+
+
+def test_leaving_out_every_batch_is_no_training(small: Path, tmp_path: Path) -> None:
+    hyp = tmp_path / "hyp.yaml"
+    hyp.write_text("lr0: 1.0e+9\nwarmup_epochs: 0\nnominal_batch: 4\n")
+    with pytest.raises(UserError, match=r"10 batches in a row gave no finite loss: the weights are spoilt; lower lr0"):
+        train(config(small, tmp_path, nan_policy="skip", hyp=str(hyp), epochs=30), Silent())

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -62,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         sys.exit(_fail(str(error)))
     except typer.TyperException as error:
-        sys.exit(_fail(" ".join(error.format_message().split()) or f"{type(error).__name__}"))
+        line = " ".join(error.format_message().split()) or f"{type(error).__name__}"
+        sys.exit(_fail(line) if _speaks() else 2)
     except (typer.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_interrupted())
     except BrokenPipeError:  # the reader of our output went away (`yolo … | head`)
         sys.stderr.close()
         sys.exit(141)
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         where = error.filename or "a file of the run"
         sys.exit(_fail(f"{where}: cannot be written ({error.strerror}); free some space, or give another --project"))
     if status == 130:  # typer turns Ctrl-C into this status
-        print("interrupted", file=sys.stderr)
+        _interrupted()
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -85,6 +86,17 @@ def _take_any_name() -> None:
         sys.stdin.reconfigure(errors="surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _interrupted() -> int:
+    if _speaks():
+        print("interrupted", file=sys.stderr)
+    return 130
+
+
+def _speaks() -> bool:
+    """Whether this is no process of a launcher, or the first: what all of them meet is said once."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _fail(line: str) -> int:

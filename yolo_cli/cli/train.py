@@ -1,5 +1,6 @@
 """`yolo train`."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -94,7 +95,7 @@ def train(
             raise typer.Exit(launch(config, given_arguments()))
         run(config, Terminal(), given=given_options())
     except StoppedError as stopped:
-        raise typer.Exit(stopped.status) from None
+        sys.exit(stopped.status)  # it has said so, as far as there was anything to say
     except PeerError as failed:
         if not Job.of_environment().has_failed():  # else that process says why
             Terminal().warn(str(failed))

@@ -20,12 +20,12 @@ from yolo_cli.loss.detection import DetectionLoss, scaled_gains
 from yolo_cli.model.build import DetectionModel, count_parameters, gflops
 from yolo_cli.optim import freeze_layers
 from yolo_cli.progress import Reporter, Silent
-from yolo_cli.run_folder import claim
+from yolo_cli.run_folder import Hold, claim, holding
 from yolo_cli.train.faults import with_loaders
 from yolo_cli.train.loop import Trainer, TrainResult
 from yolo_cli.train.memory import AUTO, SHARE, measured_batch
 from yolo_cli.train.outcome import finish, write_settings
-from yolo_cli.train.resume import ResumePoint, check_data, find_point, has_state
+from yolo_cli.train.resume import ResumePoint, check_data, find_point, has_state, run_of
 from yolo_cli.train.setup import (
     TrainData,
     build_model,
@@ -35,7 +35,9 @@ from yolo_cli.train.setup import (
     open_train_data,
     read_hyperparameters,
 )
-from yolo_cli.train.stop import listening
+from yolo_cli.train.stop import StoppedError, at_once, listening
+
+LINGER = 60.0  # seconds that a job waits for processes of an earlier start, whose launcher was killed, to save and end
 
 
 def train(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | None = None) -> TrainResult:
@@ -48,11 +50,11 @@ def train(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | 
     with the job's run where that has begun. Raises PeerError where another process has failed, which says why.
     """
     job = Job.of_environment()
-    check_options(config)
     with job.telling():
+        check_options(config)
         device = own_device(config.device, *place())
-    with joined(cuda=device.type == "cuda") as world, job.telling():
-        return _train(config, given, device, job, world, reporter if world.main else Silent())
+    with joined(cuda=device.type == "cuda") as world, job.telling(), holding() as hold:
+        return _train(config, given, device, job, world, reporter if world.main else Silent(), hold)
 
 
 def _train(
@@ -62,10 +64,11 @@ def _train(
     job: Job,
     world: World,
     reporter: Reporter,
+    hold: Hold,
 ) -> TrainResult:
     """What each process of a training does; the main one alone writes and speaks."""
     start = time.perf_counter()
-    point = _resume_point(config, _changed(config) if given is None else given, job, world, reporter)
+    point = _resume_point(config, _changed(config) if given is None else given, job, world, reporter, hold)
     config = point.config if point else config
     hyp = point.hyp if point else read_hyperparameters(config.hyp, reporter, config.loss)
     if config.batch == AUTO and device.type != "cuda":
@@ -79,7 +82,7 @@ def _train(
     if point:
         check_data(point, data)
     model, config = _prepare(config, hyp, point, data, device, world, reporter)
-    folder = _folder(config, point, job, world)
+    folder = _folder(config, point, job, world, hold)
     rows: list[list[str]] = point.state["progress"]["rows"] if point else []
     loggers: list[MetricLogger] = []
     if world.main:
@@ -105,7 +108,7 @@ def _train(
     trainer.progress.rows = rows  # the same list, so that states hold what was logged
     with with_loaders(folder):
         epochs = _run(trainer)
-        result = finish(trainer, epochs, start, draw=_draws(config, world))
+        result = _finish(trainer, epochs, start)
     if world.main:
         job.end(folder)
     return result
@@ -121,6 +124,15 @@ def _run(trainer: Trainer) -> int:
     finally:
         for logger in trainer.loggers:
             logger.close()
+
+
+def _finish(trainer: Trainer, epochs: int, start: float) -> TrainResult:
+    try:
+        with at_once():
+            return finish(trainer, epochs, start, draw=_draws(trainer.config, trainer.world))
+    except StoppedError:
+        trainer.keeper.say_stopped("while its best weights were judged")
+        raise
 
 
 def _prepare(
@@ -153,16 +165,25 @@ def _prepare(
 
 
 def _resume_point(
-    config: TrainConfig, given: AbstractSet[str], job: Job, world: World, reporter: Reporter
+    config: TrainConfig, given: AbstractSet[str], job: Job, world: World, reporter: Reporter, hold: Hold
 ) -> ResumePoint | None:
-    """Where to continue: the run that this job began before it was started again, or that of `--resume`."""
-    begun = world.share(job.folder(config.project) if world.main else None)
+    """Where to continue: the run that this job began before it was started again, or that of `--resume`.
+
+    Its state is read once it is this job's own.
+    """
+    begun = run = None
+    if world.main:
+        begun = job.folder(config.project)
+        run = begun or (run_of(config) if config.resume else None)
+        if run:
+            hold.take(run, patience=LINGER if job.key else 0.0)
+    begun, run = world.share((begun, run))
     if begun and has_state(begun):
         reporter.warn(f"started again (restart {job.restarts}): going on with {begun}")
         # A size that was rounded to strides is not as it was given; and the end of a run may have been cut off, too.
         again = replace(config, resume=str(begun))
         return find_point(again, given - {"img"}, reporter, of_job=True)
-    return find_point(config, given, reporter) if config.resume else None
+    return find_point(replace(config, resume=str(run)), given, reporter) if run and config.resume else None
 
 
 def _measured(
@@ -180,14 +201,17 @@ def _measured(
     return -world.highest(-measured_batch(trial, loss, img, device)) * world.size
 
 
-def _folder(config: TrainConfig, point: ResumePoint | None, job: Job, world: World) -> Path:
+def _folder(config: TrainConfig, point: ResumePoint | None, job: Job, world: World, hold: Hold) -> Path:
     """The run's folder: that of the run that is continued, or a new one, claimed by the main process."""
     if point:
         return point.folder
-    begun = job.folder(config.project)  # by a start that ended before it could save anything
-    return world.share(
-        (begun or claim(config.project, config.name, exist_ok=config.exist_ok)) if world.main else Path()
-    )
+    folder = Path()
+    if world.main:
+        begun = job.folder(config.project)  # by a start that ended before it could save anything
+        folder = begun or claim(config.project, config.name, exist_ok=config.exist_ok)
+        if not begun:
+            hold.take(folder)
+    return world.share(folder)
 
 
 def _draws(config: TrainConfig, world: World) -> bool:

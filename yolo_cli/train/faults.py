@@ -18,6 +18,7 @@ from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
 
 POLICIES = ("stop", "skip")
+GIVE_UP = 10  # batches that are left out in a row, and an epoch at least, after which leaving out is no remedy
 
 
 class Faults:
@@ -31,9 +32,13 @@ class Faults:
         folder: Path,
         reporter: Reporter,
         rank: int = 0,
+        *,
+        batches: int = 1,
     ) -> None:
+        """`batches` are those of an epoch."""
         self._policy, self._index, self._folder, self._reporter = config.nan_policy, index, folder, reporter
         self._names, self._rank = model.names, rank
+        self._batches, self._last, self._in_a_row = batches, -2, 0
         # Parameters wait for the update, but batch norm's running statistics take in a batch as it passes.
         self._buffers = list(model.buffers()) if self._policy == "skip" else []
 
@@ -53,6 +58,11 @@ class Faults:
             raise PeerError("the loss is not finite")
         for buffer, old in zip(self._buffers, before, strict=True):
             buffer.copy_(old)
+        step = epoch * self._batches + number
+        self._in_a_row, self._last = (self._in_a_row + 1 if step == self._last + 1 else 1), step
+        if self._in_a_row >= max(self._batches, GIVE_UP):
+            what = f"{self._in_a_row} batches in a row gave no finite loss: the weights are spoilt"
+            raise UserError(what, fix="lower lr0 in the --hyp file, and start anew")
 
     def _tell(self, epoch: int, number: int, batch: Batch) -> None:
         name = f"not_finite_epoch{epoch + 1}_batch{number + 1}" + (f"_rank{self._rank}" if self._rank else "")

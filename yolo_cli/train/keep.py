@@ -51,16 +51,23 @@ class Keeper:
             self.stop(stopped_by)
         self.save(self._trainer.progress.epoch)
 
-    def stop(self, number: int) -> Never:
-        """Save, say how to go on, and raise StoppedError for the signal of that number."""
-        trainer = self._trainer
-        progress = trainer.progress
-        self.save(progress.epoch)
-        trainer.reporter.say(
-            f"stopped in epoch {progress.epoch + 1} after batch {progress.batch} of {trainer.batches_an_epoch}, saved; "
-            f"go on with: yolo train --resume {trainer.folder}{_devices(trainer.config.device)}"
-        )
+    def stop(self, number: int, *, ended: bool = False) -> Never:
+        """Save, say how to go on, and raise StoppedError for the signal of that number.
+
+        Where the run has `ended`, that is saved already; its best weights are still to be judged.
+        """
+        progress = self._trainer.progress
+        if not ended:
+            self.save(progress.epoch)
+        place = f"in epoch {progress.epoch + 1} after batch {progress.batch} of {self._trainer.batches_an_epoch}"
+        self.say_stopped("after the last epoch" if ended else place)
         raise StoppedError(number)
+
+    def say_stopped(self, place: str) -> None:
+        """How to go on from what is saved."""
+        trainer = self._trainer
+        command = f"yolo train --resume {trainer.folder}{_devices(trainer.config.device)}"
+        trainer.reporter.say(f"stopped {place}, saved; go on with: {command}")
 
     def save(self, epoch: int, *, ended: bool = False) -> None:
         """Write last.pt, keeping the one before it."""
@@ -77,6 +84,7 @@ class Keeper:
             hyp={name: getattr(trainer.hyp, name) for name in trainer.hyp.__dataclass_fields__},
             data=fingerprint(trainer.data),
             ended=ended,
+            batches=trainer.batches_an_epoch,
         )
         self._write(LAST, epoch, training=state)
         self._saved = time.monotonic()

@@ -31,7 +31,7 @@ from yolo_cli.train.keep import Keeper
 from yolo_cli.train.memory import within_memory
 from yolo_cli.train.resume import ResumePoint
 from yolo_cli.train.setup import TrainData
-from yolo_cli.train.state import Progress, restore
+from yolo_cli.train.state import Progress, rescale, restore
 from yolo_cli.train.stop import StopRequest
 
 Picture = Callable[[int, Batch], None]  # shown the first batches of a run
@@ -108,15 +108,20 @@ class Trainer:
         )
         self.batches_an_epoch = len(self.train_loader.batches)
         self.schedule = Schedule(hyp, config.epochs, self.batches_an_epoch, config.batch, config.cos_lr)
-        self.progress = Progress()
+        self.progress, self.over = Progress(), False
         self.keeper = Keeper(self)
-        self.faults = Faults(config, self.model, data.train.index, folder, reporter, world.rank)
+        index, batches = data.train.index, self.batches_an_epoch
+        self.faults = Faults(config, self.model, index, folder, reporter, world.rank, batches=batches)
 
     def resume(self, point: ResumePoint) -> None:
         """Put back the state of a run that is continued."""
         self.progress = restore(point.state, self.model, self.ema, point.weights.state, self.optimizer, self.scaler)
-        place = f"epoch {self.progress.epoch + 1} after batch {self.progress.batch}"
-        self.reporter.say(f"continuing {self.folder} in {place}")
+        if (before := int(point.state.get("batches", self.batches_an_epoch))) != self.batches_an_epoch:
+            rescale(self.progress, before, self.batches_an_epoch)
+            self.reporter.warn(f"epochs had {before} batches and have {self.batches_an_epoch} now, of other images")
+        self.over = point.over
+        place = f"in epoch {self.progress.epoch + 1} after batch {self.progress.batch}"
+        self.reporter.say(f"continuing {self.folder} {'after its last epoch' if self.over else place}")
 
     def run(self, picture: Picture | None, stop: StopRequest) -> int:
         """Train; returns the number of epochs done. Checkpoints, logs and results.csv are written on the way.
@@ -130,6 +135,8 @@ class Trainer:
 
     def _run(self, picture: Picture | None, stop: StopRequest) -> int:
         progress = self.progress
+        if self.over:
+            return progress.epoch
         for epoch in range(progress.epoch, self.config.epochs):
             losses = self.train_epoch(epoch, picture if epoch == 0 else None, stop)
             last = epoch + 1 == self.config.epochs
@@ -145,10 +152,11 @@ class Trainer:
             self.keeper.epoch_done(epoch, better=better, ended=last or early)
             if early:
                 self.reporter.say(f"no better since epoch {progress.best_epoch + 1}: stopped early (--patience)")
-                return epoch + 1
-            if not last and (number := self.world.highest(stop.asked())):
-                self.keeper.stop(number)
-        return self.config.epochs
+            if number := self.world.highest(stop.asked()):
+                self.keeper.stop(number, ended=last or early)
+            if early:
+                break
+        return progress.epoch
 
     def train_epoch(self, epoch: int, picture: Picture | None, stop: StopRequest) -> list[float]:
         """The rest of a pass over the training split; mean box, objectness and class losses of all of it."""

@@ -1,5 +1,6 @@
 """`yolo train --resume`: which run, from which file, and whether anything is not as it was."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -18,7 +19,7 @@ LAST, PREVIOUS = "last.pt", "last_previous.pt"
 NEWEST = "newest"  # what `--resume` alone means
 # What may be another than before: it has no influence on the numbers, or is meant to be changed.
 _WRITING = ("nosave", "noplots", "save_period", "save_every", "save_minutes", "project", "name", "exist_ok")
-FREE = frozenset(("resume", "epochs", "device", "workers", "cache", "strict", "nan_policy", *_WRITING))
+FREE = frozenset(("resume", "epochs", "patience", "device", "workers", "cache", "strict", "nan_policy", *_WRITING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class ResumePoint:
     state: Mapping[str, Any]
     config: TrainConfig  # the run's own, with what may be changed as now given
     hyp: Hyperparameters
+    over: bool = False  # its epochs are done; what is left is to judge its best weights
 
 
 def has_state(folder: Path) -> bool:
@@ -42,10 +44,10 @@ def find_point(
 ) -> ResumePoint:
     """Where `--resume` continues; `given` names the options on the command line, the others are the run's.
 
-    A run `of_job` may have done all its epochs: what is left is to judge its best weights. Raises UserError where there
-    is no such run, it cannot be continued, or an option contradicts it.
+    A run whose end was cut off after its epochs, and any `of_job`, is judged again. Raises UserError where there is no
+    such run, it cannot be continued, or an option contradicts it.
     """
-    folder = _folder(config)
+    folder = run_of(config)
     weights, state = _read(folder, reporter)
     try:
         known = {item.name for item in fields(TrainConfig)}
@@ -61,11 +63,38 @@ def find_point(
         raise UserError(f"not as the run began: {listed}", where=folder, fix="leave it out, or start a new run")
     taken = {name: getattr(config, name) for name in given & FREE if name not in ("project", "name", "exist_ok")}
     merged = replace(stored, **taken)
-    epoch = int(state["progress"]["epoch"])
-    if not of_job and (merged.epochs < epoch or (merged.epochs == epoch and state.get("ended"))):
-        what = f"has done its {epoch} epochs" + ("" if merged.epochs == epoch else f", not {merged.epochs}")
-        raise UserError(what, where=folder, fix=f"extend it: yolo train --resume {folder} --epochs {epoch + 50}")
-    return ResumePoint(folder, weights, state, merged, hyp)
+    over = _check_end(folder, state, stored, merged, of_job=of_job)
+    return ResumePoint(folder, weights, state, merged, hyp, over)
+
+
+def _check_end(
+    folder: Path, state: Mapping[str, Any], stored: TrainConfig, merged: TrainConfig, *, of_job: bool
+) -> bool:
+    """Whether all epochs are done. Raises UserError where the results of those are there, too."""
+    epoch, since = int(state["progress"]["epoch"]), int(state["progress"]["best_epoch"]) + 1
+    if merged.epochs < epoch and not of_job:
+        fix = f"extend it: yolo train --resume {folder} --epochs {epoch + 50}"
+        raise UserError(f"has done its {epoch} epochs, not {merged.epochs}", where=folder, fix=fix)
+    early = epoch < stored.epochs and 0 < merged.patience <= epoch - since
+    over = bool(state.get("ended")) and (merged.epochs <= epoch or early)
+    if over and not of_job and _judged_epochs(folder) == epoch:
+        what = f"has done its {epoch} epochs"
+        if merged.epochs <= epoch:
+            fix = f"extend it: yolo train --resume {folder} --epochs {epoch + 50}"
+        else:
+            what = f"stopped early after {epoch} epochs (--patience {merged.patience})"
+            fix = f"extend it: yolo train --resume {folder} --patience 0"
+        raise UserError(what, where=folder, fix=fix)
+    return over
+
+
+def _judged_epochs(folder: Path) -> int:
+    """The epochs that results.json, written last, tells of; 0 where there is none."""
+    try:
+        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+    return content.get("epochs", 0) if isinstance(content, dict) else 0
 
 
 def check_data(point: ResumePoint, data: TrainData) -> None:
@@ -92,7 +121,8 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _folder(config: TrainConfig) -> Path:
+def run_of(config: TrainConfig) -> Path:
+    """The folder of the run that `--resume` names. Raises UserError where there is none."""
     if config.resume != NEWEST:
         given = Path(os.path.expanduser(config.resume))
         folder = given.parent.parent if given.is_file() else given

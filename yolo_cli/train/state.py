@@ -33,6 +33,18 @@ class Progress:
     rows: list[list[str]] = field(default_factory=list)  # of results.csv
 
 
+def rescale(progress: Progress, before: int, now: int) -> None:
+    """The same place in a training whose epochs have another number of batches.
+
+    Rectangular batches hold one canvas each, so another number of processes makes others.
+    """
+    place = progress.batch / before
+    since = progress.epoch * before + progress.batch - 1 - progress.last_update  # a wait for so many batches
+    progress.batch, progress.skipped = round(place * now), round(progress.skipped * now / before)
+    progress.losses = [loss * now / before for loss in progress.losses]
+    progress.last_update = progress.epoch * now + progress.batch - 1 - since
+
+
 def capture(
     progress: Progress,
     model: nn.Module,

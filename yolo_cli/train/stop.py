@@ -35,6 +35,32 @@ class StopRequest:
 
 
 @contextmanager
+def at_once() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM raise StoppedError wherever the process is: where nothing more is to be saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            return
+        restore()  # a second one ends the process, as without us
+        raise StoppedError(number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    try:
+        yield
+    finally:
+        restore()
+
+
+@contextmanager
 def listening() -> Iterator[StopRequest]:
     """Turn the first Ctrl-C or SIGTERM into a request; a second one ends the process at once, as without us."""
     request = StopRequest(launcher=os.getppid() if "RANK" in os.environ else 0)
