@@ -1,6 +1,7 @@
 """What the starts of one job know of each other: torch's elastic launcher starts its processes anew when one fails."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from yolo_cli.atomic import write_whole
 from yolo_cli.errors import UserError
 
+_WORD = 3.0  # seconds
 MARK = "job"  # in a run's weights folder, while the run is not at its end: the job that trains it
 
 
@@ -18,6 +20,11 @@ class PeerError(Exception):
     def __init__(self, what: str, status: int = 1) -> None:
         super().__init__(what)
         self.status = status
+
+
+def leave_the_word() -> None:
+    """Wait before this process ends: the launcher ends all of them with the first, also the one that says why."""
+    time.sleep(_WORD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from yolo_cli.cli import anchors, benchmark, convert, detect, export, info, trai
 from yolo_cli.cli.arguments import normalise
 from yolo_cli.cli.given import Recorded, remember_arguments
 from yolo_cli.errors import UserError
+from yolo_cli.job import leave_the_word
 
 # What a full or write-protected device answers, wherever in a run a file was to be written.
 _DEVICE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -64,7 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_fail(str(error)))
     except typer.TyperException as error:
         line = " ".join(error.format_message().split()) or f"{type(error).__name__}"
-        sys.exit(_fail(line) if _speaks() else 2)
+        if _speaks():
+            sys.exit(_fail(line))
+        leave_the_word()
+        sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(_interrupted())
     except BrokenPipeError:  # the reader of our output went away (`yolo … | head`)

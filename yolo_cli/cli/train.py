@@ -10,7 +10,7 @@ from yolo_cli.cli.arguments import Numbers, parse_numbers
 from yolo_cli.cli.given import given_arguments, given_options
 from yolo_cli.cli.options import Data, ExistOk, Img, Name, Project, SingleCls, Strict, Workers
 from yolo_cli.config import TrainConfig
-from yolo_cli.job import Job, PeerError
+from yolo_cli.job import Job, PeerError, leave_the_word
 
 D = TrainConfig()  # defaults live in the config alone
 IMG, FREEZE = Numbers(D.img), Numbers(D.freeze)
@@ -97,6 +97,8 @@ def train(
     except StoppedError as stopped:
         sys.exit(stopped.status)  # it has said so, as far as there was anything to say
     except PeerError as failed:
-        if not Job.of_environment().has_failed():  # else that process says why
+        if Job.of_environment().has_failed():  # that process says why
+            leave_the_word()
+        else:
             Terminal().warn(str(failed))
         raise typer.Exit(failed.status) from None

@@ -15,6 +15,7 @@ from yolo_cli.config import TrainConfig
 from yolo_cli.device import cores, device_names, select_device
 from yolo_cli.distributed import World, share_of
 from yolo_cli.errors import UserError
+from yolo_cli.job import Job
 from yolo_cli.train.memory import AUTO
 from yolo_cli.train.setup import check_options
 from yolo_cli.train.stop import StoppedError
@@ -41,12 +42,13 @@ def launch(config: TrainConfig, arguments: Sequence[str]) -> int:
         share_of(config.batch, World(size=len(names)))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // len(names), 1)))
     logging.disable(logging.CRITICAL)  # the processes speak for themselves
+    job = Job(uuid.uuid4().hex)
     start = elastic_launch(
         LaunchConfig(
             min_nodes=1,
             max_nodes=1,
             nproc_per_node=len(names),
-            run_id=uuid.uuid4().hex,
+            run_id=job.key,
             rdzv_backend="c10d",
             rdzv_endpoint="localhost:0",
             local_addr="127.0.0.1",
@@ -66,7 +68,9 @@ def launch(config: TrainConfig, arguments: Sequence[str]) -> int:
             return statuses[0]
         rank, number = next(iter(killed.items()))
         name = signal.Signals(number).name
-        fix = "see to the cause (SIGKILL: often lack of memory), then go on with yolo train --resume"
+        begun = job.folder(config.project)
+        fix = "see to the cause (SIGKILL: often lack of memory)"
+        fix += f", then go on with yolo train --resume {begun} --device {config.device}" if begun else ""
         raise UserError(f"process {rank} was ended by {name}, {MAX_RESTARTS + 1} times in all", fix=fix) from None
     except SignalException as caught:
         raise StoppedError(int(caught.sigval)) from None
