@@ -16,7 +16,7 @@ import numpy as np
 
 from yolo_cli.anchors.fit import fit_anchors
 from yolo_cli.anchors.score import score
-from yolo_cli.provenance import machine, versions
+from yolo_cli.run.provenance import machine, versions
 
 IMG, N, THR = 640, 9, 4.0
 

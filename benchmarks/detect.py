@@ -79,10 +79,10 @@ def write_raw(weights: str, images: Sequence[Path], out: Path) -> None:
     import numpy as np
     import torch
 
-    from yolo_cli import checkpoint
     from yolo_cli.batch import prepare_images
     from yolo_cli.dataset.images import letterbox, read_image
     from yolo_cli.model.fuse import fuse
+    from yolo_cli.weights import checkpoint
 
     model = fuse(checkpoint.load(Path(weights)).model())
     rows = []
@@ -95,10 +95,11 @@ def write_raw(weights: str, images: Sequence[Path], out: Path) -> None:
 
 
 def our_nms(rows: Any) -> Callable[[], int]:
-    from yolo_cli.boxes.nms import select
+    from yolo_cli.boxes.nms import non_max_suppression
 
     return lambda: sum(
-        len(found) for found in select(rows, conf=NMS_CONF, iou=NMS_IOU, max_det=NMS_MAX_DET, multi_label=True)
+        len(found)
+        for found in non_max_suppression(rows, conf=NMS_CONF, iou=NMS_IOU, max_det=NMS_MAX_DET, multi_label=True)
     )
 
 

@@ -50,7 +50,7 @@ def made_up(images: int) -> list[tuple[Any, Any, Any]]:
 
 def ours(data: list[tuple[Any, Any, Any]]) -> tuple[dict[str, float], Any]:
     from yolo_cli.batch import Detections
-    from yolo_cli.metrics.detection import Evaluator
+    from yolo_cli.evaluation.evaluator import Evaluator
 
     start = time.perf_counter()
     evaluator = Evaluator([str(i) for i in range(CLASSES)])
@@ -99,7 +99,7 @@ def main() -> None:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    from yolo_cli.metrics.coco_json import coco_ground_truth, coco_predictions
+    from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions
 
     peers = peer_pythons(args.peers, ("ultralytics",))  # that environment holds faster-coco-eval too
     data = made_up(args.images)

@@ -26,10 +26,10 @@ from side_by_side import (
     workplace,
 )
 
+from yolo_cli.commands.export import run as export
 from yolo_cli.config import ExportConfig
-from yolo_cli.export_model import export
-from yolo_cli.open_model import open_model
 from yolo_cli.progress import Silent
+from yolo_cli.weights.load import open_model
 
 IMG, IMAGES, WARM_UP = 640, 40, 5
 CPU = torch.device("cpu")

@@ -77,12 +77,15 @@ class Bench:
         import torch
 
         from yolo_cli.config import Hyperparameters
-        from yolo_cli.loss.detection import DetectionLoss, scaled_gains
-        from yolo_cli.optim import ModelEMA, build_optimizer
+        from yolo_cli.loss.detection import DetectionLoss, scaled_loss_weights
+        from yolo_cli.train.optim import ModelEMA, build_optimizer
 
         hyp, model = Hyperparameters(), self._model(channels_last=channels_last).train()
         loss = DetectionLoss(
-            model.head.anchors, model.nc, hyp, scaled_gains(hyp, len(model.strides), model.nc, (self.img, self.img))
+            model.head.anchors,
+            model.nc,
+            hyp,
+            scaled_loss_weights(hyp, len(model.strides), model.nc, (self.img, self.img)),
         )
         optimizer = build_optimizer(model, "SGD", hyp, batch)
         ema = ModelEMA(model, hyp.ema_decay, hyp.ema_ramp)
@@ -164,11 +167,11 @@ class Bench:
         class_id = torch.randint(80, (count,), generator=generator).to(self.device)
         self._measure(f"nms, {count:,} candidates", 0, lambda: nms(xyxy, confidence, class_id, 0.6))
 
-    def select(self, batch: int) -> None:
+    def non_max_suppression(self, batch: int) -> None:
         """Images a second of a whole batch's selection as validation does it, on a decoded output."""
         import torch
 
-        from yolo_cli.boxes.nms import select
+        from yolo_cli.boxes.nms import non_max_suppression
 
         rows = sum((self.img // stride) ** 2 * 3 for stride in (8, 16, 32))
         generator = torch.Generator().manual_seed(0)
@@ -180,7 +183,7 @@ class Bench:
         decoded = decoded.to(self.device)
 
         def step() -> None:
-            select(decoded, conf=0.001, iou=0.6, max_det=300, multi_label=True)
+            non_max_suppression(decoded, conf=0.001, iou=0.6, max_det=300, multi_label=True)
 
         self._measure(f"select (NMS of validation), batch {batch}", batch, step)
 

@@ -69,10 +69,10 @@ def make_files(folder: Path, count: int) -> None:
 
 
 def open_ours(folder: str) -> Opened:
-    from yolo_cli.dataset.cache_folder import user_cache_folder
     from yolo_cli.dataset.labels import build_index
     from yolo_cli.dataset.loader import DetectionDataset, SampleKey
     from yolo_cli.device import default_workers
+    from yolo_cli.io.cache_dir import user_cache_folder
 
     images = sorted(Path(folder, "images").rglob("*.jpg"))
     workers = default_workers(-1, 16)

@@ -68,7 +68,7 @@ def ours(data: str, cache: str) -> tuple[float, float]:
 
     from yolo_cli.config import Hyperparameters
     from yolo_cli.dataset.loader import train_loader
-    from yolo_cli.dataset.opening import open_data, open_split
+    from yolo_cli.dataset.splits import open_data, open_split
     from yolo_cli.progress import Silent
 
     cv2.setNumThreads(1)

@@ -292,7 +292,7 @@ def part_evaluator(folder: Path, images: int, args: argparse.Namespace) -> list[
     from evaluator import made_up as detections
 
     from yolo_cli.batch import Detections
-    from yolo_cli.metrics.detection import Evaluator
+    from yolo_cli.evaluation.evaluator import Evaluator
 
     data = detections(2000)
     evaluator = Evaluator([str(i) for i in range(CLASSES)])

@@ -120,8 +120,8 @@ def environment(
 def copy_dataset(data: str, folder: Path, splits: Sequence[str] = ("train", "val")) -> Path:
     """A writable copy (peers write caches beside the labels) as YOLO folders; returns its data.yaml."""
     from yolo_cli.dataset.labels import label_path
-    from yolo_cli.dataset.opening import open_data
     from yolo_cli.dataset.spec import split_images
+    from yolo_cli.dataset.splits import open_data
     from yolo_cli.errors import UserError
     from yolo_cli.progress import Silent
 
@@ -279,7 +279,7 @@ def _ratio(ratio: Mapping[str, float] | None) -> str:
 def _machine() -> dict[str, Any]:
     import torch
 
-    from yolo_cli.provenance import machine
+    from yolo_cli.run.provenance import machine
 
     load = {"load_average": [round(v, 2) for v in os.getloadavg()]} if hasattr(os, "getloadavg") else {}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

@@ -158,7 +158,7 @@ def make_batches(data: Path, folder: Path) -> dict[str, str]:
 
     from yolo_cli.config import Hyperparameters
     from yolo_cli.dataset.loader import train_loader
-    from yolo_cli.dataset.opening import open_data, open_split
+    from yolo_cli.dataset.splits import open_data, open_split
     from yolo_cli.progress import Silent
 
     split = open_split(
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from dataclasses import asdict
 
     from yolo_cli.config import Hyperparameters
-    from yolo_cli.dataset.opening import open_data
+    from yolo_cli.dataset.splits import open_data
     from yolo_cli.progress import Silent
 
     with workplace() as folder:

@@ -3,15 +3,16 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from yolo_cli.detect.api import Model, load
+from yolo_cli.version import __version__
 
-__all__ = ["Model", "load"]
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from yolo_cli.inference.api import Model, load
+
+__all__ = ["Model", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import; `yolo --help` and whoever wants a part of the package must not wait for it.
-    if name in __all__:
-        return getattr(importlib.import_module("yolo_cli.detect.api"), name)
+    if name in ("Model", "load"):
+        return getattr(importlib.import_module("yolo_cli.inference.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -49,7 +49,7 @@ def device_names(request: str) -> list[str]:
     return names
 
 
-def own_device(request: str, local_rank: int, local_size: int) -> torch.device:
+def rank_device(request: str, local_rank: int, local_size: int) -> torch.device:
     """The device of one of `local_size` processes of this machine. Raises UserError where it is not there."""
     names = device_names(request)
     if local_size > 1 and names[0] in ("", "auto"):

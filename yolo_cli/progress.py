@@ -17,7 +17,7 @@ class Bar(Protocol):
 class Reporter(Protocol):
     """Where progress goes."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """A line of information."""
         ...
 
@@ -38,7 +38,7 @@ class _NoBar:
 class Silent:
     """A Reporter that says nothing."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Nothing."""
 
     def warn(self, text: str) -> None:

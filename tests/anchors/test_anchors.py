@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yolo_cli.anchors.autoanchor import check_anchors, per_scale
 from yolo_cli.anchors.fit import fit_anchors
 from yolo_cli.anchors.score import learnable, score, training_sizes
-from yolo_cli.anchors.suit import per_scale, suit_anchors
+from yolo_cli.commands.anchors import run
+from yolo_cli.commands.train import run as train
 from yolo_cli.config import AnchorsConfig, TrainConfig
 from yolo_cli.dataset.labels import LabelIndex, build_index
 from yolo_cli.dataset.spec import load_spec, prepare, split_images
 from yolo_cli.errors import UserError
-from yolo_cli.fit_anchors import run
+from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.model.architecture import find_architecture, read_architecture
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Silent
-from yolo_cli.train import train
-from yolo_cli.yaml_file import read_mapping
 
 ROWS = [
     f"coco128 {split} n={n} img={img}"
@@ -147,20 +147,20 @@ def test_training_keeps_anchors_that_match_and_replaces_those_that_do_not(shapes
     said: list[str] = []
 
     class Hearing(Silent):
-        def say(self, text: str) -> None:
+        def info(self, text: str) -> None:
             said.append(text)
 
-        warn = say
+        warn = info
 
     model = DetectionModel(find_architecture("n").with_classes(3))
     before = model.anchors_in_pixels()
-    suit_anchors(model, shapes, (160, 160), thr=4.0, seed=0, reporter=Hearing())
+    check_anchors(model, shapes, (160, 160), thr=4.0, seed=0, reporter=Hearing())
     assert model.anchors_in_pixels() == before
     assert not said
 
     tiny = tuple(tuple(v / 40 for v in scale) for scale in before)
     model.set_anchors(tiny)
-    suit_anchors(model, shapes, (160, 160), thr=4.0, seed=0, reporter=Hearing())
+    check_anchors(model, shapes, (160, 160), thr=4.0, seed=0, reporter=Hearing())
     (line,) = said
     assert "used" in line
     areas = [np.reshape(scale, (-1, 2)).prod(1).mean() for scale in model.anchors_in_pixels()]
@@ -168,7 +168,7 @@ def test_training_keeps_anchors_that_match_and_replaces_those_that_do_not(shapes
     np.testing.assert_allclose(model.architecture.anchors, model.anchors_in_pixels(), rtol=1e-5)
 
     model.set_anchors(tuple(tuple(scale) for scale in before[::-1]))
-    suit_anchors(model, shapes, (160, 160), thr=4.0, seed=0, reporter=Hearing())
+    check_anchors(model, shapes, (160, 160), thr=4.0, seed=0, reporter=Hearing())
     assert "against the strides" in said[1]
     np.testing.assert_allclose(model.anchors_in_pixels(), before, rtol=1e-5)
 

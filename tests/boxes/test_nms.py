@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolo_cli import checkpoint
 from yolo_cli.boxes.iou import pairwise_iou
-from yolo_cli.boxes.nms import nms, select
+from yolo_cli.boxes.nms import nms, non_max_suppression
+from yolo_cli.weights import checkpoint
 
 
 def greedy(xyxy: torch.Tensor, confidence: torch.Tensor, class_id: torch.Tensor, iou: float) -> list[int]:
@@ -56,26 +56,30 @@ def decoded(rows: list[list[float]]) -> torch.Tensor:
 
 
 def test_confidence_is_objectness_times_class() -> None:
-    (found,) = select(decoded([[50, 50, 20, 20, 0.8, 0.5, 0.25]]), conf=0.1, iou=0.5, max_det=10, multi_label=True)
+    (found,) = non_max_suppression(
+        decoded([[50, 50, 20, 20, 0.8, 0.5, 0.25]]), conf=0.1, iou=0.5, max_det=10, multi_label=True
+    )
     assert found.class_id.tolist() == [0, 1]
     torch.testing.assert_close(found.confidence, torch.tensor([0.4, 0.2]))
     assert found.xyxy[0].tolist() == [40, 40, 60, 60]
 
 
 def test_single_label_takes_the_best_class_alone() -> None:
-    (found,) = select(decoded([[50, 50, 20, 20, 0.8, 0.5, 0.6]]), conf=0.1, iou=0.5, max_det=10, multi_label=False)
+    (found,) = non_max_suppression(
+        decoded([[50, 50, 20, 20, 0.8, 0.5, 0.6]]), conf=0.1, iou=0.5, max_det=10, multi_label=False
+    )
     assert found.class_id.tolist() == [1]
 
 
 def test_chosen_classes_hide_the_others() -> None:
     rows = decoded([[50, 50, 20, 20, 0.8, 0.5, 0.6]])
-    (found,) = select(rows, conf=0.1, iou=0.5, max_det=10, multi_label=False, classes=torch.tensor([0, 7]))
+    (found,) = non_max_suppression(rows, conf=0.1, iou=0.5, max_det=10, multi_label=False, classes=torch.tensor([0, 7]))
     assert found.class_id.tolist() == [0]
 
 
 def test_at_most_max_det_and_the_most_confident() -> None:
     rows = [[20.0 * i, 50, 10, 10, 0.1 + 0.01 * i, 1.0] for i in range(50)]
-    (found,) = select(decoded(rows), conf=0.05, iou=0.5, max_det=7, multi_label=True)
+    (found,) = non_max_suppression(decoded(rows), conf=0.05, iou=0.5, max_det=7, multi_label=True)
     assert len(found) == 7
     assert found.confidence.tolist() == sorted(found.confidence.tolist(), reverse=True)
     assert found.confidence[0].item() == pytest.approx(0.59, abs=1e-6)
@@ -83,7 +87,9 @@ def test_at_most_max_det_and_the_most_confident() -> None:
 
 def test_nothing_above_the_threshold_is_nothing() -> None:
     for multi_label in (True, False):
-        (found,) = select(decoded([[5, 5, 1, 1, 0.1, 0.1]]), conf=0.5, iou=0.5, max_det=9, multi_label=multi_label)
+        (found,) = non_max_suppression(
+            decoded([[5, 5, 1, 1, 0.1, 0.1]]), conf=0.5, iou=0.5, max_det=9, multi_label=multi_label
+        )
         assert len(found) == 0
         assert found.xyxy.shape == (0, 4)
 
@@ -94,7 +100,7 @@ def test_published_weights_find_what_they_are_published_to_find(reference: Path)
     with torch.inference_mode():
         raw = model(torch.from_numpy(stored["input_uint8"]).float() / 255)
         rows = model.decode(raw)
-    (found,) = select(rows, conf=0.25, iou=0.45, max_det=1000, multi_label=False)
+    (found,) = non_max_suppression(rows, conf=0.25, iou=0.45, max_det=1000, multi_label=False)
     np.testing.assert_allclose(raw[2].numpy(), stored["raw2"], atol=1e-3)
     np.testing.assert_allclose(rows.numpy()[:, ::7], stored["decoded"].astype(np.float32), atol=0.5, rtol=1e-3)
     expected = stored["nms_conf25_iou45"]

@@ -51,7 +51,7 @@ def test_drawn_object_lies_in_its_moved_box(changes: dict[str, float], resolutio
     rim = np.stack([150 + 20 * np.cos(turns), 120 + 20 * np.sin(turns)], -1)
     for seed in range(20):
         matrix = augment.random_transform(generator(seed), hyp, canvas, canvas)
-        matrix = augment.snapped(matrix @ augment.letterbox_place(size, canvas), size)
+        matrix = augment.snap_to_pixels(matrix @ augment.letterbox_place(size, canvas), size)
         drawn = np.zeros((*canvas, 3), np.uint8)
         augment.draw_tile(drawn, image, matrix, size)
         moved = augment._apply(matrix, rim)
@@ -64,7 +64,7 @@ def test_drawn_object_lies_in_its_moved_box(changes: dict[str, float], resolutio
         # Drawing by resizing rounds edges to whole pixels; warping is exact, and half a pixel off would show here.
         np.testing.assert_allclose(centre, (low + high) / 2, atol=0.25 if changes else 0.6)
         box = np.array([[150 / 320, 0.5, 40 / 320, 40 / 240]], np.float32)
-        (xyxy,), (keep,) = augment.move_boxes(box, matrix, size, canvas)
+        (xyxy,), (keep,) = augment.transform_boxes(box, matrix, size, canvas)
         assert keep
         assert (xyxy[:2] <= low + 0.01).all()
         assert (xyxy[2:] >= high - 0.01).all()
@@ -77,7 +77,7 @@ def test_upright_drawing_agrees_with_warping() -> None:
     for seed in range(10):
         random = generator(seed)
         matrix = augment.random_transform(random, Hyperparameters(), (200, 200), (100, 100))
-        matrix = augment.snapped(
+        matrix = augment.snap_to_pixels(
             matrix @ augment.mosaic_places(random, [(120, 160)] * 4, (100, 100))[seed % 4], (120, 160)
         )
         fast, general = (np.full((100, 100, 3), GREY, np.uint8) for _ in range(2))
@@ -101,7 +101,9 @@ def test_mosaic_tiles_meet_without_overlap_or_seam() -> None:
         owners = np.zeros(canvas, int)
         for place, size in zip(places, tiles, strict=True):
             drawn = np.zeros((*canvas, 3), np.uint8)
-            augment.draw_tile(drawn, np.full((*size, 3), 255, np.uint8), augment.snapped(change @ place, size), size)
+            augment.draw_tile(
+                drawn, np.full((*size, 3), 255, np.uint8), augment.snap_to_pixels(change @ place, size), size
+            )
             owners += drawn[:, :, 0] > 0
         assert owners.max() <= 1
         centre = augment._apply(change @ places[3], np.zeros((1, 2)))[0]
@@ -121,8 +123,8 @@ def test_boxes_of_a_mosaic_lie_on_the_canvas(
     places = augment.mosaic_places(random, tiles, canvas)
     change = augment.random_transform(random, hyp, (canvas[0] * 2, canvas[1] * 2), canvas)
     for place, size in zip(places, tiles, strict=True):
-        matrix = augment.snapped(change @ place, size)
-        xyxy, keep = augment.move_boxes(boxes, matrix, size, canvas)
+        matrix = augment.snap_to_pixels(change @ place, size)
+        xyxy, keep = augment.transform_boxes(boxes, matrix, size, canvas)
         assert np.isfinite(xyxy).all()
         assert (xyxy >= 0).all()
         assert (xyxy <= [canvas[1], canvas[0]] * 2).all()
@@ -142,7 +144,7 @@ def test_boxes_of_a_mosaic_lie_on_the_canvas(
     ],
 )
 def test_which_boxes_remain(box: list[float], kept: bool) -> None:
-    _, keep = augment.move_boxes(np.array([box], np.float32), np.eye(3), (100, 100), (100, 100))
+    _, keep = augment.transform_boxes(np.array([box], np.float32), np.eye(3), (100, 100), (100, 100))
     assert keep.tolist() == [kept]
 
 
@@ -150,12 +152,12 @@ def test_which_boxes_remain(box: list[float], kept: bool) -> None:
 def test_a_box_needs_a_tenth_of_its_area(shift: float, kept: bool) -> None:
     matrix = np.array([[1.0, 0.0, shift], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     whole = np.array([[0.5, 0.5, 1.0, 1.0]], np.float32)
-    assert augment.move_boxes(whole, matrix, (100, 100), (100, 100))[1].tolist() == [kept]
+    assert augment.transform_boxes(whole, matrix, (100, 100), (100, 100))[1].tolist() == [kept]
 
 
 def test_thin_boxes_go() -> None:
     thin = np.array([[0.5, 0.5, 1.0, 0.01]], np.float32)
-    assert augment.move_boxes(thin, np.eye(3), (300, 400), (300, 400))[1].tolist() == [False]
+    assert augment.transform_boxes(thin, np.eye(3), (300, 400), (300, 400))[1].tolist() == [False]
 
 
 @given(st.booleans(), st.booleans(), st.integers(0, 100))
@@ -182,11 +184,11 @@ def test_colours() -> None:
     assert augment.hsv_tables(generator(0), STILL) is None
     tables = augment.hsv_tables(generator(0), replace(STILL, hsv_v=1e-9))
     unchanged = image.copy()
-    augment.change_colours(unchanged, tables)
+    augment.apply_hsv(unchanged, tables)
     assert np.abs(unchanged.astype(int) - image).max() <= 6  # what 8-bit HSV costs
     dark = np.stack([np.arange(256) % 180, np.arange(256), np.arange(256) // 2], -1).astype(np.uint8)[None]
     darker = image.copy()
-    augment.change_colours(darker, dark)
+    augment.apply_hsv(darker, dark)
     np.testing.assert_allclose(darker.max(2), image.max(2) // 2, atol=1)
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolo_cli.dataset import labels as labels_module
-from yolo_cli.dataset.label_rows import MAX_PROBLEMS, check_row, parse_labels
 from yolo_cli.dataset.labels import LabelIndex, build_index, label_path
+from yolo_cli.dataset.yolo_labels import MAX_PROBLEMS, check_row, parse_labels
 from yolo_cli.errors import UserError
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yolo_cli import assets
 from yolo_cli.dataset.labels import build_index
 from yolo_cli.dataset.spec import load_spec, prepare, split_images
 from yolo_cli.errors import UserError
+from yolo_cli.io import assets
 
 
 def write(folder: Path, **keys) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from yolo_cli import checkpoint
+from yolo_cli.io.yaml_file import write_mapping
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
-from yolo_cli.yaml_file import write_mapping
+from yolo_cli.weights import checkpoint
 
 PHOTOS = 6
 CPU = torch.device("cpu")

@@ -10,14 +10,15 @@ import torch
 
 from yolo_cli import load
 from yolo_cli.cli.app import main
+from yolo_cli.commands.export import Exported
+from yolo_cli.commands.export import run as export
+from yolo_cli.commands.val import run as validate
 from yolo_cli.config import ExportConfig, ValConfig
 from yolo_cli.errors import UserError
 from yolo_cli.export import formats
 from yolo_cli.export.formats import FORMATS, format_of, lacking, open_exported
 from yolo_cli.export.request import Request
-from yolo_cli.export_model import Exported, export
 from yolo_cli.progress import Silent
-from yolo_cli.validate import validate
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ import torch
 from yolo_cli.export.formats import FORMATS, lacking
 from yolo_cli.export.metadata import Metadata
 from yolo_cli.export.request import Request
-from yolo_cli.foreign.networks import find_network
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
+from yolo_cli.weights.networks import find_network
 
 CPU = torch.device("cpu")
 FAMILIES = ["yolov5s6", "yolov3-tiny", "yolov7-tiny", "yolov5s-v3.1", "darknet"]

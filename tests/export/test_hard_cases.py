@@ -13,19 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-from yolo_cli import checkpoint
-from yolo_cli.benchmark_formats import benchmark
+from yolo_cli.commands.benchmark import run as benchmark
+from yolo_cli.commands.export import Exported
+from yolo_cli.commands.export import run as export
 from yolo_cli.config import BenchmarkConfig, ExportConfig
 from yolo_cli.errors import UserError
 from yolo_cli.export import formats
 from yolo_cli.export.formats import FORMATS, lacking, open_exported
 from yolo_cli.export.metadata import Metadata, Suppression, from_text
 from yolo_cli.export.request import Request
-from yolo_cli.export_model import Exported, export
-from yolo_cli.foreign.networks import find_network
+from yolo_cli.io.yaml_file import write_mapping
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Silent
-from yolo_cli.yaml_file import write_mapping
+from yolo_cli.weights import checkpoint
+from yolo_cli.weights.networks import find_network
 
 CPU = torch.device("cpu")
 
@@ -36,10 +37,10 @@ class Heard(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         self.lines.append(text)
 
-    warn = say
+    warn = info
 
 
 def run(tmp_path: Path, weights: Path, include: str, reporter: Any = None, **options: Any) -> list[Exported]:

@@ -12,19 +12,19 @@ from pathlib import Path
 import torch
 from fuzz_pickles import packed
 
-from yolo_cli import checkpoint
 from yolo_cli.dataset.download import unpack
 from yolo_cli.dataset.image_header import BadImage, image_size
 from yolo_cli.dataset.images import decode_image
-from yolo_cli.dataset.label_rows import parse_labels
 from yolo_cli.dataset.spec import load_spec, prepare, split_images
+from yolo_cli.dataset.yolo_labels import parse_labels
 from yolo_cli.errors import UserError
-from yolo_cli.foreign.darknet.network import read_network
-from yolo_cli.foreign.darknet.weights import is_prefix, pack_weights, read_weights
 from yolo_cli.model.architecture import Architecture, from_mapping, read_architecture
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Silent
 from yolo_cli.train.setup import read_hyperparameters
+from yolo_cli.weights import checkpoint
+from yolo_cli.weights.darknet.network import read_network
+from yolo_cli.weights.darknet.weights import is_prefix, pack_weights, read_weights
 
 REFUSALS = (UserError, BadImage)  # an image reader's callers list its BadImage; nothing else may leave a reader
 SMALL_CFG = """\

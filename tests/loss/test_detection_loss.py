@@ -9,7 +9,7 @@ import torch
 
 from yolo_cli.config import Hyperparameters
 from yolo_cli.loss.assign import assign
-from yolo_cli.loss.detection import DetectionLoss, Gains, scale_balance, scaled_gains
+from yolo_cli.loss.detection import DetectionLoss, LossWeights, scale_balance, scaled_loss_weights
 
 CASES = ("default", "label_smoothing", "focal", "no_targets", "class_weight")
 SIZE = 320
@@ -40,7 +40,7 @@ def test_totals_parts_and_gradients_equal_the_published_loss(published: tuple[di
     options = dict(case["hyp"])
     smoothing = options.pop("label_smoothing")
     hyp = Hyperparameters(**options)
-    loss = DetectionLoss(reference_anchors(cases), 80, hyp, Gains(hyp.box, hyp.obj, hyp.cls), smoothing)
+    loss = DetectionLoss(reference_anchors(cases), 80, hyp, LossWeights(hyp.box, hyp.obj, hyp.cls), smoothing)
     maps = reference_maps()
     parts = loss(maps, torch.from_numpy(arrays["targets"][: case["targets"]]))
     parts.total.backward()
@@ -90,8 +90,8 @@ def test_the_side_ratio_decides(side: float, matches: bool) -> None:
 
 def test_gains_scale_with_scales_classes_and_area() -> None:
     hyp = Hyperparameters()
-    assert scaled_gains(hyp, 3, 80, (640, 640)) == Gains(hyp.box, hyp.obj, hyp.cls)
-    gains = scaled_gains(hyp, 4, 20, (640, 320))
+    assert scaled_loss_weights(hyp, 3, 80, (640, 640)) == LossWeights(hyp.box, hyp.obj, hyp.cls)
+    gains = scaled_loss_weights(hyp, 4, 20, (640, 320))
     assert gains.box == pytest.approx(hyp.box * 3 / 4)
     assert gains.obj == pytest.approx(hyp.obj * 0.5 * 3 / 4)
     assert gains.cls == pytest.approx(hyp.cls * 20 / 80 * 3 / 4)
@@ -108,7 +108,7 @@ def test_every_number_of_scales_has_a_balance(scales: int) -> None:
 def test_perfect_predictions_cost_less_than_wrong_ones() -> None:
     anchors = torch.tensor([[[4.0, 4.0]]])
     hyp = replace(Hyperparameters(), box=1.0, cls=1.0)
-    loss = DetectionLoss(anchors, 2, hyp, Gains(1, 1, 1))
+    loss = DetectionLoss(anchors, 2, hyp, LossWeights(1, 1, 1))
     targets = torch.tensor([[0, 1, 0.525, 0.525, 0.4, 0.4]])  # the middle of cell 5; size 4 cells
     good = torch.full((1, 1, 10, 10, 7), -9.0)
     good[..., :4] = 0.0  # σ = ½: centre of the cell, size of the anchor

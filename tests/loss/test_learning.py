@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from yolo_cli.config import Hyperparameters
-from yolo_cli.loss.detection import DetectionLoss, scaled_gains
+from yolo_cli.loss.detection import DetectionLoss, scaled_loss_weights
 from yolo_cli.model.architecture import find_architecture
 from yolo_cli.model.build import DetectionModel
 
@@ -32,7 +32,7 @@ def test_the_loss_falls(name: str, width: float, matching: str) -> None:
     torch.manual_seed(0)
     model = DetectionModel(replace(find_architecture(name), width=width).with_classes(3))
     hyp = Hyperparameters()
-    gains = scaled_gains(hyp, len(model.strides), 3, (640, 640))
+    gains = scaled_loss_weights(hyp, len(model.strides), 3, (640, 640))
     loss = DetectionLoss(model.head.anchors, 3, hyp, gains, matching=matching, auxiliary=model.has_auxiliary)
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=2e-3)
     images, totals = torch.rand(2, 3, *SIZE), []

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolo_cli import assets
 from yolo_cli.errors import UserError
+from yolo_cli.io import assets
 from yolo_cli.model.architecture import find_architecture, from_mapping, plan_layers, read_architecture
 from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.build import DetectionModel

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from yolo_cli import assets
+from yolo_cli.io import assets
 from yolo_cli.model.architecture import Architecture, find_architecture
 from yolo_cli.model.build import DetectionModel, count_parameters, gflops, layer_rows
 from yolo_cli.model.fuse import fuse

@@ -12,7 +12,7 @@ from yolo_cli.model.architecture import find_architecture, from_mapping
 from yolo_cli.model.build import DetectionModel, count_parameters, layer_rows
 from yolo_cli.model.classifiers import darknet53, resnet50
 from yolo_cli.model.fuse import fuse
-from yolo_cli.optim import ModelEMA, parameter_groups
+from yolo_cli.train.optim import ModelEMA, parameter_groups
 
 AUXILIARY: dict[str, Any] = {
     "nc": 2,

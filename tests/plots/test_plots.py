@@ -193,7 +193,7 @@ def test_colours_differ() -> None:
     ("code", "answer"),
     [
         ("import sys, yolo_cli.plots; print('matplotlib.pyplot' in sys.modules)", "False"),
-        ("import sys, yolo_cli.metrics.detection; print('matplotlib' in sys.modules)", "False"),
+        ("import sys, yolo_cli.evaluation.evaluator; print('matplotlib' in sys.modules)", "False"),
     ],
     ids=["no pyplot behind the figures", "no matplotlib behind the evaluator"],
 )

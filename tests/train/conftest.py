@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from yolo_cli.dataset.shapes import draw
-from yolo_cli.yaml_file import write_mapping
+from yolo_cli.dataset.synthetic import draw
+from yolo_cli.io.yaml_file import write_mapping
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,13 @@ import torch
 
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.device import seed_everything
-from yolo_cli.distributed import joined
-from yolo_cli.foreign.networks import find_network
+from yolo_cli.distributed.world import process_group
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Silent
 from yolo_cli.train import loop
 from yolo_cli.train.setup import open_train_data
-from yolo_cli.train.stop import StopRequest
+from yolo_cli.train.signals import StopRequest
+from yolo_cli.weights.networks import find_network
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
     config = TrainConfig(
         data=data_file, batch=int(batch), img=(64, 64), workers=0, noplots=True, sync_bn=norms == "sync"
     )
-    with joined(cuda=False) as world:
+    with process_group(cuda=False) as world:
         data = open_train_data(config, 0, Silent())
         seed_everything(3)
         model = DetectionModel(find_network("n").with_classes(len(data.names)), data.names)
@@ -48,7 +48,7 @@ def main() -> None:
         )
         losses = trainer.train_epoch(0, None, StopRequest())
         evaluation = trainer.validate(trainer.ema.model)
-        if world.main:
+        if world.is_main:
             gradients = {name: p.grad for name, p in model.named_parameters()}
             buffers = {name: b for name, b in model.named_buffers() if "running" in name}
             scores = [evaluation.metrics.map50, evaluation.metrics.map50_95, evaluation.metrics.images]

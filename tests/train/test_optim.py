@@ -10,7 +10,7 @@ from yolo_cli.config import Hyperparameters
 from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import find_architecture
 from yolo_cli.model.build import DetectionModel
-from yolo_cli.optim import (
+from yolo_cli.train.optim import (
     GROUPS,
     ModelEMA,
     Schedule,

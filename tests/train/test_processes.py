@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from yolo_cli.device import device_names, own_device
-from yolo_cli.distributed import World, share_of
+from yolo_cli.device import device_names, rank_device
+from yolo_cli.distributed.world import World, per_rank_batch
 from yolo_cli.errors import UserError
 
 STEP = Path(__file__).with_name("distributed_step.py")
@@ -158,10 +158,10 @@ def test_a_fault_of_one_process_ends_the_job_with_its_own_error(small: Path, tmp
 
 SILENT = """
 import datetime, sys
-import yolo_cli.distributed
+import yolo_cli.distributed.world
 from yolo_cli.cli.app import main
 
-yolo_cli.distributed.TIMEOUT = datetime.timedelta(seconds=5)
+yolo_cli.distributed.world.TIMEOUT = datetime.timedelta(seconds=5)
 main(sys.argv[1:])
 """
 
@@ -223,18 +223,18 @@ def test_lists_of_devices_that_make_no_sense(request_: str) -> None:
 
 def test_each_process_has_its_device() -> None:
     assert device_names("0,1, 3") == ["0", "1", "3"]
-    assert own_device("cpu,cpu", 1, 2) == torch.device("cpu")
-    assert own_device("cpu", 1, 2) == torch.device("cpu")
+    assert rank_device("cpu,cpu", 1, 2) == torch.device("cpu")
+    assert rank_device("cpu", 1, 2) == torch.device("cpu")
     with pytest.raises(UserError, match="2 devices for 3 processes"):
-        own_device("cpu,cpu", 0, 3)
+        rank_device("cpu,cpu", 0, 3)
     with pytest.raises(UserError, match="2 processes, one device"):
-        own_device("0", 0, 2)
+        rank_device("0", 0, 2)
 
 
 def test_a_batch_is_shared_equally() -> None:
-    assert share_of(16, World(size=4)) == 4
+    assert per_rank_batch(16, World(size=4)) == 4
     with pytest.raises(UserError, match="--batch 15: cannot be shared equally by 2 processes"):
-        share_of(15, World(size=2))
+        per_rank_batch(15, World(size=2))
 
 
 def test_two_never_train_in_one_folder(small: Path, tmp_path: Path) -> None:

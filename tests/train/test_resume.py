@@ -13,23 +13,23 @@ import numpy as np
 import pytest
 import torch
 
-from yolo_cli import checkpoint
+from yolo_cli.commands.train import run as train
 from yolo_cli.config import TrainConfig
 from yolo_cli.errors import UserError
 from yolo_cli.progress import Silent
-from yolo_cli.train import train
 from yolo_cli.train.loop import Trainer
-from yolo_cli.train.stop import StoppedError
+from yolo_cli.train.signals import StoppedError
+from yolo_cli.weights import checkpoint
 
 
 class Heard(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         self.lines.append(text)
 
-    warn = say
+    warn = info
 
 
 def config(data: Path, folder: Path, **changes: Any) -> TrainConfig:
@@ -246,7 +246,7 @@ def test_a_run_that_was_cut_after_its_last_epoch_is_judged_and_trained_no_furthe
         raise CutError
 
     with monkeypatch.context() as patch:
-        patch.setattr("yolo_cli.train.finish", lost)
+        patch.setattr("yolo_cli.commands.train.finalize", lost)
         with pytest.raises(CutError):
             train(config(small, tmp_path, **changes), Silent())
     run = tmp_path / "exp"

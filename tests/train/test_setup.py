@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from yolo_cli import assets
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.errors import UserError
+from yolo_cli.io import assets
 from yolo_cli.progress import Silent
 from yolo_cli.train.setup import check_options, read_hyperparameters
 

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from yolo_cli import checkpoint
+from yolo_cli.commands.train import run as train
+from yolo_cli.commands.val import run as validate
 from yolo_cli.config import TrainConfig, ValConfig
 from yolo_cli.errors import UserError
-from yolo_cli.logs import COLUMNS
+from yolo_cli.io.yaml_file import read_mapping, write_mapping
 from yolo_cli.model.architecture import find_architecture
 from yolo_cli.progress import Silent
-from yolo_cli.train import loop, train
-from yolo_cli.validate import validate
-from yolo_cli.yaml_file import read_mapping, write_mapping
+from yolo_cli.run.loggers import COLUMNS
+from yolo_cli.train import loop
+from yolo_cli.weights import checkpoint
 
 TRAINED = """
 opt.yaml hyp.yaml model.yaml results.csv results.json results.png weights/last.pt weights/best.pt labels.jpg
@@ -31,10 +32,10 @@ class Recorder(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         self.lines.append(text)
 
-    warn = say
+    warn = info
 
 
 def options(data: Path, folder: Path, **changes: Any) -> TrainConfig:

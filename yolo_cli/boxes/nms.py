@@ -75,7 +75,7 @@ def _groups(class_id: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], list[int]]:
     return class_id.argsort(stable=True), [*sizes, size] if size else sizes
 
 
-def select(
+def non_max_suppression(
     decoded: Float[Tensor, "b n outputs"] | Sequence[Float[Tensor, "_ outputs"]],
     *,
     conf: float,

@@ -32,6 +32,6 @@ def anchors(
     """Fit anchors to the boxes of a data set."""
     config = AnchorsConfig(**locals())  # one parameter a field: a test holds them together
     from yolo_cli.cli.terminal import Terminal
-    from yolo_cli.fit_anchors import run
+    from yolo_cli.commands.anchors import run
 
     run(config, Terminal())

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from yolo_cli import __version__
 from yolo_cli.cli import anchors, benchmark, convert, detect, export, info, train, val
 from yolo_cli.cli.arguments import normalise
-from yolo_cli.cli.given import Recorded, remember_arguments
+from yolo_cli.cli.given import RecordingCommand, remember_arguments
+from yolo_cli.distributed.elastic import wait_for_failure_report
 from yolo_cli.errors import UserError
-from yolo_cli.job import leave_the_word
+from yolo_cli.version import __version__
 
 # What a full or write-protected device answers, wherever in a run a file was to be written.
 _DEVICE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-app.command("train", cls=Recorded)(train.train)
+app.command("train", cls=RecordingCommand)(train.train)
 app.command("val")(val.val)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         line = " ".join(error.format_message().split()) or f"{type(error).__name__}"
         if _speaks():
             sys.exit(_fail(line))
-        leave_the_word()
+        wait_for_failure_report()
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(_interrupted())

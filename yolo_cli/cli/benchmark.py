@@ -34,7 +34,7 @@ def benchmark(
 ) -> None:
     """Compare a model's formats: size, average precision, speed, memory."""
     config = BenchmarkConfig(**locals())  # one parameter a field: a test holds them together
-    from yolo_cli.benchmark_formats import benchmark as run
     from yolo_cli.cli.terminal import Terminal
+    from yolo_cli.commands.benchmark import run
 
     run(config, Terminal())

@@ -21,6 +21,6 @@ def convert(
     """Turn weights of one kind into another: published .pt or Darknet .weights into ours, ours into Darknet's."""
     config = ConvertConfig(source, target, cfg)
     from yolo_cli.cli.terminal import Terminal
-    from yolo_cli.convert import convert as run
+    from yolo_cli.commands.convert import run
 
     run(config, Terminal())

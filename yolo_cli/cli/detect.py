@@ -81,7 +81,7 @@ def detect(
     from yolo_cli.cli.terminal import Terminal
 
     with heavy_imports():
-        from yolo_cli.detect.command import detect as run
+        from yolo_cli.commands.detect import run
 
     # With --json the standard output belongs to the objects.
     reporter = Terminal(sys.stderr if config.json else None)

@@ -53,7 +53,7 @@ def export(
     """Write a model for other runtimes, and prove that it gives the same detections."""
     config = ExportConfig(**locals())  # one parameter a field: a test holds them together
     from yolo_cli.cli.terminal import Terminal
-    from yolo_cli.export_model import export as run
+    from yolo_cli.commands.export import run
 
     done = run(config, Terminal())
     if any(one.proof is not None and not one.proof.passed for one in done):

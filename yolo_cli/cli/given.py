@@ -10,7 +10,7 @@ _GIVEN: ContextVar[frozenset[str]] = ContextVar("given", default=frozenset())
 _ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
 
 
-class Recorded(TyperCommand):
+class RecordingCommand(TyperCommand):
     """A command that remembers, while it runs, which options it was given."""
 
     def invoke(self, ctx: Any) -> Any:

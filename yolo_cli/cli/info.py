@@ -22,6 +22,6 @@ def info(
     """Describe an architecture or a weight file: layers, parameters, GFLOPs, strides, anchors, classes."""
     config = InfoConfig(**locals())  # one parameter a field: a test holds them together
     from yolo_cli.cli.terminal import Terminal
-    from yolo_cli.describe import info as run
+    from yolo_cli.commands.info import run
 
     run(config, Terminal())

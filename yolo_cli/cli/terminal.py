@@ -50,7 +50,7 @@ class Terminal:
         self._interactive = sys.stderr.isatty()
         self._says = says
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """A line of results."""
         print(text, file=self._says, flush=True)
 

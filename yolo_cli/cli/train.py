@@ -10,7 +10,7 @@ from yolo_cli.cli.arguments import Numbers, parse_numbers
 from yolo_cli.cli.given import given_arguments, given_options
 from yolo_cli.cli.options import Data, ExistOk, Img, Name, Project, SingleCls, Strict, Workers
 from yolo_cli.config import TrainConfig
-from yolo_cli.job import Job, PeerError, leave_the_word
+from yolo_cli.distributed.elastic import ElasticJob, PeerError, wait_for_failure_report
 
 D = TrainConfig()  # defaults live in the config alone
 IMG, FREEZE = Numbers(D.img), Numbers(D.freeze)
@@ -83,12 +83,12 @@ def train(
 ) -> None:
     """Train a detector on a folder of images and YOLO txt labels."""
     config = TrainConfig(**locals())  # one parameter a field: a test holds them together
-    if Job.of_environment().has_failed():  # known before anything slow is imported
+    if ElasticJob.of_environment().has_failed():  # known before anything slow is imported
         raise typer.Exit(2)
     from yolo_cli.cli.terminal import Terminal
-    from yolo_cli.train import train as run
-    from yolo_cli.train.launch import launch, wants_launch
-    from yolo_cli.train.stop import StoppedError
+    from yolo_cli.commands.train import run
+    from yolo_cli.distributed.launch import launch, wants_launch
+    from yolo_cli.train.signals import StoppedError
 
     try:
         if wants_launch(config):
@@ -97,8 +97,8 @@ def train(
     except StoppedError as stopped:
         sys.exit(stopped.status)  # it has said so, as far as there was anything to say
     except PeerError as failed:
-        if Job.of_environment().has_failed():  # that process says why
-            leave_the_word()
+        if ElasticJob.of_environment().has_failed():  # that process says why
+            wait_for_failure_report()
         else:
             Terminal().warn(str(failed))
         raise typer.Exit(failed.status) from None

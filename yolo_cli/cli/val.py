@@ -46,6 +46,6 @@ def val(
     """Judge weights on a split of a data set, with COCO's metrics."""
     config = ValConfig(**locals())  # one parameter a field: a test holds them together
     from yolo_cli.cli.terminal import Terminal
-    from yolo_cli.validate import validate
+    from yolo_cli.commands.val import run
 
-    validate(config, Terminal())
+    run(config, Terminal())

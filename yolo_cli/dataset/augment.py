@@ -68,7 +68,7 @@ def mosaic_places(random: np.random.Generator, sizes: list[Size], canvas: Size) 
     return places
 
 
-def snapped(matrix: Matrix, size: Size) -> Matrix:
+def snap_to_pixels(matrix: Matrix, size: Size) -> Matrix:
     """An upright transform moved by less than a pixel so that the image's edges fall on whole pixels of the canvas.
 
     Then pixels can be drawn by resizing, several times faster than by warping, and boxes follow the same matrix. Other
@@ -119,7 +119,7 @@ def draw_tile(
         cv2.warpPerspective(image, whole, extent, dst=part, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
 
 
-def move_boxes(
+def transform_boxes(
     boxes_cxcywhn: Float32[np.ndarray, "n 4"], matrix: Matrix, size: Size, canvas: Size
 ) -> tuple[Float32[np.ndarray, "n 4"], Bool[np.ndarray, " n"]]:
     """Boxes of an image of `size` on the canvas, as x1, y1, x2, y2 in its pixels, and which of them remain.
@@ -152,7 +152,7 @@ def hsv_tables(random: np.random.Generator, hyp: Hyperparameters) -> UInt8[np.nd
     return np.stack(tables, -1).astype(np.uint8)[None]
 
 
-def change_colours(image: UInt8[np.ndarray, "h w 3"], tables: UInt8[np.ndarray, "1 256 3"]) -> None:
+def apply_hsv(image: UInt8[np.ndarray, "h w 3"], tables: UInt8[np.ndarray, "1 256 3"]) -> None:
     """Send an RGB image's hue (0 … 179), saturation and value through tables, in place."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     cv2.cvtColor(cv2.LUT(hsv, tables, dst=hsv), cv2.COLOR_HSV2RGB, dst=image)

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from yolo_cli.dataset.cache_folder import written_whole
 from yolo_cli.dataset.scan import Chunk, is_shard, label_path, read_within, scan_files, scan_shard
 from yolo_cli.errors import UserError
+from yolo_cli.io.cache_dir import written_whole
 
 FORMAT = 3  # of the cache files; any change of what is read from labels or images raises it
 

@@ -131,7 +131,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
             image, classes, xyxy = self._compose(random, hyp, [key.index], canvas)
         tables = augment.hsv_tables(random, hyp)
         if tables is not None:
-            augment.change_colours(image, tables)
+            augment.apply_hsv(image, tables)
         up, left = random.random(2) < (hyp.flipud, hyp.fliplr)
         image, xyxy = augment.flip(image, xyxy, up=bool(up), left=bool(left))
         rows = np.empty((len(xyxy), 5), np.float32)
@@ -157,12 +157,12 @@ class DetectionDataset(Dataset[Sample | UserError]):
         image = np.full((*canvas, 3), GREY, np.uint8)
         classes, boxes = [], []
         for member, size, place in zip(members, sizes, places, strict=True):
-            matrix = augment.snapped(change @ place, size)
+            matrix = augment.snap_to_pixels(change @ place, size)
             if not augment.is_visible(matrix, size, canvas):
                 continue
             augment.draw_tile(image, self._read(member, tile_need(size, matrix)), matrix, size)
             rows = self._index.labels(member)
-            xyxy, keep = augment.move_boxes(rows[:, 1:], matrix, size, canvas)
+            xyxy, keep = augment.transform_boxes(rows[:, 1:], matrix, size, canvas)
             classes.append(rows[keep, 0])
             boxes.append(xyxy[keep])
         if not boxes:

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 
-from yolo_cli.dataset.cache_folder import user_cache_folder, written_whole
 from yolo_cli.dataset.images import decode_image, fitted_size
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.shared_memory import free_memory
 from yolo_cli.errors import UserError
+from yolo_cli.io.cache_dir import user_cache_folder, written_whole
 
 FORMAT = 1  # of the file's content; any change of how pixels are made raises it
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from io import FileIO
 
 from yolo_cli.dataset.image_header import SUFFIXES, WITHOUT_WAITING, BadImage, image_size, image_size_within
-from yolo_cli.dataset.label_rows import MAX_BYTES, parse_labels
 from yolo_cli.dataset.tar import BrokenTar, Member, members
+from yolo_cli.dataset.yolo_labels import MAX_BYTES, parse_labels
 
 SHARD = ".tar"
 

@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from yolo_cli import assets
-from yolo_cli.dataset import shapes
-from yolo_cli.dataset.cache_folder import user_cache_folder
+from yolo_cli.dataset import synthetic
 from yolo_cli.dataset.download import fetch_archive
 from yolo_cli.dataset.image_header import SUFFIXES
 from yolo_cli.dataset.scan import SHARD
 from yolo_cli.errors import UserError
-from yolo_cli.yaml_file import read_mapping
+from yolo_cli.io import assets
+from yolo_cli.io.cache_dir import user_cache_folder
+from yolo_cli.io.yaml_file import read_mapping
 
 MAX_CLASSES = 100_000
 SPLITS = ("train", "val", "test")
 
 # Data sets that a YAML may ask for by name. A table, so that no file can name code to run.
-GENERATORS: Mapping[str, Callable[[Path], None]] = {"shapes": shapes.generate}
+GENERATORS: Mapping[str, Callable[[Path], None]] = {"shapes": synthetic.generate}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def prepare(spec: DataSpec, say: Callable[[str], None]) -> DataSpec:
     if _is_here(spec):
         return _with_fallback(spec, say)
     if spec.generate:
-        shapes.generate_once(spec.root, GENERATORS[spec.generate])
+        synthetic.generate_once(spec.root, GENERATORS[spec.generate])
     elif spec.download:
         fetch_archive(spec.download, spec.sha256, spec.root, holds=_first_entry(spec), say=say, source=spec.source)
     if not _is_here(spec):
@@ -205,7 +205,7 @@ def _kept(spec: DataSpec) -> Path:
     """Where a generated or downloaded data set is kept."""
     name = re.sub(r"[^\w.-]", "_", spec.generate or spec.source.stem)
     if spec.generate:
-        return user_cache_folder() / "datasets" / f"{name}-v{shapes.VERSION}"
+        return user_cache_folder() / "datasets" / f"{name}-v{synthetic.VERSION}"
     # Two files that name different archives never share a folder.
     address = re.sub(r"\W+", "-", spec.download.split("://", 1)[-1])[-40:].strip("-")
     return user_cache_folder() / "datasets" / f"{name}-{address}"

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from yolo_cli.atomic import write_whole
 from yolo_cli.errors import UserError
 from yolo_cli.export.metadata import from_json
 from yolo_cli.export.pt2 import capture
 from yolo_cli.export.quiet import quiet
 from yolo_cli.export.request import Request, require
 from yolo_cli.export.runtime import FileRuntime
+from yolo_cli.io.atomic import write_whole
 
 EXTRA = "executorch"
 

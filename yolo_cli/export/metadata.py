@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from yolo_cli import __version__
 from yolo_cli.errors import UserError
+from yolo_cli.version import __version__
 
 PRODUCER = f"yolo_cli {__version__}"
 TASK = "detect"

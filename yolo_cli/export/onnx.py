@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from yolo_cli.atomic import write_whole
 from yolo_cli.errors import UserError
 from yolo_cli.export.metadata import from_text
 from yolo_cli.export.onnx_nms import append_suppression
@@ -24,6 +23,7 @@ from yolo_cli.export.program import IMAGES, ROWS
 from yolo_cli.export.quiet import quiet
 from yolo_cli.export.request import Request, require
 from yolo_cli.export.runtime import FileRuntime
+from yolo_cli.io.atomic import write_whole
 
 EXTRA = "onnx"
 OLDEST_OPSET = 17

@@ -30,7 +30,7 @@ class Program(nn.Module):
         return self.model.decode(raw)
 
 
-class Suppressed(nn.Module):
+class WithNMS(nn.Module):
     """A program with class-aware non-maximum suppression behind it, for formats that hold torch's own operators."""
 
     def __init__(self, program: Program, suppression: Suppression) -> None:

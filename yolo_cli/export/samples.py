@@ -10,7 +10,7 @@ from torch import Tensor
 
 from yolo_cli.dataset.images import decode_image, letterbox
 from yolo_cli.dataset.labels import LabelIndex
-from yolo_cli.dataset.shapes import draw
+from yolo_cli.dataset.synthetic import draw
 
 BUILT_IN = 8
 _VAL = 1  # the split of the drawn images

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from yolo_cli.atomic import write_whole
 from yolo_cli.errors import UserError
 from yolo_cli.export import onnx
 from yolo_cli.export.metadata import Metadata, from_json
 from yolo_cli.export.program import IMAGES
 from yolo_cli.export.request import Request, require
 from yolo_cli.export.runtime import FileRuntime
+from yolo_cli.io.atomic import write_whole
 
 EXTRA = "tensorrt"
 MAX_DESCRIPTION = 1 << 24

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from yolo_cli.errors import UserError
 from yolo_cli.export.metadata import from_json
-from yolo_cli.export.program import Suppressed
+from yolo_cli.export.program import WithNMS
 from yolo_cli.export.quiet import quiet
 from yolo_cli.export.request import Request
 from yolo_cli.export.runtime import FileRuntime
@@ -21,7 +21,7 @@ METADATA = "yolo_cli.json"  # an extra file within the archive
 def write(request: Request, path: Path) -> None:
     """Trace and save. Sizes and batch stay free; a trace records no branch on them."""
     nms = request.metadata.nms
-    program = Suppressed(request.program, nms) if nms else request.program
+    program = WithNMS(request.program, nms) if nms else request.program
     with torch.no_grad(), quiet():
         traced = torch.jit.trace(program.eval(), request.example(), check_trace=False)
         torch.jit.save(traced, str(path), _extra_files={METADATA: request.metadata.to_json().encode()})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yolo_cli.batch import Detections
 from yolo_cli.boxes.iou import pairwise_iou
-from yolo_cli.boxes.nms import select
+from yolo_cli.boxes.nms import non_max_suppression
 from yolo_cli.errors import UserError
 from yolo_cli.export.metadata import Suppression
 from yolo_cli.export.runtime import Runtime
@@ -23,7 +23,7 @@ SAME = 0.9  # overlap from which two detections of a class show the same thing
 
 
 @dataclass(slots=True)
-class Proof:
+class ParityReport:
     """How far a file's detections are from PyTorch's, at worst; boxes as fractions of the canvas's longer side."""
 
     images: int = 0
@@ -56,16 +56,16 @@ class Proof:
         return {**asdict(self), "compared": self.compared, "passed": self.passed}
 
 
-def prove(
+def check_parity(
     file: Runtime,
     torch_model: Runtime,
     batches: Iterable[tuple[Sequence[str], Float[Tensor, "b 3 h w"]]],
     thresholds: Suppression,
-) -> Proof:
+) -> ParityReport:
     """Run both over batches of named images, compare, and say what lies beyond the tolerance."""
     about = file.metadata
     kind = "int8" if about.int8 else "fp16" if about.half else "fp32"
-    proof = Proof(tolerance=TOLERANCE.get(kind), conf=thresholds.conf)
+    proof = ParityReport(tolerance=TOLERANCE.get(kind), conf=thresholds.conf)
     inside = about.nms is not None
     with torch.inference_mode():
         for names, images in batches:
@@ -102,11 +102,11 @@ def telling_confidence(
 
 
 def _detections(rows: Tensor, t: Suppression, iou: float) -> Detections:
-    (found,) = select([rows], conf=t.conf, iou=iou, max_det=t.max_det, multi_label=False)
+    (found,) = non_max_suppression([rows], conf=t.conf, iou=iou, max_det=t.max_det, multi_label=False)
     return found
 
 
-def _compare_rows(proof: Proof, name: str, theirs: Tensor, ours: Tensor, conf: float, side: int) -> None:
+def _compare_rows(proof: ParityReport, name: str, theirs: Tensor, ours: Tensor, conf: float, side: int) -> None:
     if theirs.shape != ours.shape:
         proof.where.append(f"{name}: output of shape {tuple(ours.shape)}, not {tuple(theirs.shape)}")
         return
@@ -120,7 +120,7 @@ def _compare_rows(proof: Proof, name: str, theirs: Tensor, ours: Tensor, conf: f
 
 
 def _compare_detections(
-    proof: Proof, name: str, expected: Detections, found: Detections, t: Suppression, side: int
+    proof: ParityReport, name: str, expected: Detections, found: Detections, t: Suppression, side: int
 ) -> None:
     """Match the same things by class and overlap, most confident first."""
     overlap = pairwise_iou(expected.xyxy.double(), found.xyxy.double())
@@ -151,7 +151,7 @@ def _compare_detections(
         )
 
 
-def _note(proof: Proof, image: str, what: str, value: float) -> None:
+def _note(proof: ParityReport, image: str, what: str, value: float) -> None:
     """Keep the largest, and where it is; say what lies beyond the tolerance."""
     if value > getattr(proof, what) or math.isnan(value):
         setattr(proof, what, value)

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from yolo_cli.boxes.iou import complete_iou
 from yolo_cli.config import Hyperparameters
-from yolo_cli.distributed import ALONE, World
+from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.loss.assign import Assignment, assign
-from yolo_cli.loss.transport import transport
+from yolo_cli.loss.simota import transport
 from yolo_cli.model.heads import Boxes, Head, RawMaps, sigmoid_boxes
 
 FOCAL_ALPHA = 0.25
@@ -25,7 +25,7 @@ BEST_IOUS, BEST_IOUS_WITH_AUXILIARY = 10, 20
 
 
 @dataclass(frozen=True, slots=True)
-class LossParts:
+class LossOutput:
     """`total` is what to minimise (a sum over the batch); the parts are means, times their gains."""
 
     # In one of several processes: its part of what the mean over the processes comes to, and of the parts' sums.
@@ -40,7 +40,7 @@ class LossParts:
 
 
 @dataclass(frozen=True, slots=True)
-class Gains:
+class LossWeights:
     """Weights of the three parts."""
 
     box: float
@@ -48,11 +48,11 @@ class Gains:
     cls: float
 
 
-def scaled_gains(hyp: Hyperparameters, scales: int, nc: int, img: tuple[int, int]) -> Gains:
+def scaled_loss_weights(hyp: Hyperparameters, scales: int, nc: int, img: tuple[int, int]) -> LossWeights:
     """Gains for this model and image size; those of the file are for three scales, 80 classes, 640×640."""
     per_scale = 3 / scales
     area = img[0] * img[1] / 640**2
-    return Gains(hyp.box * per_scale, hyp.obj * area * per_scale, hyp.cls * nc / 80 * per_scale)
+    return LossWeights(hyp.box * per_scale, hyp.obj * area * per_scale, hyp.cls * nc / 80 * per_scale)
 
 
 def scale_balance(scales: int) -> tuple[float, ...]:
@@ -76,14 +76,14 @@ class DetectionLoss:
         anchors: Float[Tensor, "s a 2"],
         nc: int,
         hyp: Hyperparameters,
-        gains: Gains,
+        gains: LossWeights,
         label_smoothing: float = 0.0,
         *,
         matching: str = "anchor",
         auxiliary: bool = False,
         boxes: Boxes = lambda values, anchor_wh, scale: sigmoid_boxes(values, anchor_wh),
         strides: Sequence[int] = (),
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         """`anchors` are in cells of their scales; `gains` as they are to be applied (see `scaled_gains`).
 
@@ -106,12 +106,12 @@ class DetectionLoss:
         cls,
         head: Head,
         hyp: Hyperparameters,
-        gains: Gains,
+        gains: LossWeights,
         label_smoothing: float = 0.0,
         *,
         matching: str = "anchor",
         auxiliary: bool = False,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> "DetectionLoss":
         """The loss of a head: its anchors (as they are now and as they may be moved), classes and code of boxes."""
         return cls(
@@ -127,7 +127,7 @@ class DetectionLoss:
             world=world,
         )
 
-    def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"]) -> LossParts:
+    def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"]) -> LossOutput:
         """Loss of a batch. `targets` rows: image, class, cx, cy, w, h as fractions of the canvas."""
         main, auxiliary = raw[: len(self.anchors)], raw[len(self.anchors) :]
         parts = self._parts(main, self.matches(main, targets, MAIN_REACH))
@@ -137,8 +137,8 @@ class DetectionLoss:
         box, obj, cls = box * self.gains.box, obj * self.gains.obj, cls * self.gains.cls
         total = (box + obj + cls) * raw[0].shape[0]
         if self.world.size > 1:  # for all images, and the mean over the processes undone: this is a part of a sum
-            total = total / self.world.fractions([raw[0].shape[0]], raw[0].device)[0] * self.world.size
-        return LossParts(total, box, obj, cls)
+            total = total / self.world.share_of_sum([raw[0].shape[0]], raw[0].device)[0] * self.world.size
+        return LossOutput(total, box, obj, cls)
 
     def matches(self, raw: RawMaps, targets: Float[Tensor, "n 6"], reach: float) -> list[Assignment]:
         """Per scale, which predictions answer for which target; `reach` is the bias towards neighbouring cells."""
@@ -152,7 +152,7 @@ class DetectionLoss:
         """Box, objectness and class losses of all scales, before their gains."""
         box = obj = cls = raw[0].new_zeros((), dtype=torch.float32)
         counts = [len(m) for m in matched] + [y[..., 4].numel() for y in raw]
-        of_matches, of_cells = self.world.fractions(counts, raw[0].device).split(len(raw))
+        of_matches, of_cells = self.world.share_of_sum(counts, raw[0].device).split(len(raw))
         for scale, (prediction, matches, balance) in enumerate(zip(raw, matched, self.balance, strict=True)):
             quality, scale_box, scale_cls = self._matched(prediction, matches, scale)
             box, cls = box + of_matches[scale] * scale_box, cls + of_matches[scale] * scale_cls

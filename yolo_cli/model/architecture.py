@@ -7,13 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from yolo_cli import assets
 from yolo_cli.errors import UserError
+from yolo_cli.io import assets
+from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.blocks.activations import activation as make_activation
 from yolo_cli.model.heads import Head
 from yolo_cli.model.plan import MAX_CHANNELS, MAX_CLASSES, Plan, PlannedModule, Scaling, integer
-from yolo_cli.yaml_file import read_mapping
 
 MAX_LAYERS = 2000
 MAX_BLOCKS = 5000  # with all repeats; the largest published network has some 300

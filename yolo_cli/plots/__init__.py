@@ -3,8 +3,8 @@
 from yolo_cli.drawing import draw_boxes, palette
 from yolo_cli.plots.images import image_grid
 from yolo_cli.plots.labels import label_figure
+from yolo_cli.plots.metrics import confusion_figure, curve_figure, pr_figure
 from yolo_cli.plots.training import results_figure
-from yolo_cli.plots.verdict import confusion_figure, curve_figure, pr_figure
 
 __all__ = [
     "confusion_figure",

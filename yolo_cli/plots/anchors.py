@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from yolo_cli.plots.canvas import new_figure, save, tidy
+from yolo_cli.plots.style import new_figure, save, tidy
 
 _OWN, _FITTED = "#0072b2", "#d55e00"
 

@@ -10,7 +10,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 
 from yolo_cli.drawing import fraction
-from yolo_cli.plots.canvas import new_figure, plain, save, say, tidy
+from yolo_cli.plots.style import new_figure, plain, save, say, tidy
 
 _MOST_NAMES = 120
 _MOST_BOXES = 400

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from yolo_cli.plots.canvas import new_figure, plain, save, tidy
+from yolo_cli.plots.style import new_figure, plain, save, tidy
 
 _INK = "#0072b2"
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from yolo_cli.drawing import fraction
-from yolo_cli.plots.canvas import new_figure, save, say, tidy
+from yolo_cli.plots.style import new_figure, save, say, tidy
 
 _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Box loss", "loss", (("train/box_loss", "train"), ("val/box_loss", "val"))),

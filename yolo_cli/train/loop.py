@@ -15,24 +15,24 @@ from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.dataset.loader import train_loader, val_loader
 from yolo_cli.dataset.sampler import image_weights, multi_scale_size
-from yolo_cli.distributed import ALONE, World, share_of
-from yolo_cli.evaluate import Evaluation, Observer, Thresholds, evaluate, prepare_images
-from yolo_cli.logs import MetricLogger
-from yolo_cli.loss.detection import DetectionLoss, scaled_gains
-from yolo_cli.metrics.detection import Evaluator
+from yolo_cli.distributed.sync_batchnorm import synchronize_norms
+from yolo_cli.distributed.world import SINGLE_PROCESS, World, per_rank_batch
+from yolo_cli.evaluation.evaluate import Evaluation, Observer, Thresholds, evaluate, prepare_images
+from yolo_cli.evaluation.evaluator import Evaluator
+from yolo_cli.loss.detection import DetectionLoss, scaled_loss_weights
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
-from yolo_cli.model.sync_norm import synchronise_norms
-from yolo_cli.optim import GROUPS, ModelEMA, Schedule, apply_settings, build_optimizer
 from yolo_cli.progress import Reporter
-from yolo_cli.provenance import memory_gigabytes
-from yolo_cli.train.faults import Faults
-from yolo_cli.train.keep import Keeper
-from yolo_cli.train.memory import within_memory
+from yolo_cli.run.loggers import MetricLogger
+from yolo_cli.run.provenance import memory_gigabytes
+from yolo_cli.train.autobatch import out_of_memory_advice
+from yolo_cli.train.checkpointing import CheckpointManager
+from yolo_cli.train.nan_guard import NanGuard
+from yolo_cli.train.optim import GROUPS, ModelEMA, Schedule, apply_settings, build_optimizer
 from yolo_cli.train.resume import ResumePoint
 from yolo_cli.train.setup import TrainData
+from yolo_cli.train.signals import StopRequest
 from yolo_cli.train.state import Progress, rescale, restore
-from yolo_cli.train.stop import StopRequest
 
 Picture = Callable[[int, Batch], None]  # shown the first batches of a run
 
@@ -64,24 +64,24 @@ class Trainer:
         folder: Path,
         loggers: Sequence[MetricLogger],
         reporter: Reporter,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self.config, self.hyp, self.data, self.img, self.world = config, hyp, data, img, world
         self.device, self.folder, self.loggers, self.reporter = device, folder, loggers, reporter
         self.model = model.to(device).to(memory_format=torch.channels_last)
-        world.spread(self.model.state_dict().values())
+        world.broadcast_(self.model.state_dict().values())
         self.ema = ModelEMA(self.model, hyp.ema_decay, hyp.ema_ramp)
         self.network = _network(self.model, world, device, sync_bn=config.sync_bn)
         self.optimizer = build_optimizer(model, config.optimizer, hyp, config.batch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-        gains = scaled_gains(hyp, len(model.strides), model.nc, img)
+        gains = scaled_loss_weights(hyp, len(model.strides), model.nc, img)
         matching, auxiliary = config.loss, model.has_auxiliary
         self.loss = DetectionLoss.of(
             model.head, hyp, gains, config.label_smoothing, matching=matching, auxiliary=auxiliary, world=world
         )
         self.val_loss = DetectionLoss.of(self.ema.model.head, hyp, gains, matching=matching, auxiliary=auxiliary)
         self.evaluator = Evaluator(data.names)
-        batch = share_of(config.batch, world)
+        batch = per_rank_batch(config.batch, world)
         self.train_loader = train_loader(
             data.train.index,
             img=img,
@@ -106,22 +106,22 @@ class Trainer:
             rank=world.rank,
             world=world.size,
         )
-        self.batches_an_epoch = len(self.train_loader.batches)
-        self.schedule = Schedule(hyp, config.epochs, self.batches_an_epoch, config.batch, config.cos_lr)
+        self.batches_per_epoch = len(self.train_loader.batches)
+        self.schedule = Schedule(hyp, config.epochs, self.batches_per_epoch, config.batch, config.cos_lr)
         self.progress, self.over = Progress(), False
-        self.keeper = Keeper(self)
-        index, batches = data.train.index, self.batches_an_epoch
-        self.faults = Faults(config, self.model, index, folder, reporter, world.rank, batches=batches)
+        self.checkpoints = CheckpointManager(self)
+        index, batches = data.train.index, self.batches_per_epoch
+        self.faults = NanGuard(config, self.model, index, folder, reporter, world.rank, batches=batches)
 
     def resume(self, point: ResumePoint) -> None:
         """Put back the state of a run that is continued."""
         self.progress = restore(point.state, self.model, self.ema, point.weights.state, self.optimizer, self.scaler)
-        if (before := int(point.state.get("batches", self.batches_an_epoch))) != self.batches_an_epoch:
-            rescale(self.progress, before, self.batches_an_epoch)
-            self.reporter.warn(f"epochs had {before} batches and have {self.batches_an_epoch} now, of other images")
+        if (before := int(point.state.get("batches", self.batches_per_epoch))) != self.batches_per_epoch:
+            rescale(self.progress, before, self.batches_per_epoch)
+            self.reporter.warn(f"epochs had {before} batches and have {self.batches_per_epoch} now, of other images")
         self.over = point.over
         place = f"in epoch {self.progress.epoch + 1} after batch {self.progress.batch}"
-        self.reporter.say(f"continuing {self.folder} {'after its last epoch' if self.over else place}")
+        self.reporter.info(f"continuing {self.folder} {'after its last epoch' if self.over else place}")
 
     def run(self, picture: Picture | None, stop: StopRequest) -> int:
         """Train; returns the number of epochs done. Checkpoints, logs and results.csv are written on the way.
@@ -129,8 +129,8 @@ class Trainer:
         Raises StoppedError, with everything saved, after the batch in which `stop` was asked for, and UserError where
         memory is not enough.
         """
-        batch = share_of(self.config.batch, self.world)
-        with within_memory(self.ema.model, self.val_loss, self.img, self.device, batch):
+        batch = per_rank_batch(self.config.batch, self.world)
+        with out_of_memory_advice(self.ema.model, self.val_loss, self.img, self.device, batch):
             return self._run(picture, stop)
 
     def _run(self, picture: Picture | None, stop: StopRequest) -> int:
@@ -149,11 +149,11 @@ class Trainer:
             better = self._is_better(epoch)
             early = epoch - progress.best_epoch >= self.config.patience > 0 and progress.fitness is not None
             progress.epoch, progress.batch, progress.losses, progress.skipped = epoch + 1, 0, [0.0] * 3, 0
-            self.keeper.epoch_done(epoch, better=better, ended=last or early)
+            self.checkpoints.epoch_done(epoch, better=better, ended=last or early)
             if early:
-                self.reporter.say(f"no better since epoch {progress.best_epoch + 1}: stopped early (--patience)")
-            if number := self.world.highest(stop.asked()):
-                self.keeper.stop(number, ended=last or early)
+                self.reporter.info(f"no better since epoch {progress.best_epoch + 1}: stopped early (--patience)")
+            if number := self.world.all_reduce_max(stop.asked()):
+                self.checkpoints.stop(number, ended=last or early)
             if early:
                 break
         return progress.epoch
@@ -161,7 +161,7 @@ class Trainer:
     def train_epoch(self, epoch: int, picture: Picture | None, stop: StopRequest) -> list[float]:
         """The rest of a pass over the training split; mean box, objectness and class losses of all of it."""
         self.model.train()
-        progress, total = self.progress, self.batches_an_epoch
+        progress, total = self.progress, self.batches_per_epoch
         self._plan_epoch(epoch, progress.batch)
         sums = torch.tensor(progress.losses, device=self.device, dtype=torch.float32)
         title = f"epoch {epoch + 1}/{self.config.epochs}"
@@ -173,15 +173,15 @@ class Trainer:
                 progress.batch = number + 1
                 mean = (sums / max(number + 1 - progress.skipped, 1)).tolist()
                 bar.advance(self._bar_text(mean, batch))
-                stopped_by = self.world.highest(stop.asked())  # all processes stop after the same batch
-                if stopped_by or self.keeper.is_due(epoch * total + number):
+                stopped_by = self.world.all_reduce_max(stop.asked())  # all processes stop after the same batch
+                if stopped_by or self.checkpoints.is_due(epoch * total + number):
                     progress.losses = sums.tolist()
-                    self.keeper.mid_epoch(stopped_by)
+                    self.checkpoints.mid_epoch(stopped_by)
         return (sums / max(total - progress.skipped, 1)).tolist()
 
     def step(self, epoch: int, number: int, batch: Batch) -> Tensor:
         """One batch: forward, backward and, where enough gradients are summed, an update. Returns the loss parts."""
-        step = epoch * self.batches_an_epoch + number
+        step = epoch * self.batches_per_epoch + number
         settings = self.schedule.at(step)
         apply_settings(self.optimizer, settings)
         images = prepare_images(batch.images, self.device)
@@ -193,7 +193,7 @@ class Trainer:
         with torch.autocast(self.device.type, enabled=self.scaler.is_enabled()):
             raw = self.network(images)
         parts = self.loss(raw, batch.targets.to(self.device, non_blocking=True))
-        values = self.world.sum(parts.values())
+        values = self.world.all_reduce_sum(parts.values())
         if not torch.isfinite(values).all():
             self.faults.not_finite(epoch, number, batch, before, mine=not torch.isfinite(parts.values()).all())
             self.progress.skipped += 1
@@ -233,7 +233,7 @@ class Trainer:
 
     def _judge(self) -> dict[str, float]:
         """Validate the moving average, and remember what later epochs ask for."""
-        self.world.spread(self.ema.model.buffers())  # running statistics, where they are each process's own
+        self.world.broadcast_(self.ema.model.buffers())  # running statistics, where they are each process's own
         evaluation = self.validate(self.ema.model)
         self.progress.fitness = evaluation.metrics.fitness
         self.progress.per_class = [[row.class_id, row.map50_95] for row in evaluation.metrics.per_class]
@@ -271,7 +271,7 @@ def _network(model: DetectionModel, world: World, device: torch.device, *, sync_
     if world.size == 1:
         return model
     if sync_bn:
-        synchronise_norms(model, device)
+        synchronize_norms(model, device)
     # Where norms are not synchronised, every step starts from the running statistics of the main process.
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 

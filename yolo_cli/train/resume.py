@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from yolo_cli import checkpoint
-from yolo_cli.checkpoint import Weights
 from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.errors import UserError
 from yolo_cli.progress import Reporter
 from yolo_cli.train.setup import TrainData, read_hyperparameters
+from yolo_cli.weights import checkpoint
+from yolo_cli.weights.checkpoint import Weights
 
 LAST, PREVIOUS = "last.pt", "last_previous.pt"
 NEWEST = "newest"  # what `--resume` alone means

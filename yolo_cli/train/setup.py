@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 
-from yolo_cli import assets, checkpoint
 from yolo_cli.config import Hyperparameters, TrainConfig
-from yolo_cli.dataset.opening import Split, class_names, open_data, open_split
-from yolo_cli.distributed import ALONE, World, share_of
+from yolo_cli.dataset.splits import Split, class_names, open_data, open_split
+from yolo_cli.distributed.world import SINGLE_PROCESS, World, per_rank_batch
 from yolo_cli.errors import UserError
-from yolo_cli.foreign.networks import find_network
+from yolo_cli.io import assets
+from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.loss.detection import MATCHINGS
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.transfer import transfer
-from yolo_cli.optim import OPTIMIZERS
 from yolo_cli.progress import Reporter
-from yolo_cli.train.faults import POLICIES
-from yolo_cli.yaml_file import read_mapping
+from yolo_cli.train.nan_guard import POLICIES
+from yolo_cli.train.optim import OPTIMIZERS
+from yolo_cli.weights import checkpoint
+from yolo_cli.weights.networks import find_network
 
 # Keys of older hyperparameter files that have no counterpart here; accepted where they ask for nothing.
 _WITHOUT_EFFECT = {"iou_t": None, "copy_paste": 0.0, "paste_in": 0.0, "anchors": None}
@@ -126,7 +127,7 @@ def build_model(config: TrainConfig, names: Sequence[str], reporter: Reporter) -
     if not config.weights:
         cfg = config.cfg or "s"
         model = DetectionModel(find_network(cfg).with_classes(len(names)), names)
-        reporter.say(f"{model.architecture.name} from scratch" + ("" if config.cfg else " (--cfg left out: s)"))
+        reporter.info(f"{model.architecture.name} from scratch" + ("" if config.cfg else " (--cfg left out: s)"))
         return model
     weights = checkpoint.open_weights(config.weights, config.cfg, reporter)
     architecture = find_network(config.cfg) if config.cfg else weights.architecture
@@ -135,7 +136,7 @@ def build_model(config: TrainConfig, names: Sequence[str], reporter: Reporter) -
     report = transfer(
         model, checkpoint.fitted(weights.state, model), exclude=("anchors", "anchor_grid") if config.cfg else ()
     )
-    reporter.say(f"{model.architecture.name} from {weights.path}: {report.summary()}")
+    reporter.info(f"{model.architecture.name} from {weights.path}: {report.summary()}")
     if not report.taken:
         raise UserError("none of its weights fit the model", where=weights.path, fix="leave out --cfg, or --weights")
     return model
@@ -149,7 +150,7 @@ def describe_hyperparameters(hyp: Hyperparameters) -> str:
 
 
 def check_trainable(
-    config: TrainConfig, model: DetectionModel, img: tuple[int, int], images: int, world: World = ALONE
+    config: TrainConfig, model: DetectionModel, img: tuple[int, int], images: int, world: World = SINGLE_PROCESS
 ) -> None:
     """Refuse what leaves nothing to train, or batch norm nothing to average. Raises UserError naming the option."""
     count = len(model.model)
@@ -159,7 +160,7 @@ def check_trainable(
     if len(frozen) == count:
         raise UserError("every layer is frozen, nothing is left to train", where="--freeze")
     smallest = img[0] // model.stride * (img[1] // model.stride)
-    batch, images = share_of(config.batch, world), -(-images // world.size)
+    batch, images = per_rank_batch(config.batch, world), -(-images // world.size)
     if smallest == 1 and 1 in (min(batch, images), images % batch):
         raise UserError(
             f"a batch of one image has one cell at --img {img[0]}, and batch norm nothing to average",

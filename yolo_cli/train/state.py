@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from yolo_cli.errors import UserError
-from yolo_cli.optim import ModelEMA
+from yolo_cli.train.optim import ModelEMA
 
 
 @dataclass(slots=True)

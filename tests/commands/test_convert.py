@@ -1,0 +1,236 @@
+"""`yolo convert` and `yolo info` as their users meet them."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from yolo_cli.cli.app import main
+from yolo_cli.commands.train import run as train
+from yolo_cli.commands.val import run as validate
+from yolo_cli.config import TrainConfig, ValConfig
+from yolo_cli.io import assets
+from yolo_cli.model.architecture import find_architecture, read_architecture
+from yolo_cli.model.build import DetectionModel
+from yolo_cli.progress import Silent
+from yolo_cli.weights import checkpoint
+from yolo_cli.weights.darknet.network import read_network
+
+# A two-scale network of every kind of layer, small enough to train in a test.
+CFG = """\
+[net]
+width=64
+height=32
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=2
+pad=1
+activation=leaky
+[maxpool]
+size=2
+stride=2
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+stride=2
+pad=1
+activation=mish
+[convolutional]
+filters=16
+activation=linear
+[yolo]
+mask=2,3
+anchors=8,8, 16,16, 24,24, 40,40
+classes=3
+[route]
+layers=-3
+[upsample]
+[route]
+layers=-1,1
+[convolutional]
+filters=16
+activation=logistic
+[yolo]
+mask=0,1
+anchors=8,8, 16,16, 24,24, 40,40
+classes=3
+scale_x_y=2
+new_coords=1
+"""
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    return int(str(ended.value.code))
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> Path:
+    (tmp_path / "net.cfg").write_text(CFG)
+    return tmp_path / "net.cfg"
+
+
+@pytest.fixture
+def ours(tmp_path: Path, cfg: Path) -> Path:
+    """A checkpoint of the network, its numbers far from where they start."""
+    torch.manual_seed(0)
+    model = DetectionModel(read_network(cfg).architecture, ("circle", "square", "triangle"))
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and "anchors" not in name:
+            value.uniform_(0.1, 1.0)
+    checkpoint.save(tmp_path / "ours.pt", model, epoch=4)
+    return tmp_path / "ours.pt"
+
+
+def test_there_and_back_again(tmp_path: Path, ours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for source, target in (("ours.pt", "a.weights"), ("a.weights", "b.pt"), ("b.pt", "c.weights")):
+        assert run("convert", tmp_path / source, tmp_path / target) == 0
+    assert f"wrote {tmp_path / 'a.cfg'}" in capsys.readouterr().out
+    assert (tmp_path / "a.weights").read_bytes() == (tmp_path / "c.weights").read_bytes()
+    assert (tmp_path / "a.cfg").read_text() == (tmp_path / "c.cfg").read_text()
+    first, last = (checkpoint.load(tmp_path / name).model().eval() for name in ("ours.pt", "c.weights"))
+    image = torch.rand(1, 3, 32, 64)
+    torch.testing.assert_close(last.decode(last(image)), first.decode(first(image)))
+
+
+def test_published_weights_come_back_byte_for_byte(reference: Path, tmp_path: Path) -> None:
+    published = reference / "weights/yolo-fastest-1.1.weights"
+    assert run("convert", published, tmp_path / "a.pt") == 0
+    assert run("convert", tmp_path / "a.pt", tmp_path / "b.weights") == 0
+    assert (tmp_path / "b.weights").read_bytes() == published.read_bytes()
+    assert read_network(tmp_path / "b.cfg").height == 320
+
+
+def test_a_published_checkpoint_becomes_ours(reference: Path, tmp_path: Path) -> None:
+    assert run("convert", reference / "weights/yolov5n.pt", tmp_path / "a.pt") == 0
+    theirs, mine = checkpoint.load(reference / "weights/yolov5n.pt"), checkpoint.load(tmp_path / "a.pt")
+    assert (mine.origin, mine.names) == ("yolo_cli", theirs.names)
+    assert all(torch.equal(mine.state[key], value) for key, value in theirs.model().state_dict().items())
+
+
+def test_an_architecture_becomes_yaml(tmp_path: Path, cfg: Path) -> None:
+    assert run("convert", cfg, tmp_path / "net.yaml") == 0
+    assert read_architecture(tmp_path / "net.yaml") == read_network(cfg).architecture
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "says"),
+    [
+        ("ours.pt", "ours.pt", "exists already"),
+        ("ours.pt", "net.weights", "net.cfg: exists already"),
+        ("ours.pt", "a.onnx", "unknown kind of file"),
+        ("ours.pt", "nowhere/a.pt", "no such folder"),
+        ("net.cfg", "a.pt", "holds no weights"),
+        ("missing.pt", "a.pt", "no such weight file"),
+        ("missing.cfg", "a.yaml", "no such file"),
+        ("n.pt", "a.weights", "has no counterpart in Darknet"),
+        ("n.pt", "a.cfg", "has no counterpart in Darknet"),
+    ],
+)
+def test_what_cannot_be_converted_is_said(
+    tmp_path: Path, ours: Path, source: str, target: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if source == "n.pt":
+        checkpoint.save(tmp_path / "n.pt", DetectionModel(find_architecture("n")), epoch=0)
+    before = sorted(tmp_path.iterdir())
+    assert run("convert", tmp_path / source, tmp_path / target) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_info_prints_the_reference_table(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", "--cfg", "n") == 0
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    table = (reference / "reference/tables/yolov5-v7.0/yolov5n.txt").read_text().splitlines()
+    rows = [line.split() for line in table if line.strip()[:1].isdigit()]
+    assert len(rows) == 25
+    assert said[1:26] == rows
+
+
+def test_info_says_what_there_is_to_know(ours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", "--weights", ours, "--img", "64") == 0
+    said = capsys.readouterr().out
+    for text in (
+        "11 layers", "GFLOPs at 64×64", "strides [8, 4]", "24 24 40 40; 8 8 16 16", "3 classes: circle, square",
+        "epoch 5", "not fused",
+    ):  # fmt: skip
+        assert text in said
+
+
+def test_info_lists_what_is_shipped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "names", lambda kind: ["yolov5n", "yolov5n6"])  # the largest take seconds to build
+    assert run("info", "--cfg", "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["yolov5n", "yolov5n6"]
+    assert "1,872,157 parameters" in lines[0]
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--cfg", "yolov99"], ["--weights", "no.pt"], ["--cfg", "n", "--weights", "a"]], ids=" ".join
+)
+def test_info_without_sense_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", *arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Twelve images of one bright square each, for both splits."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind / "train").mkdir(parents=True)
+    for i in range(12):
+        image = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
+        x, y = rng.integers(4, 40, 2)
+        image[y : y + 16, x : x + 16] = 250
+        cv2.imwrite(str(tmp_path / f"data/images/train/{i}.png"), image)
+        (tmp_path / f"data/labels/train/{i}.txt").write_text(f"1 {(x + 8) / 64} {(y + 8) / 64} .25 .25\n")
+    spec = tmp_path / "data.yaml"
+    spec.write_text("path: data\ntrain: images/train\nval: images/train\nnames: [circle, square, triangle]\n")
+    return spec
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def info(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_darknet_network_trains_is_judged_and_goes_back(tmp_path: Path, cfg: Path, data: Path) -> None:
+    common: dict[str, Any] = {"data": str(data), "img": (64, 64), "workers": 0, "device": "cpu"}
+    options = TrainConfig(
+        cfg=str(cfg), epochs=4, batch=4, noplots=True, project=str(tmp_path / "runs"), optimizer="AdamW", **common
+    )
+    result = train(options, Silent())
+    losses = [float(line.split(",")[1]) for line in (result.folder / "results.csv").read_text().splitlines()[1:]]
+    assert np.isfinite(losses).all()
+    assert losses[-1] < losses[0]
+    best = result.folder / "weights/best.pt"
+    assert run("convert", best, tmp_path / "trained.weights") == 0
+    judged = []
+    heard = Heard()
+    for name, network in ((best, ""), (tmp_path / "trained.weights", str(tmp_path / "trained.cfg"))):
+        val = ValConfig(weights=str(name), cfg=network, plots=False, project=str(tmp_path / "judged"), **common)
+        judged.append(validate(val, heard).metrics.to_dict()["metrics"])
+    assert judged[0] == judged[1]
+    more = TrainConfig(
+        weights=str(tmp_path / "trained.weights"),
+        epochs=1,
+        batch=4,
+        noplots=True,
+        project=str(tmp_path / "runs"),
+        **common,
+    )
+    train(more, heard)
+    assert any("tensors taken" in line and "not taken" not in line for line in heard.said)

@@ -1,0 +1,87 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from metric_cases import Case, from_json, random_case
+
+from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions
+from yolo_cli.evaluation.evaluator import Metrics
+from yolo_cli.evaluation.pycocotools_check import coco_precision, referee
+
+
+def agree(case: Case) -> Metrics:
+    """Assert that pycocotools says the same of every class, size and threshold, and give our verdict."""
+    evaluator = case.evaluator()
+    metrics = evaluator.compute()
+    truth = coco_ground_truth(evaluator.state(), case.names)
+    predictions = coco_predictions(evaluator.state())
+    ours, theirs = metrics.to_dict()["metrics"], referee(truth, predictions)
+    assert isinstance(ours, dict)
+    for name, value in theirs.items():
+        assert ours[name] == (None if value is None else pytest.approx(value, abs=1e-9)), name
+    precision = coco_precision(truth, predictions)
+    for row, of_class in enumerate(metrics.per_class):
+        expected = precision[:, :, of_class.class_id, 0]
+        assert of_class.map50 == pytest.approx(expected[0].mean(), abs=1e-9)
+        assert of_class.map50_95 == pytest.approx(expected.mean(), abs=1e-9)
+        np.testing.assert_allclose(metrics.curves.envelope[row], expected[0], atol=1e-9)
+    known = np.flatnonzero((precision[0, :, :, 0] > -1).all(axis=0))
+    np.testing.assert_array_equal([c.class_id for c in metrics.per_class], known)
+    return metrics
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_boxes(seed: int) -> None:
+    agree(random_case(seed, ties=False))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_equal_confidences_and_crowds(seed: int) -> None:
+    agree(random_case(100 + seed, images=12, crowd=0.3))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_equal_overlaps_and_overlaps_of_exactly_a_threshold(seed: int) -> None:
+    agree(random_case(200 + seed, images=12, classes=2, crowd=0.2, small_grid=True))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_more_than_a_hundred_detections_of_an_image(seed: int) -> None:
+    case = random_case(300 + seed, images=3, classes=2, most_truths=60, most_found=600)
+    assert max(len(d) for d in case.detections) > 250
+    agree(case)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"most_found": 0}, {"most_truths": 0}, {"most_found": 0, "most_truths": 0}, {"images": 0}, {"crowd": 1.0}],
+    ids=["no detections", "no truths", "empty images", "no images", "crowds only"],
+)
+def test_nothing_to_judge(options: dict[str, int]) -> None:
+    metrics = agree(random_case(1, **options))  # type: ignore[arg-type]
+    assert metrics.fitness == 0
+    assert math.isnan(metrics.map50) == (metrics.labels == 0)
+
+
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_yolov5n_on_coco128(reference: Path, split: str) -> None:
+    folder = reference / "reference" / "detections"
+    truth = json.loads((folder / f"coco128_{split}_gt.json").read_text())
+    predictions = json.loads((folder / f"coco128_{split}_yolov5n.json").read_text())
+    expected = json.loads((folder / "stats.json").read_text())[split]
+    metrics = from_json(truth, predictions).evaluator(batch=16).compute()
+    got = {
+        "AP": metrics.map50_95,
+        "AP50": metrics.map50,
+        "AP75": metrics.map75,
+        "AP_small": metrics.map_small,
+        "AP_medium": metrics.map_medium,
+        "AP_large": metrics.map_large,
+    }
+    assert got == pytest.approx({name: expected[name] for name in got}, abs=1e-6)
+    by_class = {c.name: [c.map50_95, c.map50] for c in metrics.per_class}
+    assert by_class.keys() == expected["per_class [AP, AP50]"].keys()
+    for name, values in expected["per_class [AP, AP50]"].items():
+        assert by_class[name] == pytest.approx(values, abs=1e-6), name

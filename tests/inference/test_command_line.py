@@ -1,0 +1,158 @@
+"""The command as a process: streams apart, exit status, and being stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.inference.conftest import mjpeg, probe, save_picture, save_video, served
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def command(tiny: Path, *words: object) -> list[str]:
+    given = ("--weights", tiny, "--img", 64, "--max-det", 2, "--device", "cpu", *words)
+    return [sys.executable, "-m", "yolo_cli", "detect", *map(str, given)]
+
+
+def test_json_is_all_that_standard_output_gets(tiny: Path, tmp_path: Path) -> None:
+    save_picture(tmp_path / "in" / "a.jpg")
+    save_video(tmp_path / "in" / "v.mp4", 3)
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "in" / "half.png").write_bytes(save_picture(tmp_path / "in" / "b.png").read_bytes()[:60])
+    words = command(tiny, "--source", tmp_path / "in", "--json", "--conf-thres", 0.1, "--classes", 0, 1, "--save-txt")
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, check=False)
+    assert done.returncode == 3, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["frame"] for line in lines] == [None, None, 1, 2, 3]
+    assert "bad.jpg: skipped" in done.stderr
+    assert "results in runs/exp" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "runs" / "exp" / "v.mp4").is_file()
+
+
+def test_the_reader_of_the_objects_may_leave(tiny: Path, tmp_path: Path) -> None:
+    save_video(tmp_path / "v.avi", 400, code="MJPG")
+    words = command(tiny, "--source", tmp_path / "v.avi", "--json", "--nosave")
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["frame"] == 1
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(60) == 141
+    assert "Traceback" not in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_paths_that_are_no_text_come_in_and_go_out(tiny: Path, tmp_path: Path) -> None:
+    path = save_picture(tmp_path / os.fsdecode(b"caf\xe9.jpg"))
+    environment = ENVIRONMENT | {"PYTHONIOENCODING": "utf-8:strict"}  # as in most languages' locales
+    for flags in ((), ("--json",)):
+        done = subprocess.run(
+            command(tiny, "--source", "-", "--nosave", *flags),
+            input=os.fsencode(path) + b"\n",
+            capture_output=True,
+            cwd=tmp_path,
+            env=environment,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["source"] == str(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
+def test_a_disk_that_is_full_fails_the_video(tiny: Path, tmp_path: Path) -> None:
+    import resource
+
+    save_video(tmp_path / "v.avi", 40, size=(240, 320), code="MJPG")
+    done = subprocess.run(
+        command(tiny, "--source", tmp_path / "v.avi"),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000)),
+    )
+    assert done.returncode == 2
+    assert "could not be completed; is the disk full?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_a_stream_that_never_ends_is_stopped(tiny: Path, tmp_path: Path, how: signal.Signals) -> None:
+    wanted = ("--save-txt", "--save-csv", "--save-json", "--json")
+    with served(mjpeg(100_000, 0.05)) as address:
+        words = command(tiny, "--source", f"{address}/cam", *wanted)
+        with subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=ENVIRONMENT
+        ) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(20)]
+            stopped = time.monotonic()
+            for _ in range(3):  # in haste
+                process.send_signal(how)
+                time.sleep(0.01)
+            rest, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert time.monotonic() - stopped < 15
+    assert said.count("interrupted") == 1
+    assert "Traceback" not in said
+    numbers = [json.loads(line)["frame"] for line in [*lines, *rest.splitlines()]]
+    assert numbers == sorted(set(numbers))
+    folder = tmp_path / "runs" / "exp"
+    (made,) = folder.glob("*.mp4")
+    assert probe(made)[0] >= len(numbers) - 3  # two that come within a frame's time share one
+    assert len(list((folder / "labels").iterdir())) == len(numbers)
+    assert len(json.loads((folder / "predictions.json").read_text())) == 2 * len(numbers)
+    assert len((folder / "predictions.csv").read_text().splitlines()) == 1 + 2 * len(numbers)
+
+
+MEMORY = """
+import resource, sys, threading, time
+from yolo_cli.cli.app import main
+
+def watch():
+    page = resource.getpagesize()
+    while True:
+        with open("/proc/self/statm") as file:
+            marks.append((time.monotonic(), int(file.read().split()[1]) * page / 2**20))
+        time.sleep(0.05)
+
+marks = []
+threading.Thread(target=watch, daemon=True).start()
+try:
+    main(sys.argv[1:])
+except SystemExit as ended:
+    assert not ended.code, ended.code
+quarter = len(marks) // 4
+print(max(m for _, m in marks[-2 * quarter : -quarter]), max(m for _, m in marks[-quarter:]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
+def test_memory_stays_flat_over_a_video(tiny: Path, tmp_path: Path) -> None:
+    """Short form of what benchmarks/detect.py measures over 5,000 frames: frames are 0.9 MB, so 900 are 830 MB."""
+    save_video(tmp_path / "v.avi", 900, size=(480, 640), code="MJPG")
+    words = command(tiny, "--source", tmp_path / "v.avi", "--save-txt")[3:]
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = map(float, done.stdout.splitlines()[-1].split())
+    assert after - before < 30
+    assert after < 1200
+    assert probe(tmp_path / "runs" / "exp" / "v.mp4")[0] == 900

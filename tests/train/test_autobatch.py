@@ -1,0 +1,66 @@
+"""Lack of memory ends in one line that says which batch fits."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yolo_cli.commands.train import run as train
+from yolo_cli.config import TrainConfig
+from yolo_cli.errors import UserError
+from yolo_cli.progress import Silent
+from yolo_cli.train.autobatch import batch_within
+
+# The address space is bounded to what a process that has loaded everything has, and a little more.
+BOUNDED = """
+import resource, sys
+import torch
+import yolo_cli.commands.train
+from yolo_cli.cli.app import main
+
+torch.set_num_threads(1)
+torch.nn.Conv2d(3, 8, 3)(torch.rand(8, 3, 64, 64)).sum().backward()
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 2 * 2**30
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of the process from /proc")
+def test_a_batch_that_does_not_fit_is_told_one_that_does(small: Path, tmp_path: Path) -> None:
+    asked = "train --cfg n --img 640 --batch 24 --epochs 1 --workers 0 --noplots --noautoanchor --device cpu"
+    command = [sys.executable, "-c", BOUNDED, *asked.split(), "--data", str(small), "--project", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2, done.stderr[-2000:]
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: cpu: out of memory; --batch ")
+    fitting = int(last.split("--batch ")[1].split()[0])
+    assert 1 <= fitting < 24
+    command[command.index("24")] = str(fitting)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr[-2000:]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
+def test_minus_one_is_for_gpus(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--batch -1: is measured on a GPU"):
+        train(TrainConfig(data="shapes", cfg="n", batch=-1, project=str(tmp_path), device="cpu"), Silent())
+    assert not list(tmp_path.iterdir())
+
+
+@given(st.integers(1, 1000), st.integers(0, 10**9), st.integers(10**6, 10**8))
+def test_the_line_through_small_batches_leads_to_the_largest_that_fits(want: int, start: int, each: int) -> None:
+    peaks = [(n, float(start + n * each)) for n in (2, 4, 8, 16)]
+    assert batch_within(peaks, start + (want + 0.5) * each) == want
+    assert batch_within(peaks, start / 2) == 0
+
+
+def test_one_measurement_is_taken_as_it_is() -> None:
+    assert batch_within([(2, 100.0)], 150.0) == 2
+    assert batch_within([(2, 100.0)], 50.0) == 0
+    assert batch_within([], 50.0) == 0

@@ -1,0 +1,83 @@
+"""`yolo convert`: weights from one kind of file into another."""
+
+import os
+from pathlib import Path
+
+from yolo_cli.config import ConvertConfig
+from yolo_cli.errors import UserError
+from yolo_cli.io.atomic import write_whole
+from yolo_cli.io.yaml_file import write_mapping
+from yolo_cli.model.build import DetectionModel
+from yolo_cli.progress import Reporter
+from yolo_cli.weights import checkpoint
+from yolo_cli.weights.checkpoint import Weights
+from yolo_cli.weights.darknet.weights import Header, is_darknet, is_prefix, pack_weights
+from yolo_cli.weights.darknet.write_cfg import cfg_text
+from yolo_cli.weights.networks import find_network, is_darknet_cfg
+
+KINDS = "FILE.pt, FILE.weights (with FILE.cfg beside it), FILE.cfg or FILE.yaml"
+MADE_FOR = (416, 416)  # [net] of a .cfg wants a size; Darknet's habit where none is known
+
+
+def run(config: ConvertConfig, reporter: Reporter) -> list[Path]:
+    """Write what is asked for; returns the files written.
+
+    Raises UserError for files that exist already, and for a model that the other kind cannot express.
+    """
+    target = Path(os.path.expanduser(config.target))
+    outputs = _outputs(target)
+    for path in outputs:
+        if path.exists():
+            raise UserError("exists already", where=path, fix="name another file, or remove it first")
+    if not target.parent.is_dir():
+        raise UserError("no such folder", where=target.parent, fix="make it first")
+    if is_darknet_cfg(config.source):
+        _from_cfg(config, target)
+    else:
+        weights = checkpoint.open_weights(config.source, config.cfg, reporter)
+        if config.cfg and weights.origin != "darknet":
+            raise UserError("only Darknet weights take a network", where=f"--cfg {config.cfg}", fix="leave it out")
+        _write(weights, target)
+    for path in outputs:
+        reporter.info(f"wrote {path}")
+    return outputs
+
+
+def _outputs(target: Path) -> list[Path]:
+    if is_prefix(target) or target.suffix not in (".pt", ".weights", ".cfg", ".yaml"):
+        raise UserError("unknown kind of file", where=target, fix=f"name it {KINDS}")
+    return [target.with_suffix(".cfg"), target] if target.suffix == ".weights" else [target]
+
+
+def _from_cfg(config: ConvertConfig, target: Path) -> None:
+    """A network without weights can become another network file only."""
+    if target.suffix != ".yaml":
+        fix = "give its .weights as IN (the .cfg beside it is found), or name OUT FILE.yaml for the architecture alone"
+        raise UserError("holds no weights", where=config.source, fix=fix)
+    write_mapping(target, find_network(config.source).to_mapping())
+
+
+def _write(weights: Weights, target: Path) -> None:
+    model = weights.model()
+    if target.suffix == ".pt":
+        _write_checkpoint(weights, model, target)
+        return
+    architecture = model.architecture.with_anchors(tuple(tuple(scale) for scale in model.anchors_in_pixels()))
+    if target.suffix == ".yaml":
+        write_mapping(target, architecture.to_mapping())
+        return
+    text = cfg_text(architecture, *(weights.img or MADE_FOR)).encode()
+    if is_darknet(target):
+        data = pack_weights(architecture, model.state_dict(), weights.header or Header())
+        write_whole(target, data, what="weights")
+    write_whole(target.with_suffix(".cfg"), text, what="network")
+
+
+def _write_checkpoint(weights: Weights, model: DetectionModel, target: Path) -> None:
+    extra: dict[str, object] = {}
+    if weights.img is not None:
+        extra["img"] = list(weights.img)
+    if weights.header is not None:
+        header = weights.header
+        extra["darknet_header"] = [header.major, header.minor, header.revision, header.seen]
+    checkpoint.save(target, model, epoch=weights.epoch, extra=extra)

@@ -1,0 +1,91 @@
+"""From a `--data` option to the index of a split: what every command that reads a data set begins with."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from yolo_cli.dataset.labels import LabelIndex, build_index
+from yolo_cli.dataset.spec import DataSpec, load_spec, prepare, split_files
+from yolo_cli.errors import UserError
+from yolo_cli.io.cache_dir import user_cache_folder
+from yolo_cli.progress import Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One split of a data set, read and checked."""
+
+    name: str
+    index: LabelIndex
+    files: int  # image files found, the unreadable among them; a shard is one
+
+    def summary(self) -> str:
+        """One line: images, boxes, backgrounds, problems."""
+        background = int((self.index.offsets[1:] == self.index.offsets[:-1]).sum())
+        rows = sum(1 for problem in self.index.problems if problem.line)
+        line = f"{self.name}: {len(self.index):,} images, {len(self.index.boxes):,} boxes"
+        line += f", {background:,} background" if background else ""
+        left_out = [
+            f"{count} {what}"
+            for count, what in ((len(self.index.problems) - rows, "files"), (rows, "label rows"))
+            if count
+        ]
+        return line + (f"; {' and '.join(left_out)} left out, see dataset_report.json" if left_out else "")
+
+    def report(self) -> Mapping[str, Any]:
+        """What dataset_report.json holds of it."""
+        return {
+            "image_files": self.files,
+            "images": len(self.index),
+            "boxes": len(self.index.boxes),
+            "fingerprint": self.index.fingerprint,
+            "problems": [asdict(problem) for problem in self.index.problems],
+        }
+
+
+def open_data(data: str, reporter: Reporter) -> DataSpec:
+    """The data set of `--data`, generated or fetched where it has to be. Raises UserError."""
+    return prepare(load_spec(data), reporter.info)
+
+
+def open_split(
+    spec: DataSpec, split: str, *, single_cls: bool, strict: bool, workers: int, reporter: Reporter
+) -> Split:
+    """Index a split, saying in one line what it holds. Raises UserError where it has no readable image."""
+    files = split_files(spec, split)
+    with reporter.bar(len(files), f"{split} labels") as bar:
+        done = 0
+
+        def progress(now: int, total: int) -> None:
+            nonlocal done
+            for _ in range(now - done):
+                bar.advance()
+            done = now
+
+        index = build_index(
+            files, spec.nc, strict=strict, cache_dir=user_cache_folder(), workers=workers, progress=progress
+        )
+    if single_cls:
+        index = index.single_cls()
+    opened = Split(split, index, len(files))
+    (reporter.warn if index.problems else reporter.info)(opened.summary())
+    return opened
+
+
+def class_names(spec: DataSpec, *, single_cls: bool) -> tuple[str, ...]:
+    """The names that a model of this data set has."""
+    return ("object",) if single_cls else spec.names
+
+
+def checked_image_size(img: tuple[int, int], stride: int, reporter: Reporter) -> tuple[int, int]:
+    """`--img` rounded up to multiples of the stride, saying so. Raises UserError for sizes that make no sense."""
+    if not all(1 <= side <= 16384 for side in img):
+        raise UserError("image sides must be from 1 to 16384 pixels", where=f"--img {img[0]} {img[1]}")
+    rounded = tuple(-(-side // stride) * stride for side in img)
+    if rounded != img:
+        reporter.warn(f"--img {_text(img)} is not a multiple of the model's stride {stride}; {_text(rounded)} is used")
+    return rounded[0], rounded[1]
+
+
+def _text(sides: tuple[int, ...]) -> str:
+    return str(sides[0]) if len(set(sides)) == 1 else " ".join(map(str, sides))

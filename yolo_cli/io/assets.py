@@ -1,0 +1,40 @@
+"""Finds the shipped models/*.yaml and data/*.yaml, in a clone or in an installed wheel."""
+
+import os
+from pathlib import Path
+
+from yolo_cli.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def folder(kind: str) -> Path:
+    """The folder of shipped files of a kind: "models", "data" or "data/hyp"."""
+    in_wheel = _PACKAGE / kind
+    return in_wheel if in_wheel.is_dir() else _PACKAGE.parent / kind
+
+
+def names(kind: str) -> list[str]:
+    """What is shipped of a kind, without the file suffix, sorted."""
+    return sorted(path.stem for path in folder(kind).glob("*.yaml"))
+
+
+def find(kind: str, name: str, *, option: str) -> Path:
+    """A user's file, or a shipped file by its name with or without `.yaml`.
+
+    A path that exists wins over a shipped name. Raises UserError naming `option` and what is shipped.
+    """
+    given = Path(os.path.expanduser(name))
+    if given.is_file():
+        return given
+    if len(given.parts) == 1:  # a name may hold a dot: yolov5s-v3.1
+        shipped = folder(kind) / f"{name.removesuffix('.yaml').removesuffix('.yml')}.yaml"
+        if shipped.is_file():
+            return shipped
+    if given.is_dir():
+        raise UserError("is a folder; a YAML file is expected", where=f"{option} {name}")
+    raise UserError(
+        "no such file, and no shipped file of that name",
+        where=f"{option} {name}",
+        fix=f"give a path, or one of {', '.join(names(kind))}",
+    )

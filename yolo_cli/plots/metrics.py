@@ -1,0 +1,131 @@
+"""confusion_matrix.png and the P, R, F1 and PR curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+
+from yolo_cli.drawing import fraction
+from yolo_cli.plots.style import GREY, INK, new_figure, plain, save, say, tidy
+
+_MOST_COLOURED = 7  # as many as colour-blind people tell apart
+_MOST_NUMBERED = 25
+_MOST_NAMES = 120
+
+
+def confusion_figure(confusion: Int[np.ndarray, "side side"], names: Sequence[str], out: Path) -> None:
+    """What share of each true class (column) was taken for which class (row); background is last in both.
+
+    The last row shows truths that were missed. The last column, of detections where there is no truth, shows how these
+    divide among the classes.
+    """
+    total = confusion.sum(axis=0, keepdims=True)
+    share = np.divide(confusion, total, out=np.zeros(confusion.shape), where=total > 0)
+    side = len(confusion)
+    inches = float(np.clip(3.5 + 0.5 * side, 6.5, 14))
+    figure = new_figure(inches + 1.3, inches)
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
+    bar.outline.set_visible(False)
+    axes.set_title("Confusion matrix, by true class", fontsize=12)
+    axes.set_xlabel("true")
+    axes.set_ylabel("predicted")
+    if side <= _MOST_NAMES:
+        font = float(np.clip(260 / side, 5.5, 10))
+        labels = [*(plain(name) for name in names), "background"]
+        upright = sum(len(label) for label in labels) > 60
+        axes.set_xticks(range(side), labels, fontsize=font, rotation=90 if upright else 0)
+        axes.set_yticks(range(side), labels, fontsize=font)
+    if side <= _MOST_NUMBERED:
+        _numbers(axes, share, font=float(np.clip(130 / side, 6, 11)))
+        axes.set_xticks(np.arange(side + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(side + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="0.9", linewidth=0.8)
+    axes.tick_params(which="both", length=0)
+    if not confusion.any():
+        say(axes, "nothing to compare")
+    save(figure, out)
+
+
+def _numbers(axes: Axes, share: Float[np.ndarray, "side side"], font: float) -> None:
+    for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
+        value = share[row, column]
+        colour = "white" if value > 0.65 else INK
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=font, color=colour)
+
+
+def curve_figure(
+    confidence: Float[np.ndarray, " samples"],
+    values: Float[np.ndarray, "classes samples"],
+    names: Sequence[str],
+    out: Path,
+    *,
+    quantity: str,
+) -> None:
+    """Precision, recall or F1 (`quantity`) over confidence: each class thin, the mean bold with its highest point.
+
+    `names` are those of the rows. The mean runs over the classes that have a value, which is not nan, there.
+    """
+    figure = new_figure(8, 5.5)
+    axes = figure.subplots()
+    tidy(axes, title=f"{quantity} over confidence, IoU 0.5", xlabel="confidence", ylabel=quantity)
+    known = ~np.isnan(values)
+    count = known.sum(axis=0)
+    mean = np.divide(
+        np.where(known, values, 0).sum(axis=0), count, out=np.full(len(confidence), np.nan), where=count > 0
+    )
+    if np.isnan(mean).all():
+        label = ""
+    else:
+        best = int(np.nanargmax(mean))
+        label = f"mean {mean[best]:.3f} at {confidence[best]:.3f}"
+    _lines(axes, confidence, values, [plain(name) for name in names], mean, label)
+    save(figure, out)
+
+
+def pr_figure(
+    recall: Float[np.ndarray, " recalls"],
+    precision: Float[np.ndarray, "classes recalls"],
+    names: Sequence[str],
+    out: Path,
+) -> None:
+    """Interpolated precision over recall at IoU 0.5: the area below a line is that class's AP; `names` are of rows."""
+    figure = new_figure(8, 5.5)
+    axes = figure.subplots()
+    tidy(axes, title="Precision over recall, IoU 0.5", xlabel="recall", ylabel="precision")
+    ap = precision.mean(axis=1)
+    labels = [f"{plain(name)}  {value:.3f}" for name, value in zip(names, ap, strict=True)]
+    mean = precision.mean(axis=0) if len(ap) else np.full(len(recall), np.nan)
+    _lines(axes, recall, precision, labels, mean, f"mAP@0.5  {ap.mean():.3f}" if len(ap) else "")
+    save(figure, out)
+
+
+def _lines(
+    axes: Axes,
+    x: Float[np.ndarray, " samples"],
+    values: Float[np.ndarray, "classes samples"],
+    labels: Sequence[str],
+    mean: Float[np.ndarray, " samples"],
+    mean_label: str,
+) -> None:
+    """Few classes in colour and named; many in grey behind their mean."""
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    if not mean_label:
+        say(axes, "no labels to judge by" if not len(values) else "nothing was found")
+        return
+    few = len(values) <= _MOST_COLOURED
+    for row, label in enumerate(labels):
+        if few:
+            axes.plot(x, values[row], color=fraction(row), linewidth=1.4, label=label)
+        else:
+            axes.plot(x, values[row], color=GREY, linewidth=0.6)
+    if len(values) > 1:
+        axes.plot(x, mean, color="black", linewidth=2.8, label=mean_label)
+    else:
+        axes.plot([], [], " ", label=mean_label)
+    if not few:
+        axes.plot([], [], color=GREY, linewidth=0.8, label=f"each of {len(values)} classes")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9, borderaxespad=0)
