@@ -172,7 +172,7 @@ def _opened_tar(archive: Path) -> tarfile.TarFile:
     if mode == "r:xz":  # its header names the memory that the decoder takes
         lzma.LZMADecompressor(memlimit=MAX_LZMA).decompress(start, max_length=1)
     try:
-        return tarfile.open(archive, mode, tarinfo=_BoundedInfo)
+        return tarfile.open(archive, mode, tarinfo=_BoundedInfo)  # type: ignore[call-overload]
     except (tarfile.TarError, OSError, EOFError):
         raise UserError("the download is neither a zip nor a tar archive", where=archive.name) from None
 
