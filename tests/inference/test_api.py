@@ -121,4 +121,4 @@ def test_weights_left_out(run: Runner, tiny: Path, tmp_path: Path) -> None:
     newest = tmp_path / "runs" / "trained" / "weights" / "best.pt"
     newest.parent.mkdir(parents=True)
     newest.write_bytes(tiny.read_bytes())
-    assert run(path, weights="").ears.said[0] == f"--weights left out: {newest}, of the newest run"
+    assert run(path, weights="").ears.said[0] == f"--weights not given: using {newest} of the newest run"

@@ -1,7 +1,6 @@
 """`yolo benchmark`: size, average precision, speed and memory of a model in every format that runs here."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -18,8 +17,7 @@ from yolo_cli.evaluation.evaluate import Thresholds, evaluate
 from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.export.formats import FORMATS, format_of, lacking
 from yolo_cli.progress import Reporter, Silent
-from yolo_cli.run.folder import create_run_dir, newest_weights, write_json, write_options
-from yolo_cli.weights import checkpoint
+from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_json, write_options
 from yolo_cli.weights.load import OpenModel, open_model
 
 PYTORCH = "pytorch"
@@ -43,10 +41,9 @@ def run(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
     if config.images < 1:
         raise UserError("must be at least 1", where=f"--images {config.images}")
     device = select_device(config.device)
-    path = Path(os.path.expanduser(config.weights)) if config.weights else newest_weights(config.project)
+    path = weights_or_newest(config.weights, config.project, reporter)
     if kind := format_of(path):
         raise UserError(f"is itself exported ({kind})", where=path, fix="give the checkpoint it was made from")
-    path = checkpoint.find_weights(str(path))
     names = _formats(config, reporter)
     opened = open_model(path, device, reporter, cfg=config.cfg)
     img = checked_image_size(config.img, opened.stride, reporter)

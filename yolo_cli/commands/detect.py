@@ -21,8 +21,8 @@ from yolo_cli.inference.writers.result_formats import Coco, Csv, JsonLines, Reco
 from yolo_cli.inference.writers.result_writer import Sink
 from yolo_cli.inference.writers.summary import Summary
 from yolo_cli.progress import Reporter
-from yolo_cli.run.folder import create_run_dir, newest_weights, write_options
-from yolo_cli.weights.load import find_model, image_size, open_model, warn_of_thresholds
+from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_options
+from yolo_cli.weights.load import image_size, open_model, warn_of_thresholds
 
 GPU_BATCH = 16
 MOST_WORKERS = 8
@@ -34,7 +34,7 @@ def run(config: DetectConfig, reporter: Reporter, write_line: Callable[[str], No
     check_options(config)
     device = select_device(config.device)
     sources = find_sources(config.source)
-    path = _weights_path(config, reporter)
+    path = weights_or_newest(config.weights, config.project, reporter)
     predictor, config = _predictor(config, path, device, reporter)
     folder = _folder(config, path)
     summary = Summary(reporter.info, reporter.warn)
@@ -112,14 +112,6 @@ def _predictor(
     if config.visualize and predictor.model is None:
         raise UserError("an exported file keeps its layers to itself", where="--visualize", fix="give the checkpoint")
     return predictor, replace(config, img=predictor.settings.img, tile=predictor.settings.tile)
-
-
-def _weights_path(config: DetectConfig, reporter: Reporter) -> Path:
-    if config.weights:
-        return find_model(config.weights)
-    newest = newest_weights(config.project)
-    reporter.info(f"--weights left out: {newest}, of the newest run")
-    return newest
 
 
 def _folder(config: DetectConfig, weights: Path) -> Path | None:

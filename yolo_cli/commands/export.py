@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -33,7 +32,7 @@ from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
 from yolo_cli.progress import Reporter
 from yolo_cli.run import provenance
-from yolo_cli.run.folder import create_run_dir, newest_weights, write_json, write_options
+from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_json, write_options
 from yolo_cli.weights import checkpoint
 from yolo_cli.weights.load import check_cfg
 
@@ -81,7 +80,9 @@ def run(config: ExportConfig, reporter: Reporter) -> list[Exported]:
     """Write what is asked for, prove it, report. Raises UserError for anything that the user can mend."""
     chosen = check_options(config)
     device = select_device(config.device)
-    path = _weights_path(config, reporter)
+    path = weights_or_newest(config.weights, config.project, reporter)
+    if kind := format_of(path):
+        raise UserError(f"is itself exported ({kind})", where=path, fix="give the checkpoint it was made from")
     check_cfg(path, config.cfg)
     weights = checkpoint.open_weights(str(path), config.cfg, reporter)
     model = fuse(weights.model().to(device).eval())
@@ -145,17 +146,6 @@ def check_options(config: ExportConfig) -> dict[str, Format]:
         if getattr(config, name) < 1:
             raise UserError("must be at least 1", where=f"--{name.replace('_', '-')} {getattr(config, name)}")
     return chosen
-
-
-def _weights_path(config: ExportConfig, reporter: Reporter) -> Path:
-    if not config.weights:
-        newest = newest_weights(config.project)
-        reporter.info(f"--weights left out: {newest}, of the newest run")
-        return newest
-    path = Path(os.path.expanduser(config.weights))
-    if kind := format_of(path):
-        raise UserError(f"is itself exported ({kind})", where=path, fix="give the checkpoint it was made from")
-    return checkpoint.find_weights(config.weights)
 
 
 def _open_data(config: ExportConfig, model: DetectionModel, reporter: Reporter) -> _Data:

@@ -20,8 +20,8 @@ from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.evaluation.pycocotools_check import referee
 from yolo_cli.progress import Reporter
 from yolo_cli.run import reports
-from yolo_cli.run.folder import create_run_dir, newest_weights, write_options
-from yolo_cli.weights.load import OpenModel, find_model, image_size, open_model, warn_of_thresholds
+from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_options
+from yolo_cli.weights.load import OpenModel, image_size, open_model, warn_of_thresholds
 
 
 def run(config: ValConfig, reporter: Reporter) -> Evaluation:
@@ -30,7 +30,7 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     device = select_device(config.device)
     if config.half and device.type != "cuda":
         raise UserError("half precision needs a GPU", where="--half", fix="leave it out")
-    path = _weights_path(config, reporter)
+    path = weights_or_newest(config.weights, config.project, reporter)
     opened = open_model(path, device, reporter, cfg=config.cfg, half=config.half)
     warn_of_thresholds(opened, config.conf, config.iou, config.max_det, reporter)
     spec = open_data(config.data, reporter)
@@ -67,14 +67,6 @@ def check_options(config: ValConfig) -> None:
         raise UserError("unknown split", where=f"--task {config.task}", fix="give train, val or test")
     if config.save_conf and not config.save_txt:
         raise UserError("adds confidences to txt labels", where="--save-conf", fix="give --save-txt too")
-
-
-def _weights_path(config: ValConfig, reporter: Reporter) -> Path:
-    if config.weights:
-        return find_model(config.weights)
-    newest = newest_weights(config.project)
-    reporter.info(f"--weights left out: {newest}, of the newest run")
-    return newest
 
 
 def _check_classes(

@@ -14,6 +14,8 @@ from typing import Any, TextIO
 
 from yolo_cli.errors import UserError
 from yolo_cli.io.yaml_file import write_mapping
+from yolo_cli.progress import Reporter
+from yolo_cli.weights.load import find_model
 
 MAX_RUNS = 100_000
 LOCK = ".lock"
@@ -110,6 +112,15 @@ def newest_weights(project: str) -> Path:
             fix="give --weights FILE, or train first: yolo train --data shapes --cfg n --img 160",
         )
     return max(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def weights_or_newest(weights: str, project: str, reporter: Reporter) -> Path:
+    """The model file that `--weights` names, or best.pt of the newest run. Raises UserError where there is none."""
+    if weights:
+        return find_model(weights)
+    newest = newest_weights(project)
+    reporter.info(f"--weights not given: using {newest} of the newest run")
+    return newest
 
 
 def write_options(path: Path, config: Any) -> None:
