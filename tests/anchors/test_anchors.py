@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.recording import Recording
 from yolo_cli.anchors.autoanchor import check_anchors, per_scale
 from yolo_cli.anchors.fit import fit_anchors
 from yolo_cli.anchors.score import learnable, score, training_sizes
@@ -127,7 +128,7 @@ def test_anchors_go_to_the_scales_by_size() -> None:
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> LabelIndex:
     patch = pytest.MonkeyPatch()
     patch.setenv("YOLO_CACHE_DIR", str(tmp_path_factory.mktemp("shapes")))
-    spec = prepare(load_spec("shapes"), lambda _: None)
+    spec = prepare(load_spec("shapes"), Silent())
     index = build_index(split_images(spec, "train"), 3, strict=True, cache_dir=None, workers=0, progress=None)
     patch.undo()
     return index
@@ -144,11 +145,11 @@ def test_sizes_are_those_of_the_letterboxed_image(shapes: LabelIndex, img: tuple
 
 
 def test_training_keeps_anchors_that_match_and_replaces_those_that_do_not(shapes: LabelIndex) -> None:
-    said: list[str] = []
+    reporter = Recording()
 
     class Hearing(Silent):
         def info(self, text: str) -> None:
-            said.append(text)
+            reporter(text)
 
         warn = info
 

@@ -14,10 +14,13 @@ from tarfile import open as open_tar
 import pytest
 import yaml
 
+from tests.recording import Recording
 from yolo_cli.dataset import download
 from yolo_cli.dataset.download import unpack
 from yolo_cli.dataset.spec import load_spec, prepare, split_images
 from yolo_cli.errors import UserError
+from yolo_cli.io import fetch
+from yolo_cli.progress import Silent
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -81,23 +84,23 @@ def spec_of(tmp_path: Path, url: str, **keys):
 def test_archive_is_fetched_once_and_said_so(top: str, serve, tmp_path: Path, own_cache: Path) -> None:
     archive = zipped(f"{top}images/train/a.jpg", f"{top}labels/train/a.txt", "__MACOSX/._a.jpg")
     url = serve("set.zip", archive)
-    said: list[str] = []
+    reporter = Recording()
     digest = hashlib.sha256(archive).hexdigest()
-    spec = prepare(spec_of(tmp_path, url, sha256=digest), said.append)
-    assert len(said) == 1
-    assert url in said[0]
+    spec = prepare(spec_of(tmp_path, url, sha256=digest), reporter)
+    assert len(reporter.lines) == 1
+    assert url in reporter.lines[0]
     (image,) = split_images(spec, "train")
     assert image.is_relative_to(own_cache)
     assert image.read_bytes() == b"x"
     assert not list((own_cache / "datasets").glob(".*"))  # nothing temporary stays behind
-    again = prepare(spec_of(tmp_path, url), said.append)
-    assert len(said) == 1
+    again = prepare(spec_of(tmp_path, url), reporter)
+    assert len(reporter.lines) == 1
     assert split_images(again, "train") == [image]
 
 
 def test_tar_is_unpacked_too(serve, tmp_path: Path) -> None:
     url = serve("set.tar.gz", taped(member("images", DIRTYPE), member("images/train/a.jpg", size=3)))
-    spec = prepare(spec_of(tmp_path, url), lambda _: None)
+    spec = prepare(spec_of(tmp_path, url), Silent())
     assert split_images(spec, "train")[0].read_bytes() == b"xxx"
 
 
@@ -116,7 +119,7 @@ def test_what_is_not_the_data_set_is_refused(
     content: bytes, keys: dict[str, str], message: str, serve, tmp_path: Path, own_cache: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        prepare(spec_of(tmp_path, serve("set.zip", content), **keys), lambda _: None)
+        prepare(spec_of(tmp_path, serve("set.zip", content), **keys), Silent())
     assert not list((own_cache / "datasets").iterdir())
 
 
@@ -124,7 +127,7 @@ def test_offline_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     url = "http://127.0.0.1:9/set.zip"  # nobody listens on the discard port
     with pytest.raises(UserError, match=rf"cannot download {url} .* unpack it, and set YOLO_DATASETS"):
-        prepare(spec_of(tmp_path, url), lambda _: None)
+        prepare(spec_of(tmp_path, url), Silent())
 
 
 class Elsewhere(Quiet):
@@ -160,23 +163,23 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.mark.parametrize("path", ["a.zip", "circle.zip"], ids=["to a file of this machine", "in a circle"])
 def test_a_redirect_leads_to_no_file_and_ends(path: str, elsewhere: str, tmp_path: Path, own_cache: Path) -> None:
     with pytest.raises(UserError, match=r"cannot download .*HTTP 302"):
-        prepare(spec_of(tmp_path, f"{elsewhere}/{path}"), lambda _: None)
+        prepare(spec_of(tmp_path, f"{elsewhere}/{path}"), Silent())
     assert not list((own_cache / "datasets").iterdir())
 
 
 def test_a_download_without_end_leaves_room_on_the_disk(
     elsewhere: str, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "ROOM", disk_usage(tmp_path).free - 5_000_000)
-    with pytest.raises(UserError, match="does not say how much it gives"):
-        prepare(spec_of(tmp_path, f"{elsewhere}/endless.zip"), lambda _: None)
+    monkeypatch.setattr(fetch, "RESERVE", disk_usage(tmp_path).free - 5_000_000)
+    with pytest.raises(UserError, match="does not give its size"):
+        prepare(spec_of(tmp_path, f"{elsewhere}/endless.zip"), Silent())
     assert not list((own_cache / "datasets").iterdir())
 
 
 def test_missing_address(serve, tmp_path: Path) -> None:
     url = serve("set.zip", b"").replace("set.zip", "none.zip")
     with pytest.raises(UserError, match=r"cannot download .*HTTP 404"):
-        prepare(spec_of(tmp_path, url), lambda _: None)
+        prepare(spec_of(tmp_path, url), Silent())
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.recording import Recording
 from yolo_cli.dataset.labels import build_index
 from yolo_cli.dataset.spec import load_spec, prepare, split_images
 from yolo_cli.errors import UserError
 from yolo_cli.io import assets
+from yolo_cli.progress import Silent
 
 
 def write(folder: Path, **keys) -> str:
@@ -97,7 +99,7 @@ class TestWhereItLies:
         monkeypatch.setenv("YOLO_DATASETS", str(shared))
         for folder in (here, shared, own):  # the later the preferred
             touch(folder / "set/images/train/a.jpg")
-            spec = prepare(load_spec(data), print)
+            spec = prepare(load_spec(data), Silent())
             assert spec.root == folder / "set"
             assert split_images(spec, "train") == [folder / "set/images/train/a.jpg"]
 
@@ -114,7 +116,7 @@ class TestWhereItLies:
         monkeypatch.chdir(tmp_path)
         spec = load_spec(write(tmp_path / "own", path="set"))
         with pytest.raises(UserError, match=r"no images/train in .*own/set or .*set.*set YOLO_DATASETS"):
-            prepare(spec, print)
+            prepare(spec, Silent())
 
 
 class TestSplits:
@@ -181,9 +183,9 @@ def test_shipped_files(name: str) -> None:
 
 def test_coco128_is_taken_from_the_shared_folder(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOLO_DATASETS", str(reference / "datasets"))
-    said: list[str] = []
-    spec = prepare(load_spec("coco128"), said.append)
-    assert said == []
+    reporter = Recording()
+    spec = prepare(load_spec("coco128"), reporter)
+    assert reporter.lines == []
     for split, boxes in (("train", 929), ("val", 898)):
         images = split_images(spec, split)
         index = build_index(images, 80, strict=False, cache_dir=None, workers=0, progress=None)
@@ -197,8 +199,8 @@ def test_coco128_without_val_says_that_train_stands_in(
     source = reference / "datasets/coco128/images/train2017"
     shutil.copytree(source, tmp_path / "coco128/images/train2017")
     monkeypatch.setenv("YOLO_DATASETS", str(tmp_path))
-    said: list[str] = []
-    spec = prepare(load_spec("coco128"), said.append)
-    assert len(said) == 1
-    assert "val is the train split" in said[0]
+    reporter = Recording()
+    spec = prepare(load_spec("coco128"), reporter)
+    assert len(reporter.lines) == 1
+    assert "val is the train split" in reporter.lines[0]
     assert split_images(spec, "val") == split_images(spec, "train")

@@ -71,7 +71,7 @@ def data_yaml(data: bytes, folder: Path) -> None:
     if spec.download or spec.generate:
         return
     _make_images(folder)
-    spec = prepare(spec, lambda _: None)
+    spec = prepare(spec, Silent())
     for split, entries in spec.splits.items():
         if not any(entry.startswith(("/", "~")) or ".." in entry for entry in entries):  # the disk is no input
             split_images(spec, split)

@@ -1,42 +1,38 @@
 """Fetch a data set's archive and unpack it: checked, bounded, and never outside its folder."""
 
-import hashlib
-import http.client
 import lzma
 import os
 import shutil
 import struct
 import tarfile
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any
+from typing import IO
 
 from yolo_cli.errors import UserError
+from yolo_cli.io.fetch import fetch_file
+from yolo_cli.progress import Reporter
 
 MAX_RATIO = 30  # unpacked to packed; images hardly compress, so more is a bomb
 ALLOWANCE = 2**30  # bytes that may be unpacked beyond the ratio (label files compress well)
 MAX_MEMBERS = 5_000_000
 MAX_HEADER = 2**20  # bytes of a tar's extended header, which is read as a whole
 MAX_LZMA = 2**28  # bytes that its decoder may take
-ROOM = 2**30  # bytes that a download leaves free on its disk
-TIMEOUT = 30  # seconds without an answer
 
 _BLOCK = 2**20
 
 
-def fetch_archive(url: str, sha256: str, folder: Path, *, holds: str, say: Callable[[str], None], source: Path) -> None:
+def fetch_archive(url: str, sha256: str, folder: Path, *, holds: str, reporter: Reporter, source: Path) -> None:
     """Download a zip or tar archive and unpack it as `folder`, which appears whole or not at all.
 
     `holds` is a path that must be in it: at the top of the archive, or under its single top folder. Raises UserError
     where it cannot be fetched (saying what to do instead), its hash differs, or it is unsafe.
     """
-    say(f"{source.stem} is not on this machine: downloading it from {url} to {folder}")
+    notice = f"{source.stem} is not on this machine: downloading it from {url} to {folder}"
     remedy = (
         f"fetch {url} yourself, unpack it, and set YOLO_DATASETS to the folder that then holds it "
         f"(or `path` in {source})"
@@ -45,7 +41,7 @@ def fetch_archive(url: str, sha256: str, folder: Path, *, holds: str, say: Calla
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
             archive, unpacked = Path(work) / "archive", Path(work) / "unpacked"
-            digest = _download(url, archive, remedy)
+            digest = fetch_file(url, archive, notice=notice, offline_fix=remedy, reporter=reporter)
             if sha256 and digest != sha256:
                 raise UserError(f"sha256 of {url} is {digest}, not {sha256}", where=source, fix="do not use this file")
             unpack(archive, unpacked)
@@ -69,39 +65,6 @@ def move_into_place(made: Path, folder: Path) -> None:
     except OSError:
         if not folder.is_dir() or not any(folder.iterdir()):
             raise
-
-
-def _download(url: str, to: Path, remedy: str) -> str:
-    """Fetch a file; returns its sha256."""
-    digest = hashlib.sha256()
-    request = urllib.request.Request(url, headers={"User-Agent": "yolo_cli"})
-    answer = _answered(lambda: urllib.request.urlopen(request, timeout=TIMEOUT), url, remedy)
-    with answer, open(to, "wb") as out:
-        expected = int(answer.headers.get("Content-Length") or 0)
-        _check_room(to, expected, f"{expected >> 20} MiB are to be downloaded and there is not that much room")
-        while block := _answered(lambda: answer.read(_BLOCK), url, remedy):
-            if not expected:  # it may never end
-                _check_room(to, ROOM, f"{url} does not say how much it gives, and the disk is nearly full")
-            digest.update(block)
-            out.write(block)
-        if expected and out.tell() != expected:
-            raise UserError(f"the download of {url} ended early", fix="try again")
-    return digest.hexdigest()
-
-
-def _check_room(file: Path, size: int, what: str) -> None:
-    if size > shutil.disk_usage(file.parent).free:
-        raise UserError(what, where=file.parent.parent, fix="set YOLO_CACHE_DIR to another folder")
-
-
-def _answered(ask: Callable[[], Any], url: str, remedy: str) -> Any:
-    """What the network gives; its errors kept apart from those of the disk, which are OSErrors too."""
-    try:
-        return ask()
-    except (OSError, http.client.HTTPException) as error:
-        code = f"HTTP {error.code} " if isinstance(error, urllib.error.HTTPError) else ""
-        reason = getattr(error, "reason", None) or error
-        raise UserError(f"cannot download {url} ({code}{reason})", fix=remedy) from None
 
 
 @dataclass(frozen=True, slots=True)

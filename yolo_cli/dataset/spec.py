@@ -16,6 +16,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.io import assets
 from yolo_cli.io.cache_dir import user_cache_folder
 from yolo_cli.io.yaml_file import read_mapping
+from yolo_cli.progress import Reporter
 
 MAX_CLASSES = 100_000
 SPLITS = ("train", "val", "test")
@@ -76,24 +77,26 @@ def load_spec(data: str) -> DataSpec:
     return replace(spec, root=_root(spec))
 
 
-def prepare(spec: DataSpec, say: Callable[[str], None]) -> DataSpec:
-    """Make the images available: as they are, generated, or downloaded after `say` told from where.
+def prepare(spec: DataSpec, reporter: Reporter) -> DataSpec:
+    """Make the images available: as they are, generated, or downloaded, with the source reported first.
 
     Raises UserError, saying what to do, where that cannot be done. Nothing of the YAML is ever executed.
     """
     if _is_here(spec):
-        return _with_fallback(spec, say)
+        return _with_fallback(spec, reporter.info)
     if spec.generate:
         synthetic.generate_once(spec.root, GENERATORS[spec.generate])
     elif spec.download:
-        fetch_archive(spec.download, spec.sha256, spec.root, holds=_first_entry(spec), say=say, source=spec.source)
+        fetch_archive(
+            spec.download, spec.sha256, spec.root, holds=_first_entry(spec), reporter=reporter, source=spec.source
+        )
     if not _is_here(spec):
         raise UserError(
             f"no {_first_entry(spec)} in {' or '.join(map(str, _roots(spec)))}",
             where=spec.source,
             fix="correct `path`, or set YOLO_DATASETS to the folder that holds your data sets",
         )
-    return _with_fallback(spec, say)
+    return _with_fallback(spec, reporter.info)
 
 
 def split_images(spec: DataSpec, split: str) -> list[Path]:

@@ -45,7 +45,7 @@ class Split:
 
 def open_data(data: str, reporter: Reporter) -> DataSpec:
     """The data set of `--data`, generated or fetched where it has to be. Raises UserError."""
-    return prepare(load_spec(data), reporter.info)
+    return prepare(load_spec(data), reporter)
 
 
 def open_split(
