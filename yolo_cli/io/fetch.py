@@ -20,8 +20,9 @@ _BLOCK = 2**20
 def fetch_file(url: str, to: Path, *, notice: str, offline_fix: str, reporter: Reporter) -> str:
     """Download `url` to the file `to` and return its SHA-256 in hexadecimal.
 
-    `notice` is reported with the size once the server has answered, progress in MiB. Raises UserError where the file cannot be fetched (`offline_fix` tells the user what to
-    do instead), where it ends early, and where the disk has no room for it; OSError where `to` cannot be written.
+    `notice` is reported with the size once the server has answered, progress in MiB. Raises UserError where the file
+    cannot be fetched (`offline_fix` tells the user what to do instead), where it ends early, and where the disk has no
+    room for it; OSError where `to` cannot be written.
     """
     digest = hashlib.sha256()
     request = urllib.request.Request(url, headers={"User-Agent": "yolo_cli"})
