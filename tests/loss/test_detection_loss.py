@@ -68,33 +68,33 @@ def test_assignments_equal_the_published_ones(published: tuple[dict[str, Any], A
     np.testing.assert_allclose(mine[np.lexsort(mine.T[::-1])], theirs[np.lexsort(theirs.T[::-1])], atol=1e-4)
 
 
-def test_a_target_reaches_its_cell_and_the_nearer_neighbours() -> None:
+def test_a_target_is_assigned_to_its_cell_and_the_nearer_neighbors() -> None:
     targets = torch.tensor([[0, 0, 0.53, 0.58, 0.2, 0.2]])  # cell 5.3, 5.8 of a grid of 10
     m = assign(targets, torch.tensor([[2.0, 2.0]]), (10, 10), anchor_t=4.0)
     assert set(zip(m.row.tolist(), m.column.tolist(), strict=True)) == {(5, 5), (5, 4), (6, 5)}
 
 
 def test_a_target_at_the_edge_stays_on_the_grid() -> None:
-    for centre in (0.001, 0.999):
-        targets = torch.tensor([[0, 0, centre, centre, 0.2, 0.2]])
+    for center in (0.001, 0.999):
+        targets = torch.tensor([[0, 0, center, center, 0.2, 0.2]])
         m = assign(targets, torch.tensor([[2.0, 2.0]]), (10, 10), anchor_t=4.0)
-        cell = 0 if centre < 0.5 else 9
+        cell = 0 if center < 0.5 else 9
         assert set(zip(m.row.tolist(), m.column.tolist(), strict=True)) == {(cell, cell)}
 
 
 @pytest.mark.parametrize(("side", "matches"), [(0.079, True), (0.081, False)])
-def test_the_side_ratio_decides(side: float, matches: bool) -> None:
+def test_an_anchor_matches_below_the_side_ratio(side: float, matches: bool) -> None:
     m = assign(torch.tensor([[0, 0, 0.55, 0.55, side, 0.02]]), torch.tensor([[0.2, 0.2]]), (10, 10), anchor_t=4.0)
     assert (len(m) > 0) is matches
 
 
-def test_gains_scale_with_scales_classes_and_area() -> None:
+def test_loss_weights_scale_with_scales_classes_and_area() -> None:
     hyp = Hyperparameters()
     assert scaled_loss_weights(hyp, 3, 80, (640, 640)) == LossWeights(hyp.box, hyp.obj, hyp.cls)
-    gains = scaled_loss_weights(hyp, 4, 20, (640, 320))
-    assert gains.box == pytest.approx(hyp.box * 3 / 4)
-    assert gains.obj == pytest.approx(hyp.obj * 0.5 * 3 / 4)
-    assert gains.cls == pytest.approx(hyp.cls * 20 / 80 * 3 / 4)
+    weights = scaled_loss_weights(hyp, 4, 20, (640, 320))
+    assert weights.box == pytest.approx(hyp.box * 3 / 4)
+    assert weights.obj == pytest.approx(hyp.obj * 0.5 * 3 / 4)
+    assert weights.cls == pytest.approx(hyp.cls * 20 / 80 * 3 / 4)
 
 
 @pytest.mark.parametrize("scales", [1, 2, 3, 4, 5, 6])
@@ -111,7 +111,7 @@ def test_perfect_predictions_cost_less_than_wrong_ones() -> None:
     loss = DetectionLoss(anchors, 2, hyp, LossWeights(1, 1, 1))
     targets = torch.tensor([[0, 1, 0.525, 0.525, 0.4, 0.4]])  # the middle of cell 5; size 4 cells
     good = torch.full((1, 1, 10, 10, 7), -9.0)
-    good[..., :4] = 0.0  # σ = ½: centre of the cell, size of the anchor
+    good[..., :4] = 0.0  # σ = ½: center of the cell, size of the anchor
     for row, column in ((5, 5),):
         good[0, 0, row, column, 4] = 9.0
         good[0, 0, row, column, 6] = 9.0

@@ -1,4 +1,4 @@
-"""Every family learns a handful of boxes by heart, with the loss that it is trained with."""
+"""Every model family overfits a few boxes with the loss that it is trained with."""
 
 from dataclasses import replace
 
@@ -32,8 +32,8 @@ def test_the_loss_falls(name: str, width: float, matching: str) -> None:
     torch.manual_seed(0)
     model = DetectionModel(replace(find_architecture(name), width=width).with_classes(3))
     hyp = Hyperparameters()
-    gains = scaled_loss_weights(hyp, len(model.strides), 3, (640, 640))
-    loss = DetectionLoss(model.head.anchors, 3, hyp, gains, matching=matching, auxiliary=model.has_auxiliary)
+    weights = scaled_loss_weights(hyp, len(model.strides), 3, (640, 640))
+    loss = DetectionLoss(model.head.anchors, 3, hyp, weights, matching=matching, auxiliary=model.has_auxiliary)
     optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=2e-3)
     images, totals = torch.rand(2, 3, *SIZE), []
     for _ in range(25):

@@ -1,4 +1,4 @@
-"""Optimal-transport matching, alone and against the published YOLOv7 losses."""
+"""SimOTA alone, and the losses that use it against the published YOLOv7 losses."""
 
 import json
 from dataclasses import fields
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from yolo_cli.config import Hyperparameters
-from yolo_cli.loss.detection import AUXILIARY_REACH, MAIN_REACH, DetectionLoss, LossWeights
+from yolo_cli.loss.detection import AUXILIARY_NEIGHBOR_BIAS, NEIGHBOR_BIAS, DetectionLoss, LossWeights
 from yolo_cli.loss.simota import class_cost, dynamic_k
 
 SIZE = 320
@@ -36,45 +36,45 @@ def test_losses_equal_the_published_ones(published: tuple[dict[str, Any], torch.
     ]
     anchors = torch.tensor(case["anchors"]).view(len(strides), 3, 2) / torch.tensor(strides).view(-1, 1, 1)
     matching = "ota" if "matched" in case else "anchor"
-    gains = LossWeights(hyp.box, hyp.obj, hyp.cls)
-    loss = DetectionLoss(anchors, 80, hyp, gains, matching=matching, auxiliary=auxiliary)
+    weights = LossWeights(hyp.box, hyp.obj, hyp.cls)
+    loss = DetectionLoss(anchors, 80, hyp, weights, matching=matching, auxiliary=auxiliary)
     parts = loss(maps, targets[: case["targets"]])
     parts.total.backward()
     for mine, theirs in ((parts.total, "total"), (parts.box, "lbox"), (parts.obj, "lobj"), (parts.cls, "lcls")):
         assert mine.item() == pytest.approx(case[theirs], rel=1e-4)
     np.testing.assert_allclose([m.grad.norm().item() for m in maps if m.grad is not None], case["grad_norm"], rtol=1e-4)
     main = maps[: len(strides)]
-    for reach, key in ((MAIN_REACH, "matched"), (AUXILIARY_REACH, "matched_auxiliary")):
+    for reach, key in ((NEIGHBOR_BIAS, "matched"), (AUXILIARY_NEIGHBOR_BIAS, "matched_auxiliary")):
         if key in case:
             assert [len(m) for m in loss.matches(main, targets, reach)] == case[key]
 
 
-def test_a_target_takes_as_many_as_its_overlaps_add_up_to() -> None:
+def test_dynamic_k_is_the_sum_of_the_top_ious() -> None:
     iou = torch.tensor([[0.9, 0.8, 0.7, 0.1], [0.0, 0.1, 0.1, 0.0]])
     cost = torch.tensor([[1.0, 2.0, 3.0, 4.0], [9.0, 9.0, 9.0, 5.0]])
     assert dynamic_k(cost, iou, 10).tolist() == [[True, True, False, False], [False, False, False, True]]
-    assert dynamic_k(cost, iou, 1).sum(1).tolist() == [1, 1]  # one overlap counts: 0.9, at least 1
+    assert dynamic_k(cost, iou, 1).sum(1).tolist() == [1, 1]  # only the largest IoU counts: 0.9, at least 1
 
 
-def test_a_candidate_taken_twice_goes_to_the_cheaper_target() -> None:
+def test_a_candidate_of_two_targets_is_assigned_to_the_one_of_lower_cost() -> None:
     cost = torch.tensor([[1.0, 7.0], [2.0, 8.0]])
     assert dynamic_k(cost, torch.full((2, 2), 0.1), 10).tolist() == [[True, False], [False, False]]
 
 
-def test_the_class_cost_is_the_cross_entropy_it_says() -> None:
+def test_class_cost_is_binary_cross_entropy() -> None:
     torch.manual_seed(0)
     logits, classes = torch.randn(5, 4), torch.tensor([2, 0])
     probability = (logits[:, 1:].sigmoid() * logits[:, :1].sigmoid()).sqrt()
-    for row, wanted in enumerate(torch.eye(3)[classes]):
-        expected = torch.nn.functional.binary_cross_entropy(probability, wanted.expand(5, 3), reduction="none").sum(1)
+    for row, target in enumerate(torch.eye(3)[classes]):
+        expected = torch.nn.functional.binary_cross_entropy(probability, target.expand(5, 3), reduction="none").sum(1)
         torch.testing.assert_close(class_cost(logits, classes)[row], expected)
     assert class_cost(torch.full((1, 4), 90.0), classes).isfinite().all()
 
 
-def test_no_target_and_no_candidate_are_no_trouble() -> None:
+def test_loss_without_targets_or_candidates_is_finite() -> None:
     loss = DetectionLoss(torch.full((1, 1, 2), 2.0), 3, Hyperparameters(), LossWeights(1, 1, 1), matching="ota")
     maps = [torch.zeros(2, 1, 4, 4, 8)]
-    far = torch.tensor([[1, 0, 0.5, 0.5, 0.001, 0.9]])  # no anchor has such sides
+    far = torch.tensor([[1, 0, 0.5, 0.5, 0.001, 0.9]])  # no anchor has this shape
     for targets in (torch.zeros(0, 6), far):
         parts = loss(maps, targets)
         assert parts.total.isfinite()

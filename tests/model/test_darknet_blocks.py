@@ -149,17 +149,17 @@ def test_the_loss_knows_the_heads_code_of_boxes() -> None:
     raw[0][0, :, 1, 2, :2] = torch.logit(offset)
     raw[0][0, 0, 1, 2, 2:4] = torch.log(torch.tensor([48 / 32, 80 / 64]))
     hyp = Hyperparameters(anchor_t=1.6)  # matches the first anchor of the first scale alone
-    loss = DetectionLoss.of(built, hyp, LossWeights(1.0, 0.0, 0.0))
+    loss = DetectionLoss.from_head(built, hyp, LossWeights(1.0, 0.0, 0.0))
     decoded = built.decode(raw)[0, 1 * 4 + 2]
     torch.testing.assert_close(decoded[:4], torch.tensor([0.59 * 128, 0.43 * 96, 48, 80]))
     other = DetectionLoss(built.anchors, 2, hyp, LossWeights(1.0, 0.0, 0.0))
     assert loss(raw, target).box < other(raw, target).box
-    single = DetectionLoss.of(built, hyp, LossWeights(1.0, 0.0, 0.0))
+    single = DetectionLoss.from_head(built, hyp, LossWeights(1.0, 0.0, 0.0))
     assert single.boxes is not other.boxes
 
 
 def test_the_finest_scale_weighs_most_wherever_it_stands() -> None:
-    loss = DetectionLoss.of(head(), Hyperparameters(), LossWeights(1.0, 1.0, 1.0))
+    loss = DetectionLoss.from_head(head(), Hyperparameters(), LossWeights(1.0, 1.0, 1.0))
     assert loss.balance == (1.0, 4.0)  # strides 32, 8
 
 
@@ -169,7 +169,7 @@ def test_filled_up_anchors_never_match() -> None:
     assert built.anchors[1, 1].tolist() == [0.0, 0.0]
     raw = [torch.zeros(1, 2, 3, 4, 7, requires_grad=True), torch.zeros(1, 1, 12, 16, 7, requires_grad=True)]
     targets = torch.tensor([[0, 0, 0.5, 0.5, 8 / 128, 8 / 96], [0, 1, 0.2, 0.2, 0.0, 0.0]])
-    parts = DetectionLoss.of(built, Hyperparameters(), LossWeights(1.0, 1.0, 1.0))(raw, targets)
+    parts = DetectionLoss.from_head(built, Hyperparameters(), LossWeights(1.0, 1.0, 1.0))(raw, targets)
     parts.total.backward()
     assert torch.isfinite(parts.total)
     assert all(m.grad is not None and torch.isfinite(m.grad).all() for m in raw)

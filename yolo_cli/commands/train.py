@@ -197,7 +197,7 @@ def _measured(
     """`--batch -1`: what fits the process with the least room, for all of them."""
     gains = scaled_loss_weights(hyp, len(model.strides), model.nc, img)
     trial = model.to(device).to(memory_format=torch.channels_last)
-    loss = DetectionLoss.of(trial.head, hyp, gains, matching=config.loss, auxiliary=model.has_auxiliary)
+    loss = DetectionLoss.from_head(trial.head, hyp, gains, matching=config.loss, auxiliary=model.has_auxiliary)
     return -world.all_reduce_max(-measured_batch(trial, loss, img, device)) * world.size
 
 

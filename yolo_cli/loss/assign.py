@@ -1,4 +1,4 @@
-"""Which predictions answer for which target: anchors by side ratio, cells with their nearest neighbours."""
+"""Assignment of targets to predictions by anchor shape: YOLOv5's rule."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Matches of one scale. Row i says that prediction (image, anchor, row, column)[i] answers for a target."""
+    """Positive predictions of one scale: row i pairs the prediction (image, anchor, row, column)[i] with a target."""
 
     image: Int[Tensor, " m"]
     anchor: Int[Tensor, " m"]
     row: Int[Tensor, " m"]
     column: Int[Tensor, " m"]
     class_id: Int[Tensor, " m"]
-    box: Float[Tensor, "m 4"]  # the target: centre relative to the cell's corner, width and height; in cells
+    box: Float[Tensor, "m 4"]  # of the target, in cells: center relative to the cell's corner, width, height
     anchor_wh: Float[Tensor, "m 2"]  # in cells
     target: Int[Tensor, " m"]  # row of the targets tensor
 
@@ -30,51 +30,54 @@ def assign(
     grid: tuple[int, int],
     *,
     anchor_t: float,
-    neighbour_bias: float = 0.5,
+    neighbor_bias: float = 0.5,
 ) -> Assignment:
-    """Match targets to the anchors and cells of one scale.
+    """Assign targets to the anchors and cells of one scale.
 
-    A target matches an anchor where neither side differs by a factor of `anchor_t` or more. It is given to the cell
-    that holds its centre, and to the horizontal and vertical neighbours nearer than `neighbour_bias` cells to it,
-    as long as they are on the grid.
+    A target matches an anchor if its width and height differ from the anchor's by factors below `anchor_t`. It is
+    assigned to the cell that contains its center, and to each horizontal and vertical neighbor whose edge is less than
+    `neighbor_bias` cells from the center. Neighbors outside the grid are left out.
 
     Args:
-        targets: image, class, cx, cy, w, h; the box as fractions of the canvas.
+        targets: image, class, cx, cy, w, h; boxes are fractions of the network input.
         anchors: width and height in cells of this scale.
         grid: rows and columns of this scale.
-        anchor_t: largest side ratio.
-        neighbour_bias: reach of a target beyond its own cell, at most 1.
+        anchor_t: threshold of the side ratio.
+        neighbor_bias: distance in cells at which a neighboring cell is included, at most 1.
+
+    Returns:
+        The matches. A target can match any number of predictions, and a prediction any number of targets.
     """
     rows, columns = grid
     size = targets.new_tensor([columns, rows])
-    centre, wh = targets[:, 2:4] * size, targets[:, 4:6] * size
+    center, wh = targets[:, 2:4] * size, targets[:, 4:6] * size
     ratio = wh[None] / anchors[:, None]  # (a, n, 2)
     fits = torch.maximum(ratio, 1 / ratio).amax(2) < anchor_t
     anchor, target = fits.nonzero(as_tuple=True)
-    centre = centre[target]
+    center = center[target]
 
-    # Distance to the cell's near edges, and from the far edges of the whole grid (so that no neighbour lies outside).
-    from_end = size - centre
-    near_low = (centre % 1 < neighbour_bias) & (centre > 1)
-    near_high = (from_end % 1 < neighbour_bias) & (from_end > 1)
-    reach = torch.stack(
+    # Distances from the left and top, and from the right and bottom. The second conditions keep neighbors on the grid.
+    from_end = size - center
+    near_low = (center % 1 < neighbor_bias) & (center > 1)
+    near_high = (from_end % 1 < neighbor_bias) & (from_end > 1)
+    included = torch.stack(
         (torch.ones_like(near_low[:, 0]), near_low[:, 0], near_low[:, 1], near_high[:, 0], near_high[:, 1])
     )
-    steps = targets.new_tensor([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]]) * neighbour_bias
-    step, match = reach.nonzero(as_tuple=True)
+    offsets = targets.new_tensor([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]]) * neighbor_bias
+    neighbor, match = included.nonzero(as_tuple=True)
 
-    centre, anchor, target = centre[match], anchor[match], target[match]
-    cell = (centre - steps[step]).long()
+    center, anchor, target = center[match], anchor[match], target[match]
+    cell = (center - offsets[neighbor]).long()
     column, row = cell[:, 0].clamp(0, columns - 1), cell[:, 1].clamp(0, rows - 1)
-    offset = centre - torch.stack((column, row), 1)
-    chosen = targets[target]
+    center_in_cell = center - torch.stack((column, row), 1)
+    matched = targets[target]
     return Assignment(
-        image=chosen[:, 0].long(),
+        image=matched[:, 0].long(),
         anchor=anchor,
         row=row,
         column=column,
-        class_id=chosen[:, 1].long(),
-        box=torch.cat((offset, wh[target]), 1),
+        class_id=matched[:, 1].long(),
+        box=torch.cat((center_in_cell, wh[target]), 1),
         anchor_wh=anchors[anchor],
         target=target,
     )

@@ -76,10 +76,10 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
         gains = scaled_loss_weights(hyp, len(model.strides), model.nc, img)
         matching, auxiliary = config.loss, model.has_auxiliary
-        self.loss = DetectionLoss.of(
+        self.loss = DetectionLoss.from_head(
             model.head, hyp, gains, config.label_smoothing, matching=matching, auxiliary=auxiliary, world=world
         )
-        self.val_loss = DetectionLoss.of(self.ema.model.head, hyp, gains, matching=matching, auxiliary=auxiliary)
+        self.val_loss = DetectionLoss.from_head(self.ema.model.head, hyp, gains, matching=matching, auxiliary=auxiliary)
         self.evaluator = Evaluator(data.names)
         batch = per_rank_batch(config.batch, world)
         self.train_loader = train_loader(
