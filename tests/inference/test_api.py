@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
-import types
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import supervision
 import torch
+from PIL import Image
 
 import yolo_cli
 from tests.inference.conftest import Runner, picture, save_picture
@@ -24,7 +26,7 @@ def test_load_and_call(tiny: Path, tmp_path: Path) -> None:
     assert found.names == model.names == ("cat", "dog", "bär")
     assert 0 < len(found) <= 5
     rgb = picture()[..., ::-1]
-    pil = types.SimpleNamespace(convert=lambda mode: np.ascontiguousarray(rgb))
+    pil = Image.open(path)
     for other in model([path, rgb, pil]):
         assert torch.equal(found.xyxy, other.xyxy)
     assert model([]) == []
@@ -39,18 +41,22 @@ def test_forms_of_detections() -> None:
     assert Detections.empty().numpy().shape == (0, 6)
 
 
-def test_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = Detections(torch.tensor([[1.0, 2, 4, 8]]), torch.tensor([0.5]), torch.tensor([1]), ("cat", "dog"))
-    monkeypatch.setitem(sys.modules, "supervision", None)
+def test_detections_for_supervision() -> None:
+    found = Detections(torch.tensor([[1.0, 2, 4, 8], [3, 3, 9, 9]]), torch.tensor([0.5, 0.25]), torch.tensor([1, 0]))
+    named = replace(found, names=("cat", "dog")).to_supervision()
+    assert isinstance(named, supervision.Detections)
+    np.testing.assert_array_equal(named.xyxy, found.xyxy.numpy())
+    np.testing.assert_array_equal(named.confidence, [0.5, 0.25])
+    np.testing.assert_array_equal(named.class_id, [1, 0])
+    np.testing.assert_array_equal(named["class_name"], ["dog", "cat"])
+    assert len(named[named.class_id == 1]) == 1
+    assert len(supervision.Detections.merge([named, Detections.empty().to_supervision()])) == 2
+
+
+def test_supervision_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)  # Python's own way to make an import fail
     with pytest.raises(UserError, match="supervision is not installed"):
-        found.to_supervision()
-    fake = types.ModuleType("supervision")
-    fake.Detections = lambda **columns: columns
-    monkeypatch.setitem(sys.modules, "supervision", fake)
-    columns = found.to_supervision()
-    assert columns["xyxy"].tolist() == [[1, 2, 4, 8]]
-    assert columns["class_id"].tolist() == [1]
-    assert columns["data"]["class_name"].tolist() == ["dog"]
+        Detections.empty().to_supervision()
 
 
 @pytest.mark.parametrize(

@@ -206,12 +206,13 @@ def test_a_fast_camera_keeps_its_rate(run: Runner, tmp_path: Path) -> None:
     assert probe(done.folder / "v.mp4")[:2] == (6, 480.0)
 
 
-def test_a_stream_that_changes_its_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [(96, 128), (30, 40), (49, 64), (48, 65), (49, 63), (47, 65)])
+def test_a_stream_may_change_its_size(tmp_path: Path, size: tuple[int, int]) -> None:
     video = Video(tmp_path / "v.mp4", 10.0, (48, 64), live=False)
-    for height, width in ((48, 64), (96, 128), (30, 40)):
+    for height, width in ((48, 64), size, (48, 64)):
         video.add(picture(height, width), 0.0)
     video.close()
-    assert probe(tmp_path / "v.mp4")[0] == 3
+    assert probe(tmp_path / "v.mp4") == (3, 10.0, (48, 64))
 
 
 @pytest.mark.parametrize("bgr", [False, True])

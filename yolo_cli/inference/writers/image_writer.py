@@ -123,13 +123,12 @@ class Video:
 
     def add(self, picture: Picture, at: float) -> None:
         """Append a BGR picture that was taken `at` (seconds)."""
-        height, width = picture.shape[:2]
-        if (height, width) != (self._height, self._width):
-            if abs(height - self._height) <= 1 and abs(width - self._width) <= 1:
-                bottom, right = self._height - height, self._width - width
-                picture = np.asarray(cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REPLICATE))
-            else:  # a stream that came back with another size
-                picture = np.asarray(cv2.resize(picture, (self._width, self._height), interpolation=cv2.INTER_AREA))
+        bottom, right = self._height - picture.shape[0], self._width - picture.shape[1]
+        if (bottom, right) != (0, 0):
+            if bottom in (0, 1) and right in (0, 1):  # odd sides that were rounded up
+                picture = cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+            else:  # too large for the codec, or a stream that changed its size
+                picture = cv2.resize(picture, (self._width, self._height), interpolation=cv2.INTER_AREA)
         for _ in range(self._copies(at)):
             self._writer.write(picture)
             self._written += 1
