@@ -2,12 +2,14 @@ import os
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import yaml
 
 from tests.recording import Recording
 from yolo_cli.dataset.labels import build_index
-from yolo_cli.dataset.spec import load_spec, prepare, split_images
+from yolo_cli.dataset.spec import load_spec, prepare, split_files, split_images
 from yolo_cli.errors import UserError
 from yolo_cli.io import assets
 from yolo_cli.progress import Silent
@@ -137,6 +139,23 @@ class TestSplits:
         (tmp_path / "images").mkdir()
         (tmp_path / "images/train").symlink_to(tmp_path / "far", target_is_directory=True)
         assert names(split_images(load_spec(write(tmp_path)), "train"), tmp_path) == ["images/train/a.jpg"]
+
+    def test_an_unreadable_subfolder_is_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The path is too long for the system, which stops every user; permissions would not stop root."""
+        train = tmp_path / "images/train"
+        train.mkdir(parents=True)
+        cv2.imwrite(str(train / "a.jpg"), np.zeros((20, 20, 3), np.uint8))
+        monkeypatch.chdir(train)
+        for _ in range(25):
+            os.mkdir("x" * 200)
+            os.chdir("x" * 200)
+        image, folder = split_files(load_spec(write(tmp_path)), "train")
+        assert image == str(train / "a.jpg")
+        with pytest.raises(OSError, match="File name too long"):
+            os.listdir(folder)
+        index = build_index([image, folder], 2, strict=False, cache_dir=None, workers=0, progress=None)
+        assert len(index) == 1
+        assert [str(problem) for problem in index.problems] == [f"{folder}: cannot be read (File name too long)"]
 
     def test_txt_list(self, tmp_path: Path) -> None:
         absolute = tmp_path / "else" / "c.jpg"

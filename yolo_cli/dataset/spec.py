@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,8 @@ def split_images(spec: DataSpec, split: str) -> list[Path]:
 def split_files(spec: DataSpec, split: str) -> list[str]:
     """The image files of a split, and tar shards of images, sorted, each once.
 
-    Folders are searched through, following links; hidden files are passed over, and shards too where there are images.
+    Folders are searched recursively, following links. Hidden files are ignored, and so are shards where there are
+    images. A folder that cannot be read is listed too, for `build_index` to report.
     Raises UserError for a split that the YAML does not name, an entry that is not there, and a split without images.
     """
     if split not in spec.splits:
@@ -122,7 +122,7 @@ def split_files(spec: DataSpec, split: str) -> list[str]:
                 fix="correct the path, or set YOLO_DATASETS to the folder that holds your data sets",
             )
         if os.path.isdir(path):
-            found.update(_files_under(path, SUFFIXES) or _files_under(path, frozenset((SHARD,))))
+            found.update(_files_under(path))
         elif path.suffix.lower() == ".txt":
             found.update(_listed_images(path))
         else:
@@ -263,22 +263,31 @@ def _locate(root: Path, entry: str) -> Path | None:
     return None
 
 
-def _files_under(folder: Path, suffixes: AbstractSet[str]) -> list[str]:
-    found: list[str] = []
+def _files_under(folder: Path) -> list[str]:
+    """The images below a folder, or its tar shards where it has no image, and the folders that cannot be read.
+
+    Reading an unreadable folder as an image fails, so the index reports it as a problem instead of skipping it.
+    """
+    images: list[str] = []
+    shards: list[str] = []
+    unreadable: list[str] = []
     visited: set[tuple[int, int]] = set()
-    for base, folders, files in os.walk(folder, followlinks=True):
+    for base, folders, files in os.walk(
+        folder, followlinks=True, onerror=lambda error: unreadable.append(os.fspath(error.filename))
+    ):
         state = os.stat(base)
         if (state.st_dev, state.st_ino) in visited:  # a link that leads back up
             folders.clear()
             continue
         visited.add((state.st_dev, state.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found.extend(
-            os.path.join(base, name)
-            for name in files
-            if os.path.splitext(name)[1].lower() in suffixes and not name.startswith(".")
-        )
-    return found
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in SUFFIXES and not name.startswith("."):
+                images.append(os.path.join(base, name))
+            elif suffix == SHARD and not name.startswith("."):
+                shards.append(os.path.join(base, name))
+    return (images or shards) + unreadable
 
 
 def _listed_images(listing: Path) -> list[str]:
