@@ -1,6 +1,80 @@
-"""Every option and every hyperparameter, with its default: frozen dataclasses whose fields carry the option names."""
+"""Every option and hyperparameter with its default and its limits, one frozen dataclass per command.
 
-from dataclasses import dataclass
+Field names equal option names. Values are checked when a config is made, on the command line or in Python: a bad one
+raises a UserError that names the option.
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+from yolo_cli.errors import UserError
+
+SPLITS = ("train", "val", "test")
+MATCHINGS = ("anchor", "ota")  # `--loss`
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
+NAN_POLICIES = ("stop", "skip")
+CACHES = ("ram", "disk")
+AUTO_BATCH = -1  # `--batch -1`: as many images as fit into the GPU's memory
+TILE_AS_IMG = -1  # `--tile` without a value: tiles as large as `--img`
+OPSETS = (17, 23)
+_MAX_SIDE = 16384
+_MIN_TILE = 32
+_MAX_ANCHORS = 1000
+
+
+def check_at_least(config: object, **lowest: float) -> None:
+    """Raises UserError for the first option below its lowest value."""
+    for name, low in lowest.items():
+        if not getattr(config, name) >= low:  # also true for nan
+            raise UserError(f"must be at least {low}", where=_given(config, name))
+
+
+def check_fractions(config: object, *names: str) -> None:
+    """Raises UserError for the first option outside 0 to 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise UserError("must be from 0 to 1", where=_given(config, name))
+
+
+def check_img(img: tuple[int, int]) -> None:
+    """Raises UserError for an image size (height, width) that is not usable."""
+    if not all(1 <= side <= _MAX_SIDE for side in img):
+        raise UserError(f"image sides must be from 1 to {_MAX_SIDE} pixels", where=f"--img {img[0]} {img[1]}")
+
+
+def check_tile(tile: int) -> None:
+    """Raises UserError for a tile too small to detect in. 0 is no tiling."""
+    if tile not in (0, TILE_AS_IMG) and tile < _MIN_TILE:
+        raise UserError(f"tiles must have at least {_MIN_TILE} pixels per side", where=f"--tile {tile}")
+
+
+def _check_choice(config: object, name: str, choices: tuple[str, ...]) -> None:
+    if getattr(config, name) not in choices:
+        raise UserError("unknown value", where=_given(config, name), fix=f"give {' or '.join(choices)}")
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise UserError("must be from 0 to 2⁶³ - 1", where=f"--seed {seed}")
+
+
+def _check_save_conf(config: "ValConfig | DetectConfig") -> None:
+    if config.save_conf and not config.save_txt:
+        raise UserError("adds confidences to txt labels", where="--save-conf", fix="give --save-txt too")
+
+
+def _check_precision(config: "ExportConfig | BenchmarkConfig") -> None:
+    if config.half and config.int8:
+        raise UserError("exclude each other", where="--half --int8", fix="leave one out")
+
+
+def _given(config: object, name: str) -> str:
+    return f"--{name.replace('_', '-')} {getattr(config, name)}"
+
+
+_HYP_FRACTIONS = frozenset(
+    ("lrf", "ema_decay", "hsv_h", "hsv_s", "hsv_v", "translate", "scale", "flipud", "fliplr", "mosaic", "mixup")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +111,18 @@ class Hyperparameters:
     fliplr: float = 0.5
     mosaic: float = 1.0
     mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UserError(f"{name} must be a number from 0 up, not {value!r}")
+            if name in ("momentum", "warmup_momentum") and value >= 1:
+                raise UserError(f"{name} must be below 1, not {value!r}")
+            if name in _HYP_FRACTIONS and value > 1:
+                raise UserError(f"{name} must be from 0 to 1, not {value!r}")
+        if self.nominal_batch < 1 or self.anchor_t <= 1:
+            raise UserError("nominal_batch must be at least 1 and anchor_t above 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +165,26 @@ class TrainConfig:
     seed: int = 0
     strict: bool = False
 
+    def __post_init__(self) -> None:
+        if self.batch != AUTO_BATCH:
+            check_at_least(self, batch=1)
+        check_at_least(self, epochs=1, workers=-1, patience=0, save_period=-1, save_every=0, save_minutes=0)
+        check_img(self.img)
+        _check_seed(self.seed)
+        _check_choice(self, "loss", MATCHINGS)
+        _check_choice(self, "nan_policy", NAN_POLICIES)
+        if self.cache:
+            _check_choice(self, "cache", CACHES)
+        if self.optimizer.lower() not in [name.lower() for name in OPTIMIZERS]:
+            _check_choice(self, "optimizer", OPTIMIZERS)
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError("must be from 0 to below 1", where=f"--label-smoothing {self.label_smoothing}")
+        if self.image_weights and self.rect:
+            what = "rectangular batches cannot be weighted"
+            raise UserError(what, where="--image-weights --rect", fix="leave one out")
+        if any(layer < 0 for layer in self.freeze):
+            raise UserError("layers are numbered from 0", where="--freeze")
+
 
 @dataclass(frozen=True, slots=True)
 class ValConfig:
@@ -108,6 +214,13 @@ class ValConfig:
     name: str = "exp"
     exist_ok: bool = False
 
+    def __post_init__(self) -> None:
+        check_at_least(self, batch=1, max_det=1, workers=-1)
+        check_fractions(self, "conf", "iou")
+        check_img(self.img)
+        _check_choice(self, "task", SPLITS)
+        _check_save_conf(self)
+
 
 @dataclass(frozen=True, slots=True)
 class InfoConfig:
@@ -116,6 +229,9 @@ class InfoConfig:
     cfg: str = ""
     weights: str = ""
     img: tuple[int, int] = (640, 640)
+
+    def __post_init__(self) -> None:
+        check_img(self.img)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +268,16 @@ class ExportConfig:
     name: str = "exp"
     exist_ok: bool = False
 
+    def __post_init__(self) -> None:
+        check_at_least(self, batch=1, max_det=1)
+        check_fractions(self, "conf", "iou")
+        check_img(self.img)
+        _check_precision(self)
+        if self.int8 and not self.data:
+            raise UserError("needs images to calibrate on", where="--int8", fix="give --data, the training dataset")
+        if not OPSETS[0] <= self.opset <= OPSETS[1]:
+            raise UserError(f"must be from {OPSETS[0]} to {OPSETS[1]}", where=f"--opset {self.opset}")
+
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkConfig:
@@ -169,6 +295,11 @@ class BenchmarkConfig:
     project: str = "runs"
     name: str = "exp"
     exist_ok: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least(self, images=1)
+        check_img(self.img)
+        _check_precision(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +321,16 @@ class AnchorsConfig:
     project: str = "runs"
     name: str = "exp"
     exist_ok: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least(self, gen=0, workers=-1)
+        check_img(self.img)
+        _check_seed(self.seed)
+        _check_choice(self, "task", SPLITS)
+        if not 0 <= self.n <= _MAX_ANCHORS:
+            raise UserError(f"must be from 1 to {_MAX_ANCHORS}, or 0", where=f"--n {self.n}")
+        if not self.thr > 1:
+            raise UserError("must be above 1", where=f"--thr {self.thr}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,3 +367,10 @@ class DetectConfig:
     project: str = "runs"
     name: str = "exp"
     exist_ok: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least(self, batch=0, max_det=1, vid_stride=1, line_thickness=0)
+        check_fractions(self, "conf", "iou")
+        check_img(self.img)
+        check_tile(self.tile)
+        _check_save_conf(self)

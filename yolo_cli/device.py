@@ -34,6 +34,12 @@ def select_device(request: str) -> torch.device:
     return torch.device(f"cuda:{number}")
 
 
+def check_half(half: bool, device: torch.device) -> None:
+    """Raises UserError for `--half` without a CUDA GPU."""
+    if half and device.type != "cuda":
+        raise UserError("half precision needs a GPU", where="--half", fix="leave it out")
+
+
 def device_names(request: str) -> list[str]:
     """`--device` as one name for each process: "0,1" and "cpu,cpu" are two.
 

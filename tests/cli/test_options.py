@@ -87,6 +87,8 @@ def test_the_other_customary_names_are_taken(command: str, alias: str) -> None:
         (["detect", "--classes", "0", "2", "--tile"], ["detect", "--classes", "0,2", "--tile", "-1"]),
         (["detect", "--tile", "--source", "0"], ["detect", "--tile", "-1", "--source", "0"]),
         (["detect", "--tile", "320"], ["detect", "--tile", "320"]),
+        (["detect", "--tile", "-1"], ["detect", "--tile", "-1"]),
+        (["detect", "--tile", "-x"], ["detect", "--tile", "-1", "-x"]),
         (["train", "--resume", "runs/exp"], ["train", "--resume", "runs/exp"]),
     ],
 )

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from yolo_cli.config import Hyperparameters, TrainConfig
+from yolo_cli.config import Hyperparameters
 from yolo_cli.errors import UserError
 from yolo_cli.io import assets
 from yolo_cli.progress import Silent
-from yolo_cli.train.setup import check_options, read_hyperparameters
+from yolo_cli.train.setup import read_hyperparameters
 
 
 @pytest.mark.parametrize("name", assets.names("data/hyp"))
@@ -36,11 +36,6 @@ def test_a_file_that_chooses_the_loss_must_agree_with_the_option(
     else:
         with pytest.raises(UserError, match="--loss ota"):
             read_hyperparameters(str(path), Silent(), loss)
-
-
-def test_an_unknown_loss_is_refused() -> None:
-    with pytest.raises(UserError, match="anchor, ota"):
-        check_options(TrainConfig(loss="focal"))
 
 
 def test_the_low_file_spells_out_the_defaults() -> None:

@@ -24,9 +24,14 @@ def normalise(args: Sequence[str]) -> list[str]:
                 numbers.append(rest.pop(0))
             if numbers:
                 result.append(",".join(numbers))
-        elif word in _OPTIONAL and (not rest or rest[0].startswith("-")):
+        elif word in _OPTIONAL and (not rest or _is_option(rest[0])):
             result.append(_OPTIONAL[word])
     return result
+
+
+def _is_option(word: str) -> bool:
+    """Whether a word is an option rather than a value; `-1` is a value."""
+    return word.startswith("-") and not re.fullmatch(r"-\d+", word)
 
 
 class Numbers(tuple[int, ...]):

@@ -82,9 +82,25 @@ def train(
     strict: Strict = D.strict,
 ) -> None:
     """Train a detector on a folder of images and YOLO txt labels."""
-    config = TrainConfig(**locals())  # one parameter a field: a test holds them together
-    if ElasticJob.of_environment().has_failed():  # known before anything slow is imported
+    options = locals()  # one parameter per field of the config, which a test checks
+    job = ElasticJob.of_environment()
+    if job.has_failed():  # checked before anything slow is imported
         raise typer.Exit(2)
+    try:
+        with job.record_failure():
+            config = TrainConfig(**options)
+        _launch_or_run(config)
+    except PeerError as failed:
+        if job.has_failed():  # the process that failed first prints the reason
+            wait_for_failure_report()
+        else:
+            from yolo_cli.cli.terminal import Terminal
+
+            Terminal().warn(str(failed))
+        raise typer.Exit(failed.status) from None
+
+
+def _launch_or_run(config: TrainConfig) -> None:
     from yolo_cli.cli.terminal import Terminal
     from yolo_cli.commands.train import run
     from yolo_cli.distributed.launch import launch, wants_launch
@@ -95,10 +111,4 @@ def train(
             raise typer.Exit(launch(config, given_arguments()))
         run(config, Terminal(), given=given_options())
     except StoppedError as stopped:
-        sys.exit(stopped.status)  # it has said so, as far as there was anything to say
-    except PeerError as failed:
-        if ElasticJob.of_environment().has_failed():  # that process says why
-            wait_for_failure_report()
-        else:
-            Terminal().warn(str(failed))
-        raise typer.Exit(failed.status) from None
+        sys.exit(stopped.status)  # the training has reported why it stopped

@@ -26,7 +26,7 @@ DEFAULT_N = 9
 
 def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
     """Fit as the options say; returns the anchors, sorted by area. Raises UserError for what the user can mend."""
-    check_options(config)
+    _check_files(config)
     architecture = _architecture(config)
     strides = tuple(int(planned.stride) for planned in _head_sources(architecture))
     per_head = _own_anchors(architecture)
@@ -70,21 +70,9 @@ def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
     return anchors
 
 
-def check_options(config: AnchorsConfig) -> None:
-    """Refuse option values that make no sense. Raises UserError naming the option."""
+def _check_files(config: AnchorsConfig) -> None:
     if config.weights and config.cfg and not is_darknet(Path(config.weights)):
         raise UserError("both name a model", where="--weights --cfg", fix="give one")
-    if not 0 <= config.n <= 1000:
-        raise UserError("must be from 1 to 1000", where=f"--n {config.n}")
-    if not config.thr > 1:
-        raise UserError("must be above 1", where=f"--thr {config.thr}")
-    for option in ("gen", "seed"):
-        if getattr(config, option) < 0:
-            raise UserError("must be at least 0", where=f"--{option} {getattr(config, option)}")
-    if not all(1 <= side <= 16384 for side in config.img):
-        raise UserError("image sides must be from 1 to 16384 pixels", where="--img")
-    if config.task not in ("train", "val", "test"):
-        raise UserError("unknown split", where=f"--task {config.task}", fix="give train, val or test")
     if config.save and Path(os.path.expanduser(config.save)).exists():
         raise UserError("exists already and is left alone", where=f"--save {config.save}", fix="give another name")
 

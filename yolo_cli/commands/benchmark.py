@@ -6,7 +6,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from yolo_cli.commands.export import Exported, check_options
+from yolo_cli.commands.export import Exported, requested_formats
 from yolo_cli.commands.export import run as export
 from yolo_cli.config import BenchmarkConfig, ExportConfig
 from yolo_cli.dataset.loader import val_loader
@@ -38,8 +38,6 @@ class Row:
 
 def run(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
     """Write, judge and time every format. Raises UserError for anything that the user can mend."""
-    if config.images < 1:
-        raise UserError("must be at least 1", where=f"--images {config.images}")
     device = select_device(config.device)
     path = weights_or_newest(config.weights, config.project, reporter)
     if kind := format_of(path):
@@ -85,12 +83,10 @@ def _formats(config: BenchmarkConfig, reporter: Reporter) -> list[str]:
         options = ExportConfig(
             include=config.include, half=config.half, int8=config.int8, data=config.data, device=config.device
         )
-        for name in (chosen := check_options(options)):
+        for name in (chosen := requested_formats(options)):
             if FORMATS[name].open is None:
                 raise UserError(FORMATS[name].experimental, where=f"--include {name}", fix="leave it out")
         return list(chosen)
-    if config.half and config.int8:
-        raise UserError("exclude each other", where="--half --int8", fix="leave one out")
     found = []
     for name, known in FORMATS.items():
         able = all(getattr(known, option) or not getattr(config, option) for option in ("half", "int8"))

@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import torch
 
-from yolo_cli.config import DetectConfig
-from yolo_cli.device import default_workers, select_device
+from yolo_cli.config import TILE_AS_IMG, DetectConfig
+from yolo_cli.device import check_half, default_workers, select_device
 from yolo_cli.drawing import Style
 from yolo_cli.errors import UserError
 from yolo_cli.inference.pipeline import Pipeline
@@ -31,7 +31,8 @@ _READERS_END = 6.0  # seconds: a little more than a stalled stream's read may la
 
 def run(config: DetectConfig, reporter: Reporter, write_line: Callable[[str], None] = print) -> Summary:
     """Detect as the options say; `write_line` takes the lines of `--json`. Raises UserError."""
-    check_options(config)
+    if config.view_img:
+        _check_window()
     device = select_device(config.device)
     sources = find_sources(config.source)
     path = weights_or_newest(config.weights, config.project, reporter)
@@ -50,37 +51,18 @@ def run(config: DetectConfig, reporter: Reporter, write_line: Callable[[str], No
     return summary
 
 
-def check_options(config: DetectConfig) -> None:
-    """Refuse values that make no sense of the command's own options. Raises UserError naming the option."""
-    for name, low in (("batch", 0), ("vid_stride", 1), ("line_thickness", 0)):
-        if getattr(config, name) < low:
-            raise UserError(f"must be at least {low}", where=f"--{name.replace('_', '-')} {getattr(config, name)}")
-    if config.save_conf and not config.save_txt:
-        raise UserError("adds confidences to txt labels", where="--save-conf", fix="give --save-txt too")
-    if config.view_img:
-        try:
-            cv2.namedWindow("yolo detect")
-            cv2.destroyAllWindows()
-        except cv2.error:
-            fix = "install opencv-python in place of opencv-python-headless, and run where there is a screen"
-            raise UserError("no window can be opened here", where="--view-img", fix=fix) from None
-
-
-def _check_settings(settings: Settings, device: torch.device) -> None:
-    for name, value in (("conf", settings.conf), ("iou", settings.iou)):
-        if not 0 <= value <= 1:
-            raise UserError("must be from 0 to 1", where=f"--{name} {value}")
-    if settings.max_det < 1:
-        raise UserError("must be at least 1", where=f"--max-det {settings.max_det}")
-    if settings.tile not in (-1, 0) and settings.tile < 32:
-        raise UserError("a tile has at least 32 pixels a side", where=f"--tile {settings.tile}")
-    if settings.half and device.type != "cuda":
-        raise UserError("half precision needs a GPU", where="--half", fix="leave it out")
+def _check_window() -> None:
+    try:
+        cv2.namedWindow("yolo detect")
+        cv2.destroyAllWindows()
+    except cv2.error:
+        fix = "install opencv-python in place of opencv-python-headless, and run where there is a screen"
+        raise UserError("no window can be opened here", where="--view-img", fix=fix) from None
 
 
 def load_predictor(path: Path, device: torch.device, settings: Settings, reporter: Reporter) -> Predictor:
     """A model of a weight file or an exported one, ready to detect. Raises UserError."""
-    _check_settings(settings, device)
+    check_half(settings.half, device)
     opened = open_model(path, device, reporter, half=settings.half)
     warn_of_thresholds(opened, settings.conf, settings.iou, settings.max_det, reporter)
     beyond = [c for c in settings.classes if not 0 <= c < len(opened.names)]
@@ -90,7 +72,7 @@ def load_predictor(path: Path, device: torch.device, settings: Settings, reporte
         fix = "export it with --dynamic"
         raise UserError("looks at several sizes, and the file takes one", where="--augment", fix=fix)
     img = image_size(opened, settings.img, Settings().img, reporter)
-    tile = max(img) if settings.tile == -1 else settings.tile
+    tile = max(img) if settings.tile == TILE_AS_IMG else settings.tile
     return Predictor(opened.runtime, device, replace(settings, img=img, tile=tile))
 
 

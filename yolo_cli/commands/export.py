@@ -38,7 +38,6 @@ from yolo_cli.weights.load import check_cfg
 
 PROOF_IMAGES, CALIBRATION_IMAGES = 16, 128
 AP_BATCH = 16
-OPSETS = (17, 23)
 LEAST_TELLING = 0.001  # confidence below which no difference of scores could exceed the tolerance
 
 
@@ -78,7 +77,7 @@ class _Data:
 
 def run(config: ExportConfig, reporter: Reporter) -> list[Exported]:
     """Write what is asked for, prove it, report. Raises UserError for anything that the user can mend."""
-    chosen = check_options(config)
+    chosen = requested_formats(config)
     device = select_device(config.device)
     path = weights_or_newest(config.weights, config.project, reporter)
     if kind := format_of(path):
@@ -119,7 +118,7 @@ def _earlier(path: Path) -> dict[str, Any]:
     return formats
 
 
-def check_options(config: ExportConfig) -> dict[str, Format]:
+def requested_formats(config: ExportConfig) -> dict[str, Format]:
     """The formats asked for. Raises UserError for those that are unknown or cannot do what is asked."""
     names = [word for word in config.include.replace(" ", ",").split(",") if word]
     if not names:
@@ -133,18 +132,6 @@ def check_options(config: ExportConfig) -> dict[str, Format]:
     for name in chosen:
         if missing := lacking(name):
             raise UserError(missing, where=f"--include {name}")
-    if config.half and config.int8:
-        raise UserError("exclude each other", where="--half --int8", fix="leave one out")
-    if config.int8 and not config.data:
-        raise UserError("needs images to calibrate on", where="--int8", fix="give --data, the data set of training")
-    if not OPSETS[0] <= config.opset <= OPSETS[1]:
-        raise UserError(f"must be from {OPSETS[0]} to {OPSETS[1]}", where=f"--opset {config.opset}")
-    for name in ("conf", "iou"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise UserError("must be from 0 to 1", where=f"--{name} {getattr(config, name)}")
-    for name in ("batch", "max_det"):
-        if getattr(config, name) < 1:
-            raise UserError("must be at least 1", where=f"--{name.replace('_', '-')} {getattr(config, name)}")
     return chosen
 
 

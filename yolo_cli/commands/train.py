@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from yolo_cli.anchors.autoanchor import check_anchors
-from yolo_cli.config import Hyperparameters, TrainConfig
+from yolo_cli.config import AUTO_BATCH, Hyperparameters, TrainConfig
 from yolo_cli.dataset.splits import checked_image_size
 from yolo_cli.device import default_workers, rank_device, seed_everything
 from yolo_cli.distributed.elastic import ElasticJob
@@ -20,7 +20,7 @@ from yolo_cli.progress import Reporter, Silent
 from yolo_cli.run import run_plots
 from yolo_cli.run.folder import RunLock, create_run_dir, holding
 from yolo_cli.run.loggers import CsvLogger, MetricLogger, TensorBoardLogger
-from yolo_cli.train.autobatch import AUTO, SHARE, measured_batch
+from yolo_cli.train.autobatch import SHARE, measured_batch
 from yolo_cli.train.finalize import finalize, write_settings
 from yolo_cli.train.loop import Trainer, TrainResult
 from yolo_cli.train.nan_guard import explain_worker_failures
@@ -29,7 +29,7 @@ from yolo_cli.train.resume import ResumePoint, check_data, find_point, has_state
 from yolo_cli.train.setup import (
     TrainData,
     build_model,
-    check_options,
+    check_model_files,
     check_trainable,
     describe_hyperparameters,
     open_train_data,
@@ -51,7 +51,7 @@ def run(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | No
     """
     job = ElasticJob.of_environment()
     with job.record_failure():
-        check_options(config)
+        check_model_files(config)
         device = rank_device(config.device, *place())
     with process_group(cuda=device.type == "cuda") as world, job.record_failure(), holding() as hold:
         return _train(config, given, device, job, world, reporter if world.is_main else Silent(), hold)
@@ -71,10 +71,10 @@ def _train(
     point = _resume_point(config, _changed(config) if given is None else given, job, world, reporter, hold)
     config = point.config if point else config
     hyp = point.hyp if point else read_hyperparameters(config.hyp, reporter, config.loss)
-    if config.batch == AUTO and device.type != "cuda":
+    if config.batch == AUTO_BATCH and device.type != "cuda":
         raise UserError("is measured on a GPU", where="--batch -1", fix="give a number on other devices")
     workers = default_workers(
-        config.workers, max(config.batch // world.size, 1) if config.batch != AUTO else 8, world.local_size
+        config.workers, max(config.batch // world.size, 1) if config.batch != AUTO_BATCH else 8, world.local_size
     )
     seed_everything(config.seed)
     with world.local_rank_zero_first():  # which leaves the others its cached labels
@@ -149,7 +149,7 @@ def _prepare(
     img = checked_image_size(config.img, model.stride, reporter)
     if not config.noautoanchor and not point:
         check_anchors(model, data.train.index, img, thr=hyp.anchor_t, seed=config.seed, reporter=reporter)
-    if config.batch == AUTO:
+    if config.batch == AUTO_BATCH:
         config = replace(config, batch=_measured(config, hyp, model, img, device, world))
         reporter.info(f"--batch -1: {config.batch} images fill {SHARE:.0%} of the memory")
     batch = per_rank_batch(config.batch, world)

@@ -12,7 +12,7 @@ from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.loader import val_loader
 from yolo_cli.dataset.spec import DataSpec
 from yolo_cli.dataset.splits import Split, class_names, open_data, open_split
-from yolo_cli.device import default_workers, select_device
+from yolo_cli.device import check_half, default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions, image_ids, write_predictions
 from yolo_cli.evaluation.evaluate import Evaluation, Observer, Thresholds, evaluate
@@ -26,10 +26,8 @@ from yolo_cli.weights.load import OpenModel, image_size, open_model, warn_of_thr
 
 def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     """Judge as the options say. Raises UserError for anything that the user can mend."""
-    check_options(config)
     device = select_device(config.device)
-    if config.half and device.type != "cuda":
-        raise UserError("half precision needs a GPU", where="--half", fix="leave it out")
+    check_half(config.half, device)
     path = weights_or_newest(config.weights, config.project, reporter)
     opened = open_model(path, device, reporter, cfg=config.cfg, half=config.half)
     warn_of_thresholds(opened, config.conf, config.iou, config.max_det, reporter)
@@ -53,20 +51,6 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     reports.print_table(evaluation, reporter.info, verbose=config.verbose)
     reporter.info(f"results in {folder}")
     return evaluation
-
-
-def check_options(config: ValConfig) -> None:
-    """Refuse option values that make no sense. Raises UserError naming the option."""
-    for name in ("conf", "iou"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise UserError("must be from 0 to 1", where=f"--{name} {getattr(config, name)}")
-    for name, low in (("batch", 1), ("max_det", 1), ("workers", -1)):
-        if getattr(config, name) < low:
-            raise UserError(f"must be at least {low}", where=f"--{name.replace('_', '-')} {getattr(config, name)}")
-    if config.task not in ("train", "val", "test"):
-        raise UserError("unknown split", where=f"--task {config.task}", fix="give train, val or test")
-    if config.save_conf and not config.save_txt:
-        raise UserError("adds confidences to txt labels", where="--save-conf", fix="give --save-txt too")
 
 
 def _check_classes(

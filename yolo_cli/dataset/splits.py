@@ -6,7 +6,6 @@ from typing import Any
 
 from yolo_cli.dataset.labels import LabelIndex, build_index
 from yolo_cli.dataset.spec import DataSpec, load_spec, prepare, split_files
-from yolo_cli.errors import UserError
 from yolo_cli.io.cache_dir import user_cache_folder
 from yolo_cli.progress import Reporter
 
@@ -78,9 +77,7 @@ def class_names(spec: DataSpec, *, single_cls: bool) -> tuple[str, ...]:
 
 
 def checked_image_size(img: tuple[int, int], stride: int, reporter: Reporter) -> tuple[int, int]:
-    """`--img` rounded up to multiples of the stride, saying so. Raises UserError for sizes that make no sense."""
-    if not all(1 <= side <= 16384 for side in img):
-        raise UserError("image sides must be from 1 to 16384 pixels", where=f"--img {img[0]} {img[1]}")
+    """`--img` (height, width) rounded up to multiples of the stride, with a warning where that changes it."""
     rounded = tuple(-(-side // stride) * stride for side in img)
     if rounded != img:
         reporter.warn(f"--img {_text(img)} is not a multiple of the model's stride {stride}; {_text(rounded)} is used")

@@ -11,13 +11,12 @@ import torch.distributed.elastic.multiprocessing.errors as elastic_errors
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from yolo_cli.config import TrainConfig
+from yolo_cli.config import AUTO_BATCH, TrainConfig
 from yolo_cli.device import cores, device_names, select_device
 from yolo_cli.distributed.elastic import ElasticJob
 from yolo_cli.distributed.world import World, per_rank_batch
 from yolo_cli.errors import UserError
-from yolo_cli.train.autobatch import AUTO
-from yolo_cli.train.setup import check_options
+from yolo_cli.train.setup import check_model_files
 from yolo_cli.train.signals import StoppedError
 
 MAX_RESTARTS = 3
@@ -34,11 +33,11 @@ def launch(config: TrainConfig, arguments: Sequence[str]) -> int:
 
     Raises UserError where the options or devices make no sense, and StoppedError where a signal ended the training.
     """
-    check_options(config)
+    check_model_files(config)
     names = device_names(config.device)
     for name in names:
         select_device(name)
-    if not config.resume and config.batch != AUTO:
+    if not config.resume and config.batch != AUTO_BATCH:
         per_rank_batch(config.batch, World(size=len(names)))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(cores() // len(names), 1)))
     logging.disable(logging.CRITICAL)  # the processes speak for themselves

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from yolo_cli.batch import Detections, prepare_images
 from yolo_cli.boxes.nms import non_max_suppression
+from yolo_cli.config import check_at_least, check_fractions, check_img, check_tile
 from yolo_cli.dataset.images import fitted_size, letterbox
 from yolo_cli.export.runtime import Runtime
 from yolo_cli.export.torch_runtime import TorchRuntime
@@ -37,6 +38,12 @@ class Settings:
     augment: bool = False
     tile: int = 0
     half: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least(self, max_det=1)
+        check_fractions(self, "conf", "iou")
+        check_img(self.img)
+        check_tile(self.tile)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,6 @@ from yolo_cli.errors import UserError
 from yolo_cli.loss.detection import DetectionLoss
 from yolo_cli.model.build import DetectionModel
 
-AUTO = -1  # as the number of a batch's images: as many as fit
 SHARE = 0.8  # of a GPU's memory that a training may plan with: canvases with more objects take more
 _TRIED = (2, 4, 8, 16)
 # What torch's allocator and its library of convolutions say; the latter says it of other failures, too.

@@ -17,7 +17,6 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
 
-POLICIES = ("stop", "skip")
 GIVE_UP = 10  # batches that are left out in a row, and an epoch at least, after which leaving out is no remedy
 
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from yolo_cli.config import Hyperparameters
+from yolo_cli.config import OPTIMIZERS, Hyperparameters
 from yolo_cli.errors import UserError
 from yolo_cli.model.build import DetectionModel
 
-OPTIMIZERS = ("SGD", "Adam", "AdamW")
 MIN_WARMUP_STEPS = 100
 # Scales and offsets per channel that are not stored as vectors: implicit knowledge, the weights of OREPA's terms.
 PER_CHANNEL = (".implicit", ".vector")

@@ -53,6 +53,8 @@ def find_point(
         known = {item.name for item in fields(TrainConfig)}
         stored = TrainConfig(**{k: _tupled(v) for k, v in dict(state["options"]).items() if k in known})
         hyp = Hyperparameters(**state["hyp"])
+    except UserError as error:
+        raise UserError(f"saved options: {error}", where=folder, fix="start anew: --weights") from None
     except (KeyError, TypeError, ValueError):
         raise UserError("the saved options are incomplete", where=folder, fix="start anew: --weights") from None
     changed = [name for name in sorted(given - FREE) if getattr(config, name) != getattr(stored, name)]
