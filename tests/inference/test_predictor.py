@@ -22,6 +22,7 @@ from yolo_cli.inference.candidates import decode_candidates
 from yolo_cli.inference.predictor import Predictor, Settings
 from yolo_cli.inference.tiles import Tile, merge, tiles_of
 from yolo_cli.inference.tta import augmented_rows
+from yolo_cli.model.darknet_head import DarknetDetect
 from yolo_cli.progress import Silent
 from yolo_cli.weights import checkpoint
 
@@ -109,11 +110,22 @@ def test_decoding_candidates_changes_nothing(small: Predictor, conf: float) -> N
         raw = small.model(images)
         options = {"conf": conf, "iou": 0.45, "max_det": 300, "multi_label": True}
         all_rows = non_max_suppression(small.model.decode(raw), **options)
-        few_rows = non_max_suppression(decode_candidates(small.model, raw, conf), **options)
+        few_rows = non_max_suppression(decode_candidates(small.model.head, raw, conf), **options)
     for every, few in zip(all_rows, few_rows, strict=True):
         torch.testing.assert_close(every.xyxy, few.xyxy)
         torch.testing.assert_close(every.confidence, few.confidence)
         assert torch.equal(every.class_id, few.class_id)
+
+
+def test_candidates_of_a_darknet_head() -> None:
+    """Its scales may have different numbers of anchors, and it has box formulas of its own."""
+    head = DarknetDetect(2, [[10, 14, 23, 27], [81, 82]], (1.0, 1.05), (False, True))
+    head.place((16, 32))
+    generator = torch.Generator().manual_seed(0)
+    raw = [torch.randn(3, 2, 4, 6, 7, generator=generator), torch.randn(3, 1, 2, 3, 7, generator=generator)]
+    for rows, candidates in zip(head.decode(raw), decode_candidates(head, raw, 0.5), strict=True):
+        torch.testing.assert_close(candidates[candidates[:, 4] > 0.5], rows[rows[:, 4] > 0.5])
+        assert len(candidates) < len(rows)
 
 
 def test_a_picture_is_the_same_alone_and_in_a_batch(small: Predictor) -> None:

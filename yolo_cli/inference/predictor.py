@@ -125,7 +125,7 @@ class Predictor:
     def _rows(self, images: Tensor) -> list[Tensor]:
         if self.model is None:
             return list(self.runtime.rows(images))
-        return decode_candidates(self.model, self.model(images), self.settings.conf)
+        return decode_candidates(self.model.head, self.model(images), self.settings.conf)
 
     def _placed(self, found: Detections, canvas: Canvas) -> Detections:
         # Ordinary tensors: those made in inference mode could not be changed by whoever receives them.
