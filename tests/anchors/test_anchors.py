@@ -100,9 +100,9 @@ def test_identical_boxes_are_met_exactly() -> None:
 
 def test_clusters_are_found() -> None:
     random = np.random.default_rng(0)
-    centres = np.array([[10, 10], [30, 60], [200, 90]])
-    sizes = np.concatenate([c * np.exp(random.normal(0, 0.05, (200, 2))) for c in centres])
-    np.testing.assert_allclose(fit_anchors(sizes, 3, thr=4.0), centres, rtol=0.05)
+    centers = np.array([[10, 10], [30, 60], [200, 90]])
+    sizes = np.concatenate([c * np.exp(random.normal(0, 0.05, (200, 2))) for c in centers])
+    np.testing.assert_allclose(fit_anchors(sizes, 3, thr=4.0), centers, rtol=0.05)
 
 
 def test_many_boxes_are_binned_and_still_fit() -> None:

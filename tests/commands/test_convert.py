@@ -233,4 +233,4 @@ def test_a_darknet_network_trains_is_judged_and_goes_back(tmp_path: Path, cfg: P
         **common,
     )
     train(more, heard)
-    assert any("tensors taken" in line and "not taken" not in line for line in heard.said)
+    assert any("tensors loaded" in line and "not loaded" not in line for line in heard.said)

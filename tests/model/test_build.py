@@ -38,7 +38,7 @@ def cases(families: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
 
 
 def shipped(family: str, name: str) -> Architecture:
-    """Two releases have models of the same names; ours say which."""
+    """Two releases have models of the same names; our files have the release as a suffix."""
     return find_architecture(f"{name}-v3.1" if family == "yolov5-v3.1" else name)
 
 
@@ -61,7 +61,7 @@ def test_layers_equal_the_published_table(reference: Path, family: str, name: st
         assert found is not None
         index, source, repeats, parameters, block, args = found.groups()
         assert row[:5] == (int(index), source, int(repeats), int(parameters), block)
-        # where anchors are to be fitted the table has placeholders
+        # the table has placeholders for anchors that are fitted before training
         assert row[5] == args or (name == "yolov5-p2" and block == "Detect")
 
 
@@ -86,7 +86,7 @@ def test_outputs_equal_the_published_ones(reference: Path, formula: Any, family:
         theirs = stored[f"raw{scale}"]
         np.testing.assert_allclose(values.numpy(), theirs, atol=1e-5 * np.abs(theirs).max())
     np.testing.assert_allclose(decoded.numpy(), stored["decoded"], atol=1e-2, rtol=1e-3)
-    if "fused_decoded" in stored:  # the others are fused in the test of every shipped file
+    if "fused_decoded" in stored:  # the fusing of the others is tested below for every shipped file
         slim = fuse(model)
         with torch.inference_mode():
             fused = slim.decode(slim(image))
@@ -98,11 +98,11 @@ def test_outputs_equal_the_published_ones(reference: Path, formula: Any, family:
 def test_every_shipped_file_builds_runs_and_fuses(name: str) -> None:
     architecture = find_architecture(name).with_classes(3)
     torch.manual_seed(0)
-    # an eighth of the width: every layer, in a fraction of the time; the tables hold the full widths
+    # an eighth of the width saves time; the test against the tables covers the full widths
     model = DetectionModel(replace(architecture, width=architecture.width / 8)).train()
     side = 2 * model.stride
     with torch.no_grad():
-        trained = model(torch.rand(2, 3, side, side))  # and running statistics move away from 0 and 1
+        trained = model(torch.rand(2, 3, side, side))  # moves the running statistics away from 0 and 1
     model.eval()
     slim = fuse(model)
     image = torch.rand(2, 3, side, 2 * side)
@@ -116,7 +116,7 @@ def test_every_shipped_file_builds_runs_and_fuses(name: str) -> None:
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
 
 
-def test_fusing_leaves_the_model_as_it_was() -> None:
+def test_fuse_does_not_change_the_model() -> None:
     model = DetectionModel(find_architecture("n").with_classes(3)).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     slim = fuse(model)
@@ -125,12 +125,12 @@ def test_fusing_leaves_the_model_as_it_was() -> None:
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-def test_fused_and_plain_agree_with_trained_statistics() -> None:
+def test_fused_model_equals_the_model_with_trained_statistics() -> None:
     torch.manual_seed(0)
     model = DetectionModel(find_architecture("n").with_classes(3)).train()
     with torch.no_grad():
         for _ in range(3):
-            model(torch.rand(4, 3, 64, 64))  # running statistics move away from 0 and 1
+            model(torch.rand(4, 3, 64, 64))  # moves the running statistics away from 0 and 1
     model.eval()
     image = torch.rand(1, 3, 64, 96)
     with torch.inference_mode():
@@ -139,22 +139,22 @@ def test_fused_and_plain_agree_with_trained_statistics() -> None:
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-def test_anchors_come_back_in_pixels() -> None:
+def test_anchors_in_pixels_equal_those_of_the_file() -> None:
     architecture = find_architecture("s")
     model = DetectionModel(architecture)
     assert isinstance(architecture.anchors, tuple)
     np.testing.assert_allclose(model.anchors_in_pixels(), architecture.anchors, rtol=1e-6)
 
 
-def test_a_prior_of_few_objects_is_in_the_bias() -> None:
+def test_bias_starts_from_a_prior_of_few_objects() -> None:
     model = DetectionModel(find_architecture("n").with_classes(4)).eval()
     with torch.inference_mode():
         objectness = model.decode(model(torch.rand(1, 3, 640, 640)))[..., 4]
-    assert 1 < objectness.sum() < 200  # about 8 a scale, not half of 25,200 boxes
+    assert 1 < objectness.sum() < 200  # about 8 per scale, not half of 25,200 boxes
 
 
 @pytest.mark.parametrize("size", [(64, 64), (128, 192)])
-def test_operations_are_those_that_torch_counts(size: tuple[int, int]) -> None:
+def test_gflops_equal_those_of_torch(size: tuple[int, int]) -> None:
     model = DetectionModel(find_architecture("n").with_classes(3)).train()
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, *size))
@@ -162,12 +162,12 @@ def test_operations_are_those_that_torch_counts(size: tuple[int, int]) -> None:
     assert model.training
 
 
-def test_transfer_says_what_was_taken_and_what_was_not() -> None:
+def test_transfer_reports_loaded_and_skipped_tensors() -> None:
     theirs = DetectionModel(find_architecture("n").with_classes(80))
     mine = DetectionModel(find_architecture("n").with_classes(3))
     report = transfer(mine, theirs.state_dict())
-    left = dict(report.left_out)
-    assert set(left) == {f"model.24.m.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")}
-    assert "255×64×1×1 in the file, 24×64×1×1 in the model" in left["model.24.m.0.weight"]
+    skipped = dict(report.skipped)
+    assert set(skipped) == {f"model.24.m.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")}
+    assert "255×64×1×1 in the file, 24×64×1×1 in the model" in skipped["model.24.m.0.weight"]
     assert torch.equal(mine.state_dict()["model.0.conv.weight"], theirs.state_dict()["model.0.conv.weight"])
-    assert f"{len(report.taken)} of {len(mine.state_dict())} tensors taken" in report.summary()
+    assert f"{len(report.loaded)} of {len(mine.state_dict())} tensors loaded" in report.summary()

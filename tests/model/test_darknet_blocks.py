@@ -130,9 +130,9 @@ def test_boxes_by_the_papers_formulas(scale_xy: float, new_coords: bool) -> None
     raw[0][0, 1, 2, 3] = torch.from_numpy(t).float()
     row = head(scale_xy, new_coords).decode(raw)[0, 1 * 12 + 2 * 4 + 3].double().numpy()
     s = 1 / (1 + np.exp(-t))
-    centre = (scale_xy * s[:2] - (scale_xy - 1) / 2 + [3, 2]) * 32
+    center = (scale_xy * s[:2] - (scale_xy - 1) / 2 + [3, 2]) * 32
     size = 16 * ((2 * s[2:4]) ** 2 if new_coords else np.exp(t[2:4]))
-    np.testing.assert_allclose(row, [*centre, *size, *s[4:]], rtol=1e-5)
+    np.testing.assert_allclose(row, [*center, *size, *s[4:]], rtol=1e-5)
 
 
 def test_a_wild_value_stays_finite() -> None:

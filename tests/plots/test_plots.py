@@ -130,10 +130,10 @@ def test_image_grid(count: int, size: tuple[int, int], tmp_path: Path) -> None:
     assert sheet.std() > 1
 
 
-def test_grid_shows_each_image_in_its_colours(tmp_path: Path) -> None:
+def test_grid_shows_each_image_in_its_colors(tmp_path: Path) -> None:
     images = torch.zeros(4, 3, 100, 100, dtype=torch.uint8)
-    for i, colour in enumerate([(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]):
-        images[i] = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
+    for i, color in enumerate([(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]):
+        images[i] = torch.tensor(color, dtype=torch.uint8)[:, None, None]
     image_grid(images, [torch.zeros(0, 5)] * 4, [], tmp_path / "grid.png")
     sheet = cv2.imread(str(tmp_path / "grid.png"))[..., ::-1]
     assert [tuple(sheet[y, x].tolist()) for y, x in ((50, 50), (50, 160), (160, 50), (160, 160))] == [
@@ -184,7 +184,7 @@ def test_boxes_that_are_not_finite_are_left_out() -> None:
     assert not draw_boxes(blank, torch.tensor([[0.0, float("nan"), 0, 9, 9]]), ["a"]).any()
 
 
-def test_colours_differ() -> None:
+def test_colors_differ() -> None:
     assert len({palette(i) for i in range(80)}) == 80
     assert all(0 <= channel <= 255 for i in range(1000) for channel in palette(i))
 

@@ -166,8 +166,8 @@ def test_what_was_trained_validates_the_same(small: Path, tmp_path: Path) -> Non
 def test_weights_of_another_class_count_are_taken_in_part(small: Path, tmp_path: Path, reference: Path) -> None:
     reporter = Recorder()
     train(options(small, tmp_path, cfg="", weights=str(reference / "weights/yolov5n.pt")), reporter)
-    (line,) = [line for line in reporter.lines if "tensors taken" in line]
-    assert "not taken: model.24.m.0.weight" in line
+    (line,) = [line for line in reporter.lines if "tensors loaded" in line]
+    assert "not loaded: model.24.m.0.weight" in line
 
 
 def test_weights_of_another_class_count_cannot_be_judged(small: Path, tmp_path: Path, reference: Path) -> None:

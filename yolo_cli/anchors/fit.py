@@ -1,7 +1,7 @@
 """Fits anchors to box sizes: k-means in the metric of the matching, then a search on the training fitness itself.
 
 In logarithms of width and height the matching ratio of a box and an anchor is e^(−d), d the larger of the two
-differences (the L∞ distance). So anchors are centres, and their fitness is the mean of e^(−d) to the nearest one, cut
+differences (the L∞ distance). So anchors are centers, and their fitness is the mean of e^(−d) to the nearest one, cut
 off at ln thr. Boxes are few distinct points with weights, in order of size: the order of boxes cannot matter.
 """
 
@@ -28,9 +28,9 @@ class _Points:
     at: Float[np.ndarray, "m 2"]
     weight: Float[np.ndarray, " m"]
 
-    def distances(self, centres: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n m"]:
-        across = np.abs(centres[:, :1] - self.at[:, 0])
-        return np.asarray(np.maximum(across, np.abs(centres[:, 1:] - self.at[:, 1])))
+    def distances(self, centers: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n m"]:
+        across = np.abs(centers[:, :1] - self.at[:, 0])
+        return np.asarray(np.maximum(across, np.abs(centers[:, 1:] - self.at[:, 1])))
 
 
 def fit_anchors(
@@ -47,9 +47,9 @@ def fit_anchors(
     limit = float(np.log(thr))
     points = _points(sizes, _CELLS[0])
     starts = [_k_means(points, n, random) for _ in range(_STARTS)]
-    starts.sort(key=lambda centres: -_fitness(points, centres, limit))
-    refined = [_refine(points, centres, limit, _FIRST_STEP, _LAST_STEP * 8) for centres in starts[:_REFINED]]
-    best = max(refined, key=lambda centres: _fitness(points, centres, limit))
+    starts.sort(key=lambda centers: -_fitness(points, centers, limit))
+    refined = [_refine(points, centers, limit, _FIRST_STEP, _LAST_STEP * 8) for centers in starts[:_REFINED]]
+    best = max(refined, key=lambda centers: _fitness(points, centers, limit))
     best = _escape(points, best, limit, random, generations)
     best = _refine(_points(sizes, _CELLS[1]), best, limit, _FIRST_STEP / 8, _LAST_STEP)
     anchors = np.exp(best)
@@ -70,35 +70,35 @@ def _points(sizes: Float[np.ndarray, "m 2"], cell: float) -> _Points:
     return _Points(distinct, counts / counts.sum())
 
 
-def _fitness(points: _Points, centres: Float[np.ndarray, "n 2"], limit: float) -> float:
-    return float(_value(points.distances(centres).min(0)[None], points, limit)[0])
+def _fitness(points: _Points, centers: Float[np.ndarray, "n 2"], limit: float) -> float:
+    return float(_value(points.distances(centers).min(0)[None], points, limit)[0])
 
 
 def _value(nearest: Float[np.ndarray, "k m"], points: _Points, limit: float) -> Float[np.ndarray, " k"]:
-    """Fitness of k alternatives, each given as the distance of every point to its nearest centre."""
+    """Fitness of k alternatives, each given as the distance of every point to its nearest center."""
     return np.asarray(np.where(nearest < limit, np.exp(-nearest), 0.0) @ points.weight)
 
 
 def _k_means(points: _Points, n: int, random: np.random.Generator) -> Float[np.ndarray, "n 2"]:
     """k-means++ seeding (Arthur & Vassilvitskii 2007) and Lloyd steps, in the L∞ distance of logarithms."""
-    centres = points.at[random.choice(len(points.at), 1, p=points.weight)]
+    centers = points.at[random.choice(len(points.at), 1, p=points.weight)]
     for k in range(1, n):
-        chance = points.distances(centres).min(0) ** 2 * points.weight
+        chance = points.distances(centers).min(0) ** 2 * points.weight
         if chance.sum() > 0:
             new = points.at[random.choice(len(points.at), p=chance / chance.sum())]
         else:  # fewer distinct sizes than anchors: the rest spreads around them, so that there are n all the same
-            new = centres[k % len(points.at)] + random.normal(0, 0.3, 2)
-        centres = np.concatenate((centres, new[None]))
+            new = centers[k % len(points.at)] + random.normal(0, 0.3, 2)
+        centers = np.concatenate((centers, new[None]))
     for _ in range(_LLOYD_STEPS):
-        owner = points.distances(centres).argmin(0)
-        moved = np.stack([_centre(points, owner == k, centres[k]) for k in range(n)])
-        if np.allclose(moved, centres, atol=1e-6):
+        owner = points.distances(centers).argmin(0)
+        moved = np.stack([_center(points, owner == k, centers[k]) for k in range(n)])
+        if np.allclose(moved, centers, atol=1e-6):
             break
-        centres = moved
-    return centres
+        centers = moved
+    return centers
 
 
-def _centre(points: _Points, mine: np.ndarray, otherwise: Float[np.ndarray, " 2"]) -> Float[np.ndarray, " 2"]:
+def _center(points: _Points, mine: np.ndarray, otherwise: Float[np.ndarray, " 2"]) -> Float[np.ndarray, " 2"]:
     """The weighted L∞ median: in the rotated coordinates x + y, x − y it is the median of each."""
     if not mine.any():
         return otherwise
@@ -114,32 +114,32 @@ def _median(values: Float[np.ndarray, " k"], weight: Float[np.ndarray, " k"]) ->
 
 
 def _refine(
-    points: _Points, centres: Float[np.ndarray, "n 2"], limit: float, step: float, last: float
+    points: _Points, centers: Float[np.ndarray, "n 2"], limit: float, step: float, last: float
 ) -> Float[np.ndarray, "n 2"]:
-    """Compass search (Hooke & Jeeves 1961) on the fitness: one centre at a time, steps halved when none helps."""
-    centres = centres.copy()
-    distances = points.distances(centres)
-    value = _fitness(points, centres, limit)
+    """Compass search (Hooke & Jeeves 1961) on the fitness: one center at a time, steps halved when none helps."""
+    centers = centers.copy()
+    distances = points.distances(centers)
+    value = _fitness(points, centers, limit)
     while step >= last:
         improved = False
-        for k in range(len(centres)):
+        for k in range(len(centers)):
             others = _without(distances, k)
-            candidates = centres[k] + step * _DIRECTIONS
+            candidates = centers[k] + step * _DIRECTIONS
             away = points.distances(candidates)
             values = _value(np.minimum(away, others), points, limit)
             best = int(values.argmax())
             if values[best] > value + 1e-9:
                 value, improved = float(values[best]), True
-                centres[k], distances[k] = candidates[best], away[best]
+                centers[k], distances[k] = candidates[best], away[best]
         if not improved:
             step /= 2
-    return centres
+    return centers
 
 
 def _escape(
     points: _Points, best: Float[np.ndarray, "n 2"], limit: float, random: np.random.Generator, generations: int
 ) -> Float[np.ndarray, "n 2"]:
-    """Try to leave the local optimum: move the centre that is missed least to where one is missed most, or shake."""
+    """Try to leave the local optimum: move the center that is missed least to where one is missed most, or shake."""
     value = _fitness(points, best, limit)
     for generation in range(generations):
         if generation % 2:
@@ -154,23 +154,23 @@ def _escape(
 
 
 def _relocated(
-    points: _Points, centres: Float[np.ndarray, "n 2"], limit: float, random: np.random.Generator
+    points: _Points, centers: Float[np.ndarray, "n 2"], limit: float, random: np.random.Generator
 ) -> Float[np.ndarray, "n 2"]:
-    distances = points.distances(centres)
-    without = np.stack([_without(distances, k) for k in range(len(centres))])
+    distances = points.distances(centers)
+    without = np.stack([_without(distances, k) for k in range(len(centers))])
     missed = _value(without, points, limit)
     # mostly the least missed, sometimes another
     order: Int[np.ndarray, " n"] = np.argsort(-missed, kind="stable")
     k = int(order[min(int(random.geometric(0.5)) - 1, len(order) - 1)])
     places = points.at[random.choice(len(points.at), min(64, len(points.at)), replace=False)]
     gained = _value(np.minimum(points.distances(places), without[k]), points, limit)
-    moved = centres.copy()
+    moved = centers.copy()
     moved[k] = places[int(gained.argmax())]
     return moved
 
 
 def _without(distances: Float[np.ndarray, "n m"], k: int) -> Float[np.ndarray, " m"]:
-    """Distance of every point to its nearest centre but the k-th."""
+    """Distance of every point to its nearest center but the k-th."""
     if len(distances) == 1:
         return np.full(distances.shape[1], np.inf)
     rest = np.concatenate((distances[:k], distances[k + 1 :]))

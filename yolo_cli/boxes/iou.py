@@ -21,7 +21,7 @@ def pairwise_iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float[Tens
 def complete_iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "n 4"], eps: float = 1e-7) -> Float[Tensor, " n"]:
     """CIoU of box i of `a` with box i of `b`, both cxcywh, differentiable in `a`.
 
-    IoU − ρ²/c² − αv (Zheng et al. 2020, "Distance-IoU Loss", equations 9 to 11): ρ is the distance of the centres,
+    IoU − ρ²/c² − αv (Zheng et al. 2020, "Distance-IoU Loss", equations 9 to 11): ρ is the distance of the centers,
     c the diagonal of the enclosing box, v the difference in aspect. α is a weight, not a path for gradients
     (section 4.3 of the paper).
     """

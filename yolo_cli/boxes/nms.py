@@ -52,8 +52,7 @@ def nms(
     span = (xyxy.max() - xyxy.min()).double() + 1
     shifted = xyxy.double() + (class_id.double() * span)[:, None]
     if shifted.is_cuda or len(shifted) <= GROUP:
-        kept: Tensor = torch.ops.torchvision.nms(shifted, confidence.double(), iou)
-        return kept
+        return torch.ops.torchvision.nms(shifted, confidence.double(), iou)
     order, sizes = _groups(class_id)
     boxes, scores = shifted[order], confidence[order].double()
     parts, start = [], 0

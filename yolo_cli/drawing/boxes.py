@@ -53,7 +53,7 @@ def draw_boxes(
     if rows.shape[1] > 5:
         rows = rows[rows[:, 5].argsort(descending=True, stable=True)]
     for row in reversed(rows.tolist()):
-        cv2.rectangle(image, *_corners(row, width, height), _colour(int(row[0]), style), line, cv2.LINE_AA)
+        cv2.rectangle(image, *_corners(row, width, height), _color(int(row[0]), style), line, cv2.LINE_AA)
     if style.labels:
         _draw_names(image, rows.tolist(), names, size, style)
     return image
@@ -103,10 +103,10 @@ def _draw_names(
             placed[len(texts)] = frame
             texts.append((text, class_id))
     for (text, class_id), (x1, y1, x2, y2) in zip(texts, placed.tolist(), strict=False):
-        _write(image, (x1, y1, x2, y2), text, size, thickness, _colour(class_id, style))
+        _write(image, (x1, y1, x2, y2), text, size, thickness, _color(class_id, style))
 
 
-def _colour(class_id: int, style: Style) -> tuple[int, int, int]:
+def _color(class_id: int, style: Style) -> tuple[int, int, int]:
     red, green, blue = palette(class_id)
     return (blue, green, red) if style.bgr else (red, green, blue)
 
@@ -143,12 +143,12 @@ def _free_place(
     return None
 
 
-def _write(image: Picture, frame: _Frame, text: str, size: float, thickness: int, colour: tuple[int, int, int]) -> None:
-    """Text on a ground of the class's colour, in whichever of black and white stands out from it."""
+def _write(image: Picture, frame: _Frame, text: str, size: float, thickness: int, color: tuple[int, int, int]) -> None:
+    """Text on a ground of the class's color, in whichever of black and white stands out from it."""
     x1, y1, x2, y2 = frame
     _, below = cv2.getTextSize(text, FONT, size, thickness)
-    cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), colour, -1)
-    first, green, last = colour
+    cv2.rectangle(image, (x1, y1), (x2 - 1, y2 - 1), color, -1)
+    first, green, last = color
     # Red and blue weigh differently; which comes first does not matter enough to be asked for.
     bright = 0.2 * first + 0.6 * green + 0.2 * last > 130
     ink = (0, 0, 0) if bright else (255, 255, 255)

@@ -1,4 +1,4 @@
-"""Builds the torch module that an architecture describes."""
+"""The detection model: the torch module that an architecture describes."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -19,24 +19,27 @@ MAX_PARAMETERS = 1_000_000_000  # three times the largest published detector
 
 
 class DetectionModel(nn.Module):
-    """A detector: layers in file order under `model`, as published state dicts name them.
+    """A detector: the layers in file order, named `model.N` as in published state dicts.
 
-    `forward` gives raw maps in training and in evaluation alike; `decode` turns them into boxes. Image sides must be
-    multiples of `stride`. More parameters than `most` are refused before memory is asked for.
+    `forward` returns raw predictions in training and in eval mode; `decode` converts them to boxes. Image sides must
+    be multiples of `stride`. Raises UserError for more than `max_parameters` before memory is allocated.
     """
 
-    def __init__(self, architecture: Architecture, names: Sequence[str] = (), *, most: int = MAX_PARAMETERS) -> None:
+    def __init__(
+        self, architecture: Architecture, names: Sequence[str] = (), *, max_parameters: int = MAX_PARAMETERS
+    ) -> None:
         super().__init__()
         self.architecture = architecture
         self.names = tuple(names) or tuple(str(i) for i in range(architecture.nc))
         planned = plan_layers(architecture)
-        _check_size(planned, architecture, most)
+        _check_size(planned, architecture, max_parameters)
         self.model = nn.ModuleList(_build(layer, architecture) for layer in planned)
         self.sources = [layer.sources for layer in planned]
         self.joins = [BLOCKS[layer.layer.block].joins for layer in planned]
-        self.kept = frozenset(s for i, layer in enumerate(planned) for s in layer.sources if s != i - 1)
+        # Layers whose outputs a layer other than the next one takes.
+        self.saved = frozenset(s for i, layer in enumerate(planned) for s in layer.sources if s != i - 1)
         main = planned[-1].sources[: self.head.main_sources(len(planned[-1].sources))]
-        # What inference takes: without the layers that feed auxiliary outputs alone.
+        # Inference skips the layers that only auxiliary outputs use.
         self.inference_sources = [*self.sources[:-1], main]
         self.inference_layers = _reached(self.inference_sources)
         self.head.place([int(planned[s].stride) for s in main], stores_anchor_grid=architecture.anchor_grid)
@@ -45,14 +48,14 @@ class DetectionModel(nn.Module):
 
     @property
     def head(self) -> Head:
-        """The detection head."""
+        """The last layer."""
         head = self.model[-1]
         assert isinstance(head, Head)
         return head
 
     @property
     def has_auxiliary(self) -> bool:
-        """Whether the head has outputs for training alone."""
+        """Whether the head has outputs that are used in training only."""
         return len(self.inference_sources[-1]) < len(self.sources[-1])
 
     @property
@@ -62,52 +65,51 @@ class DetectionModel(nn.Module):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Input pixels per cell, scale by scale."""
+        """Input pixels per cell, per scale."""
         return self.head.strides
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> RawMaps:
-        """Raw predictions per scale for images in 0 … 1; sides must be multiples of `stride`.
+        """Raw predictions per scale for images in 0 … 1, whose sides must be multiples of `stride`.
 
-        In training, a head with auxiliary outputs gives their maps after its main ones.
+        In training, the auxiliary outputs, if any, follow the main ones.
         """
         whole = self.training and not self.fused
         sources = self.sources if whole else self.inference_sources
-        kept: dict[int, Any] = {-1: images}
+        saved: dict[int, Any] = {-1: images}
         x: Any = images
         for index, layer in enumerate(self.model):
             if not whole and index not in self.inference_layers:
                 continue
-            inputs = [x if s == index - 1 else kept[s] for s in sources[index]]
+            inputs = [x if s == index - 1 else saved[s] for s in sources[index]]
             x = layer(inputs if self.joins[index] else inputs[0])
-            if index in self.kept:
-                kept[index] = x
-        maps: RawMaps = x
-        return maps
+            if index in self.saved:
+                saved[index] = x
+        return x
 
     def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:
-        """Rows cx, cy, w, h in pixels, objectness, class probabilities."""
+        """Predictions of all scales: cx, cy, w, h in pixels, objectness, class probabilities."""
         return self.head.decode(raw)
 
     @torch.no_grad()
     def set_anchors(self, anchors: Anchors) -> None:
-        """Replace the anchors, (w, h, w, h, …) in pixels per scale; the architecture takes them over."""
+        """Replace the anchors of the head and of `architecture`: (w, h, w, h, …) in pixels per scale."""
         steps = self.head.anchors.new_tensor(self.strides).reshape(-1, 1, 1)
-        most = 2 * self.head.anchors.shape[1]  # a scale with fewer anchors than another is filled up with zeros
-        filled = [[*scale, *[0.0] * (most - len(scale))] for scale in anchors]
-        pixels = self.head.anchors.new_tensor(filled).reshape(self.head.anchors.shape)
+        length = 2 * self.head.anchors.shape[1]  # a scale with fewer anchors than others is padded with zeros
+        padded = [[*scale, *[0.0] * (length - len(scale))] for scale in anchors]
+        pixels = self.head.anchors.new_tensor(padded).reshape(self.head.anchors.shape)
         self.head.anchors.copy_(pixels / steps)
         self.architecture = self.architecture.with_anchors(anchors)
 
     def anchors_in_pixels(self) -> list[list[float]]:
-        """Anchors per scale, flat (w, h, w, h, …)."""
+        """Anchors per scale as flat lists (w, h, w, h, …)."""
         steps = self.head.anchors.new_tensor(self.strides).reshape(-1, 1, 1)
         pixels: list[list[float]] = (self.head.anchors * steps).flatten(1).tolist()
-        # a scale with fewer anchors than another is filled up with zeros
+        # without the zeros that pad a scale with fewer anchors
         return [[value for value in scale if value > 0] for scale in pixels]
 
 
 def _reached(sources: Sequence[Sequence[int]]) -> frozenset[int]:
-    """The layers that the last one depends on, itself included."""
+    """The last layer and those that it depends on."""
     reached = {len(sources) - 1}
     for index in reversed(range(len(sources))):
         if index in reached:
@@ -116,8 +118,8 @@ def _reached(sources: Sequence[Sequence[int]]) -> frozenset[int]:
 
 
 def layer_rows(architecture: Architecture) -> Iterator[tuple[int, str, int, int, str, str]]:
-    """A row a layer: index, sources as written, repeats, parameters, block, arguments (after scaling)."""
-    with torch.device("meta"):  # shapes alone: nothing is allocated
+    """One row per layer: index, sources as written, repeats, parameters, block, arguments after scaling."""
+    with torch.device("meta"):  # shapes without memory
         model = DetectionModel(architecture)
     for index, (planned, module) in enumerate(zip(plan_layers(architecture), model.model, strict=True)):
         source = planned.layer.source
@@ -128,25 +130,24 @@ def layer_rows(architecture: Architecture) -> Iterator[tuple[int, str, int, int,
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Parameters of a module."""
+    """The number of parameters of a module."""
     return sum(p.numel() for p in module.parameters())
 
 
-def _check_size(planned: Sequence[PlannedLayer], architecture: Architecture, most: int) -> None:
-    """Refuse what no machine could hold before any of it is allocated."""
+def _check_size(planned: Sequence[PlannedLayer], architecture: Architecture, max_parameters: int) -> None:
+    """Raise UserError for a model that is too large, before memory is allocated."""
     total = 0
     with torch.device("meta"):
         for index, layer in enumerate(planned):
             total += count_parameters(_build(layer, architecture))
             if total > MAX_PARAMETERS:
                 raise _too_large(f"{architecture.name} layer {index} ({layer.layer.block})")
-    if total > most:
-        raise UserError(f"{total:,} parameters, where {most:,} are given", where=architecture.name)
+    if total > max_parameters:
+        raise UserError(f"{total:,} parameters, expected at most {max_parameters:,}", where=architecture.name)
 
 
 def _too_large(where: str) -> UserError:
-    what = f"more than {MAX_PARAMETERS:,} parameters, which no machine could hold"
-    return UserError(what, where=where, fix="take fewer channels or repeats")
+    return UserError(f"more than {MAX_PARAMETERS:,} parameters", where=where, fix="use fewer channels or repeats")
 
 
 def _build(planned: PlannedLayer, architecture: Architecture) -> nn.Module:
@@ -157,7 +158,7 @@ def _build(planned: PlannedLayer, architecture: Architecture) -> nn.Module:
         for copy in range(planned.plan.repeats):
             args = list(planned.plan.args)
             if copy:
-                args[0] = planned.plan.channels  # a later copy takes in what the one before puts out
+                args[0] = planned.plan.channels  # its input is the output of the copy before
             copies.append(_with_norms(block(*args, **options)))
             parameters += count_parameters(copies[-1])
             if parameters > MAX_PARAMETERS:
@@ -173,7 +174,7 @@ def _build(planned: PlannedLayer, architecture: Architecture) -> nn.Module:
 
 
 def _with_norms(block: PlannedModule) -> PlannedModule:
-    """A block whose batch norms have the settings that published detectors give to all of theirs."""
+    """Set eps and momentum of the block's batch norms to those of published detectors."""
     if block.detector_norms:
         for module in block.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -183,10 +184,10 @@ def _with_norms(block: PlannedModule) -> PlannedModule:
 
 @torch.no_grad()
 def gflops(model: DetectionModel, height: int, width: int) -> float:
-    """Billions of floating-point operations (a multiply-add is two) of one image through the convolutions.
+    """Billions of floating-point operations of all convolutions for one image; a multiply-add counts as two.
 
-    One cell of the coarsest scale is measured and multiplied: the work of a convolution grows with the area. (torch's
-    own counter gives the same figure, but importing what it needs takes seconds at every start.)
+    Counted on an image of one cell of the coarsest scale and multiplied by the area. torch.utils.flop_counter gives
+    the same number, but its import takes seconds.
     """
     counted = 0
 

@@ -22,12 +22,10 @@ class ResNet(ResNetStem):
         self.fc = nn.Linear(2048, num_classes)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        """Logits of images, normalised as the weights ask for."""
         x = super().forward(x)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
-        y: Tensor = self.fc(x.mean((2, 3)))
-        return y
+        return self.fc(x.mean((2, 3)))
 
 
 class Darknet53(nn.Module):
@@ -49,18 +47,16 @@ class Darknet53(nn.Module):
         fan_out_init(self, LEAKY_SLOPE)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        """Logits of images in 0 … 1."""
         for layer in self.model:
             x = layer(x)
-        y: Tensor = self.fc(x.mean((2, 3)))
-        return y
+        return self.fc(x.mean((2, 3)))
 
 
 def resnet50(num_classes: int = 1000) -> ResNet:
-    """ResNet-50, version 1.5, with Kaiming fan-out initialisation."""
+    """ResNet-50, version 1.5, with Kaiming fan-out initialization."""
     return ResNet((3, 4, 6, 3), num_classes)
 
 
 def darknet53(num_classes: int = 1000) -> Darknet53:
-    """Darknet-53 with Kaiming fan-out initialisation."""
+    """Darknet-53 with Kaiming fan-out initialization."""
     return Darknet53(num_classes)

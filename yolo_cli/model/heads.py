@@ -1,4 +1,4 @@
-"""Detection heads: feature maps to raw predictions, and raw predictions to boxes."""
+"""Detection heads: from feature maps to raw predictions, and from raw predictions to boxes."""
 
 import math
 from abc import abstractmethod
@@ -12,57 +12,57 @@ from torch import Tensor, nn
 from yolo_cli.errors import UserError
 from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments
 
-RawMaps = list[Float[Tensor, "b _ _ _ o"]]  # per scale: image, anchor, row, column, numbers
-Boxes = Callable[[Tensor, Tensor, int], Tensor]  # a head's `boxes`
+RawMaps = list[Float[Tensor, "b _ _ _ o"]]  # per scale: (batch, anchors, rows, columns, 4 box + objectness + classes)
+Boxes = Callable[[Tensor, Tensor, int], Tensor]  # `Head.boxes`
 
 
 def sigmoid_boxes(values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"]) -> Float[Tensor, "*n 4"]:
-    """Raw box values as centre (relative to the cell's corner), width and height, in units of the anchor's.
+    """YOLOv5's box coding: the center in cells relative to the cell's corner, width and height in the anchor's unit.
 
-    With σ the sigmoid and a the anchor: centre = 2σ − 0.5, size = (2σ)²·a, which bounds a box to four times its anchor.
+    center = 2σ − 0.5 and size = (2σ)²·anchor, with σ the sigmoid. A box is at most four times its anchor.
     """
     doubled = values.sigmoid() * 2
     return torch.cat((doubled[..., :2] - 0.5, doubled[..., 2:].square() * anchor_wh), -1)
 
 
 class Head(PlannedModule):
-    """What the model, the loss and the tools know of a head: classes, anchors, strides, and how boxes are coded."""
+    """Base of detection heads: classes, anchors, strides and box coding, as the model and the loss use them."""
 
     joins = True
-    # (scales, anchors, 2): width and height in units of the scale's stride. A scale with fewer anchors than another
-    # is filled up with zeros, which no box ever matches.
+    # (scales, anchors, 2): width and height in cells of the scale. A scale with fewer anchors than others is padded
+    # with zeros, which no box matches.
     anchors: Tensor
     nc: int
-    outputs: int  # numbers an anchor: 4 box + 1 objectness + classes
-    strides: tuple[int, ...] = ()  # set by place(), once the factory knows them
+    outputs: int  # channels per anchor: 4 box + 1 objectness + classes
+    strides: tuple[int, ...] = ()  # set by place()
 
     stores_anchor_grid = False
 
     @classmethod
     def main_sources(cls, count: int) -> int:
-        """How many of its `count` source layers give the predictions; the rest only help in training."""
+        """The number of source layers of predictions; the rest of the `count` are of auxiliary outputs."""
         return count
 
     def place(self, strides: Sequence[int], *, stores_anchor_grid: bool = False) -> None:
-        """Take the strides of the scales: anchors become multiples of them.
+        """Set the strides of the scales and divide the anchors, in pixels until now, by them.
 
-        `stores_anchor_grid` says whether state dicts hold the anchors in pixels too, as those of older releases do.
+        With `stores_anchor_grid`, state dicts also have the anchors in pixels, as those of older releases do.
         """
         self.strides = tuple(strides)
         self.stores_anchor_grid = stores_anchor_grid
-        if not self.anchors.is_meta:  # dividing there would make torch import sympy, for longer than torch itself takes
+        if not self.anchors.is_meta:  # on the meta device the division would import sympy, which is slower than torch
             self.anchors /= torch.tensor(strides, dtype=torch.float32).reshape(-1, 1, 1)
 
     @abstractmethod
     def maps(self, x: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
-        """The scales' maps of anchors × numbers channels, as convolutions give them."""
+        """One map per scale with anchors × outputs channels."""
 
     def forward(self, x: list[Float[Tensor, "b _ _ _"]]) -> RawMaps:
-        """Raw predictions per scale, (b, anchors, h, w, 5 + classes), before any sigmoid."""
+        """Raw predictions per scale, (batch, anchors, rows, columns, 5 + classes), before any sigmoid."""
         return [self._cells(y) for y in self.maps(x)]
 
     def _cells(self, y: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b a h w o"]:
-        """A map with its channels taken apart into anchors and numbers."""
+        """Split the channels of a map into anchors and outputs."""
         b, channels, h, w = y.shape
         split = y.view(b, channels // self.outputs, self.outputs, h, w)
         return split.permute(0, 1, 3, 4, 2).contiguous()
@@ -71,26 +71,26 @@ class Head(PlannedModule):
     def boxes(
         self, values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"], scale: int
     ) -> Float[Tensor, "*n 4"]:
-        """Boxes of one scale from raw values: centre relative to the cell's corner, width and height; in cells.
+        """Decode the raw box values of one scale, in cells: center relative to the cell's corner, width and height.
 
-        The one definition of this head's code: `decode` and the loss both use it. `anchor_wh` is in cells.
+        The only definition of this head's box coding: `decode` and the loss use it. `anchor_wh` is in cells.
         """
 
     def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:
-        """Rows cx, cy, w, h in pixels, objectness, class probabilities."""
+        """Predictions of all scales: cx, cy, w, h in pixels, objectness, class probabilities."""
         rows = []
         for scale, (values, stride) in enumerate(zip(raw, self.strides, strict=True)):
             y = values.float()
             b, a, h, w, o = y.shape
             box = self.boxes(y[..., :4], self.anchors[scale, :a].float().view(a, 1, 1, 2), scale)
-            centre = (box[..., :2] + cell_grid(h, w, y.device)) * stride
-            found = torch.cat((centre, box[..., 2:] * stride, y[..., 4:].sigmoid()), -1)
-            rows.append(found.view(b, a * h * w, o))
+            center = (box[..., :2] + cell_grid(h, w, y.device)) * stride
+            decoded = torch.cat((center, box[..., 2:] * stride, y[..., 4:].sigmoid()), -1)
+            rows.append(decoded.view(b, a * h * w, o))
         return torch.cat(rows, 1)
 
 
 class Detect(Head):
-    """One 1×1 convolution per scale to anchors × (4 box + 1 objectness + classes) numbers per cell."""
+    """One 1×1 convolution per scale to anchors × (4 box + 1 objectness + classes) channels."""
 
     def __init__(self, nc: int, anchors: Sequence[Sequence[float]], channels: Sequence[int]) -> None:
         super().__init__()
@@ -101,15 +101,15 @@ class Detect(Head):
         self.m = nn.ModuleList(nn.Conv2d(c, self.outputs * self.per_scale, 1) for c in channels)
 
     def place(self, strides: Sequence[int], *, stores_anchor_grid: bool = False) -> None:
-        """Take the strides of the scales: anchors become multiples of them, biases start from them."""
+        """Set the strides, divide the anchors by them, and initialize the biases, which depend on them."""
         super().place(strides, stores_anchor_grid=stores_anchor_grid)
         self.reset_bias()
 
     @torch.no_grad()
     def reset_bias(self) -> None:
-        """Start from about 8 objects in a 640-pixel image and classes equally likely.
+        """Add a prior of about 8 objects per 640×640 image and of equally likely classes to the biases.
 
-        A prior in the bias keeps the first steps stable (Lin et al. 2017, "Focal Loss", section 3.3).
+        It keeps the first steps stable (Lin et al. 2017, "Focal Loss", section 3.3).
         """
         self._add_prior(self.m)
 
@@ -122,18 +122,18 @@ class Detect(Head):
             bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))
 
     def maps(self, x: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
-        """A convolution a scale."""
+        """Apply the convolution of each scale."""
         return [convolution(feature) for feature, convolution in zip(x, self.m, strict=True)]
 
     def boxes(
         self, values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"], scale: int
     ) -> Float[Tensor, "*n 4"]:
-        """Boxes in cells, by `sigmoid_boxes`."""
+        """Decode by `sigmoid_boxes`."""
         return sigmoid_boxes(values, anchor_wh)
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: `nc` and `anchors`, those of the file's head lines."""
+        """YAML arguments: the words `nc` and `anchors`, which stand for the file's values."""
         nc, anchors = arguments(args, 2, 2)
         if isinstance(nc, bool) or not isinstance(nc, int) or not isinstance(anchors, tuple | list):
             raise UserError(f"takes the words nc and anchors, not {list(args)!r}")
@@ -152,12 +152,12 @@ class Detect(Head):
             destination[prefix + "anchor_grid"] = pixels.view(len(self.strides), 1, -1, 1, 1, 2)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state_dict.pop(prefix + "anchor_grid", None)  # says nothing that `anchors` does not
+        state_dict.pop(prefix + "anchor_grid", None)  # redundant: `anchors` has the same values in cells
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def cell_grid(h: int, w: int, device: torch.device) -> Float[Tensor, "h w 2"]:
-    """Column and row of each cell."""
+    """The column and row index of each cell."""
     row = torch.arange(h, dtype=torch.float32, device=device)
     column = torch.arange(w, dtype=torch.float32, device=device)
     return torch.stack(torch.meshgrid(row, column, indexing="ij")[::-1], -1)

@@ -14,26 +14,24 @@ from yolo_cli.model.heads import Detect, RawMaps
 
 
 class ImplicitA(nn.Module):
-    """A learned offset per channel, added."""
+    """Adds a learned offset per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.implicit = nn.Parameter(torch.normal(torch.zeros(1, channels, 1, 1), 0.02))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Add."""
         return x + self.implicit
 
 
 class ImplicitM(nn.Module):
-    """A learned factor per channel."""
+    """Multiplies by a learned factor per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.implicit = nn.Parameter(torch.normal(torch.ones(1, channels, 1, 1), 0.02))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Multiply."""
         return x * self.implicit
 
 
@@ -46,7 +44,7 @@ class IDetect(Detect):
         self.im = nn.ModuleList(ImplicitM(self.outputs * self.per_scale) for _ in channels)
 
     def maps(self, x: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
-        """A convolution a scale, between its offset and its factor."""
+        """Apply the offset, convolution and factor of each scale."""
         if not self.ia:
             return super().maps(x)
         layers = zip(x, self.ia, self.m, self.im, strict=True)
@@ -70,13 +68,13 @@ class IDetect(Detect):
 class IAuxDetect(IDetect):
     """IDetect with a plain auxiliary convolution per scale; its sources are the main layers, then the auxiliary ones.
 
-    Given only the main layers, as in evaluation, it is an IDetect.
+    With the main layers only, as in eval mode, it is an IDetect.
     """
 
     def __init__(self, nc: int, anchors: Sequence[Sequence[float]], channels: Sequence[int]) -> None:
         main = self.main_sources(len(channels))
         super().__init__(nc, anchors, channels[:main])
-        # published state dicts name the auxiliary convolutions before the implicit parts
+        # published state dicts have the auxiliary convolutions before the implicit parts
         implicit = self.ia, self.im
         del self.ia, self.im
         self.m2 = nn.ModuleList(nn.Conv2d(c, self.outputs * self.per_scale, 1) for c in channels[main:])
@@ -84,17 +82,17 @@ class IAuxDetect(IDetect):
 
     @classmethod
     def main_sources(cls, count: int) -> int:
-        """The first half."""
+        """The first half of the source layers."""
         return count // 2
 
     @torch.no_grad()
     def reset_bias(self) -> None:
-        """As Detect, for the auxiliary convolutions too."""
+        """Add the prior of Detect to the auxiliary convolutions, too."""
         super().reset_bias()
         self._add_prior(self.m2)
 
     def forward(self, x: list[Float[Tensor, "b _ _ _"]]) -> RawMaps:
-        """Raw predictions per scale, and after them, where their layers are given, the auxiliary ones."""
+        """Raw predictions per scale, followed by the auxiliary ones if their source layers are given."""
         main = len(self.m)
         maps = super().forward(x[:main])
         if len(x) > main:
@@ -102,6 +100,6 @@ class IAuxDetect(IDetect):
         return maps
 
     def fuse(self) -> None:
-        """Fold the implicit parts; the auxiliary convolutions go."""
+        """Fold the implicit parts and remove the auxiliary convolutions."""
         super().fuse()
         self.m2 = nn.ModuleList()

@@ -1,4 +1,4 @@
-"""Taking weights from one state dict into a model that may differ from it, and saying what was taken."""
+"""Loading the weights of a state dict that match a model, with a report of the others."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,42 +9,42 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class TransferReport:
-    """Names taken, names left out with the reason, and names of the model that kept their own values."""
+    """Names of loaded tensors, skipped ones with the reason, and tensors of the model that were not in the file."""
 
-    taken: tuple[str, ...]
-    left_out: tuple[tuple[str, str], ...]
-    kept: tuple[str, ...]
+    loaded: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+    missing: tuple[str, ...]
 
     def summary(self) -> str:
         """One line for the screen."""
-        text = f"{len(self.taken)} of {len(self.taken) + len(self.kept)} tensors taken"
-        if self.left_out:
-            shown = ", ".join(f"{name} ({why})" for name, why in self.left_out[:3])
-            more = f" and {len(self.left_out) - 3} more" if len(self.left_out) > 3 else ""
-            text += f"; not taken: {shown}{more}"
-        elif self.kept:
-            more = f" and {len(self.kept) - 3} more" if len(self.kept) > 3 else ""
-            text += f"; not in the file: {', '.join(self.kept[:3])}{more}"
+        text = f"{len(self.loaded)} of {len(self.loaded) + len(self.missing)} tensors loaded"
+        if self.skipped:
+            shown = ", ".join(f"{name} ({reason})" for name, reason in self.skipped[:3])
+            more = f" and {len(self.skipped) - 3} more" if len(self.skipped) > 3 else ""
+            text += f"; not loaded: {shown}{more}"
+        elif self.missing:
+            more = f" and {len(self.missing) - 3} more" if len(self.missing) > 3 else ""
+            text += f"; not in the file: {', '.join(self.missing[:3])}{more}"
         return text
 
 
 @torch.no_grad()
 def transfer(model: nn.Module, state: Mapping[str, Tensor], exclude: tuple[str, ...] = ()) -> TransferReport:
-    """Copy every tensor whose name and shape the model shares; names that end in one of `exclude` are left out."""
+    """Copy the tensors whose names and shapes match those of the model, except names that end in one of `exclude`."""
     own = model.state_dict()
-    taken, left_out = [], []
+    loaded, skipped = [], []
     for name, value in state.items():
-        if name.endswith(exclude or ("\0",)):
-            left_out.append((name, "set by the architecture"))
+        if name.endswith(exclude):
+            skipped.append((name, "set by the architecture"))
         elif name not in own:
-            left_out.append((name, "no such name in the model"))
+            skipped.append((name, "no such name in the model"))
         elif own[name].shape != value.shape:
-            left_out.append((name, f"shape {_shape(value)} in the file, {_shape(own[name])} in the model"))
+            skipped.append((name, f"shape {_shape(value)} in the file, {_shape(own[name])} in the model"))
         else:
             own[name].copy_(value)
-            taken.append(name)
-    missing = own.keys() - set(taken)
-    return TransferReport(tuple(taken), tuple(left_out), tuple(name for name in own if name in missing))
+            loaded.append(name)
+    missing = own.keys() - set(loaded)
+    return TransferReport(tuple(loaded), tuple(skipped), tuple(name for name in own if name in missing))
 
 
 def _shape(tensor: Tensor) -> str:

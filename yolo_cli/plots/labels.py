@@ -19,16 +19,16 @@ _MOST_BOXES = 400
 def label_figure(
     classes: Int[np.ndarray, " n"], boxes: Float[np.ndarray, "n 4"], names: Sequence[str], out: Path
 ) -> None:
-    """Labels a class, where box centres lie, how wide and high boxes are, and some boxes laid over each other.
+    """Labels a class, where box centers lie, how wide and high boxes are, and some boxes laid over each other.
 
     `boxes` are (cx, cy, w, h) as fractions of their image.
     """
     figure = new_figure(13, 8)
     top, bottom = figure.subfigures(2, 1, squeeze=False).flat
     _histogram(top.subplots(), classes, names)
-    centre, size, sample = bottom.subplots(1, 3)
-    _density(centre, boxes[:, 0], boxes[:, 1], title="Box centres", xlabel="x / image width", ylabel="y / image height")
-    centre.invert_yaxis()
+    center, size, sample = bottom.subplots(1, 3)
+    _density(center, boxes[:, 0], boxes[:, 1], title="Box centers", xlabel="x / image width", ylabel="y / image height")
+    center.invert_yaxis()
     _density(size, boxes[:, 2], boxes[:, 3], title="Box sizes", xlabel="w / image width", ylabel="h / image height")
     _sample(sample, classes, boxes)
     save(figure, out)
@@ -78,12 +78,12 @@ def _sample(axes: Axes, classes: Int[np.ndarray, " n"], boxes: Float[np.ndarray,
     # Evenly over the data set: its first labels may all be of one scene.
     at = np.linspace(0, len(boxes) - 1, min(len(boxes), _MOST_BOXES)).astype(np.int64)
     shown = f"{len(at)} of {len(boxes):,} boxes" if len(at) < len(boxes) else "All boxes"
-    tidy(axes, title=f"{shown}, about one centre", xlabel="w / image width", ylabel="h / image height")
+    tidy(axes, title=f"{shown}, about one center", xlabel="w / image width", ylabel="h / image height")
     axes.set(xlim=(-0.5, 0.5), ylim=(-0.5, 0.5), aspect="equal")
     axes.grid(False)
     if not len(at):
         say(axes, "no labels")
         return
     outlines = [Rectangle((-w / 2, -h / 2), w, h) for _, _, w, h in boxes[at]]
-    colours = [fraction(int(c)) for c in classes[at]]
-    axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colours, linewidth=0.6, alpha=0.6))
+    colors = [fraction(int(c)) for c in classes[at]]
+    axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colors, linewidth=0.6, alpha=0.6))

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 
 from yolo_cli.drawing import fraction
-from yolo_cli.plots.style import GREY, INK, new_figure, plain, save, say, tidy
+from yolo_cli.plots.style import GRAY, INK, new_figure, plain, save, say, tidy
 
-_MOST_COLOURED = 7  # as many as colour-blind people tell apart
+_MOST_COLOURED = 7  # as many as color-blind people tell apart
 _MOST_NUMBERED = 25
 _MOST_NAMES = 120
 
@@ -53,8 +53,8 @@ def confusion_figure(confusion: Int[np.ndarray, "side side"], names: Sequence[st
 def _numbers(axes: Axes, share: Float[np.ndarray, "side side"], font: float) -> None:
     for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
         value = share[row, column]
-        colour = "white" if value > 0.65 else INK
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=font, color=colour)
+        color = "white" if value > 0.65 else INK
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=font, color=color)
 
 
 def curve_figure(
@@ -111,7 +111,7 @@ def _lines(
     mean: Float[np.ndarray, " samples"],
     mean_label: str,
 ) -> None:
-    """Few classes in colour and named; many in grey behind their mean."""
+    """Few classes in color and named; many in grey behind their mean."""
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     if not mean_label:
         say(axes, "no labels to judge by" if not len(values) else "nothing was found")
@@ -121,11 +121,11 @@ def _lines(
         if few:
             axes.plot(x, values[row], color=fraction(row), linewidth=1.4, label=label)
         else:
-            axes.plot(x, values[row], color=GREY, linewidth=0.6)
+            axes.plot(x, values[row], color=GRAY, linewidth=0.6)
     if len(values) > 1:
         axes.plot(x, mean, color="black", linewidth=2.8, label=mean_label)
     else:
         axes.plot([], [], " ", label=mean_label)
     if not few:
-        axes.plot([], [], color=GREY, linewidth=0.8, label=f"each of {len(values)} classes")
+        axes.plot([], [], color=GRAY, linewidth=0.8, label=f"each of {len(values)} classes")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9, borderaxespad=0)

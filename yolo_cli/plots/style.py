@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DPI = 150
-GREY = "0.72"
+GRAY = "0.72"
 INK = "0.15"
 
 

@@ -99,7 +99,7 @@ def build_model(config: TrainConfig, names: Sequence[str], reporter: Reporter) -
         model, checkpoint.fitted(weights.state, model), exclude=("anchors", "anchor_grid") if config.cfg else ()
     )
     reporter.info(f"{model.architecture.name} from {weights.path}: {report.summary()}")
-    if not report.taken:
+    if not report.loaded:
         raise UserError("none of its weights fit the model", where=weights.path, fix="leave out --cfg, or --weights")
     return model
 

@@ -55,7 +55,7 @@ class Weights:
             raise UserError(f"holds {self.part}, not a whole network", where=self.path, fix=fix)
         try:
             # A file of few bytes may describe a model of gigabytes.
-            model = DetectionModel(self.architecture, self.names, most=_numbers(self.state))
+            model = DetectionModel(self.architecture, self.names, max_parameters=_numbers(self.state))
         except UserError as error:
             raise UserError(f"its weights do not fit its architecture: {error.what}", where=self.path) from None
         try:

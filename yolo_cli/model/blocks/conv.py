@@ -48,9 +48,7 @@ class Conv(PlannedModule):
         self.act = make_activation(activation if act is None or act is True else act)
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        """Convolve, normalise, activate."""
-        y: Tensor = self.act(self.bn(self.conv(x)))
-        return y
+        return self.act(self.bn(self.conv(x)))
 
     def fuse(self) -> None:
         """Fold the batch norm into the convolution; eval mode only."""
@@ -103,9 +101,7 @@ class Focus(PlannedModule):
         self.folded = False  # whether the convolution looks at the pixels themselves
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        """Fold pixels into channels, convolve."""
-        y: Tensor = self.conv(x if self.folded else space_to_depth(x))
-        return y
+        return self.conv(x if self.folded else space_to_depth(x))
 
     @torch.no_grad()
     def fuse(self) -> None:
@@ -139,7 +135,6 @@ class ReOrg(PlannedModule):
     """Each 2×2 patch of pixels becomes one cell. (b, c, h, w) → (b, 4 × c, h/2, w/2)."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c4 h2 w2"]:
-        """Fold pixels into channels."""
         return space_to_depth(x)
 
     @classmethod

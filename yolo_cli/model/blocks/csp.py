@@ -28,7 +28,6 @@ class Bottleneck(PlannedModule):
         self.add = bool(shortcut) and c1 == c2
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h w"]:
-        """Bottleneck, with the residual where there is one."""
         y: Tensor = self.cv2(self.cv1(x))
         return x + y if self.add else y
 
@@ -64,9 +63,7 @@ class C3(PlannedModule):
         self.m = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, g, 1.0, activation=activation) for _ in range(n)))
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h w"]:
-        """Both branches, concatenated and mixed."""
-        y: Tensor = self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
-        return y
+        return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
@@ -104,10 +101,8 @@ class BottleneckCSP(PlannedModule):
         self.m = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, g, 1.0, activation=activation) for _ in range(n)))
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h w"]:
-        """Both branches, concatenated, normalised and mixed."""
         joined = torch.cat((self.cv3(self.m(self.cv1(x))), self.cv2(x)), 1)
-        y: Tensor = self.cv4(self.act(self.bn(joined)))
-        return y
+        return self.cv4(self.act(self.bn(joined)))
 
     def fuse(self) -> None:
         """Fold each half of the joint batch norm into the convolution that feeds it; eval mode only."""

@@ -51,9 +51,7 @@ class DarknetConv(PlannedModule):
         self.act = darknet_activation(activation)
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        """Convolve, normalise, activate."""
-        y: Tensor = self.act(self.bn(self.conv(x)))
-        return y
+        return self.act(self.bn(self.conv(x)))
 
     def fuse(self) -> None:
         """Fold the batch norm into the convolution; eval mode only."""
@@ -122,11 +120,9 @@ class DarknetMaxPool(PlannedModule):
         self.pool = nn.MaxPool2d(size, stride, before if before == after else 0, ceil_mode=self.cut and after > 0)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        """Pool."""
         if self.pad[0] != self.pad[1] and not self.cut:
             x = F.pad(x, self.pad, value=-math.inf)
-        y: Tensor = self.pool(x)
-        return y
+        return self.pool(x)
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
@@ -149,7 +145,6 @@ class DarknetRoute(PlannedModule):
         self.groups, self.group_id = groups, group_id
 
     def forward(self, x: list[Float[Tensor, "b _ h w"]]) -> Float[Tensor, "b c h w"]:
-        """Concatenate."""
         if self.groups > 1:
             x = [part.chunk(self.groups, 1)[self.group_id] for part in x]
         return torch.cat(x, 1) if len(x) > 1 else x[0]
@@ -175,14 +170,12 @@ class DarknetShortcut(PlannedModule):
         self.act = darknet_activation(activation)
 
     def forward(self, x: list[Float[Tensor, "b _ h w"]]) -> Float[Tensor, "b c h w"]:
-        """Add and activate."""
         total, *others = x
         for other in others:
             common = min(total.shape[1], other.shape[1])
             added = total[:, :common] + other[:, :common]
             total = torch.cat((added, total[:, common:]), 1) if common < total.shape[1] else added
-        y: Tensor = self.act(total)
-        return y
+        return self.act(total)
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
@@ -202,7 +195,6 @@ class DarknetDropout(PlannedModule):
         self.probability = probability
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Drop in training, pass on otherwise."""
         return F.dropout(x, self.probability, self.training)
 
     @classmethod
@@ -218,7 +210,6 @@ class DarknetYolo(PlannedModule):
     """[yolo]: passes its input on; it keeps the numbering of the .cfg, and the head at the end does its work."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Pass on."""
         return x
 
     @classmethod

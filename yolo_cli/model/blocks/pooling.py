@@ -28,12 +28,10 @@ class SPPF(PlannedModule):
         self.m = nn.MaxPool2d(k, stride=1, padding=k // 2)
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h w"]:
-        """Pool three times over, concatenate, mix."""
         pools = [self.cv1(x)]
         for _ in range(3):
             pools.append(self.m(pools[-1]))
-        y: Tensor = self.cv2(torch.cat(pools, 1))
-        return y
+        return self.cv2(torch.cat(pools, 1))
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
@@ -57,10 +55,8 @@ class SPP(PlannedModule):
         self.m = nn.ModuleList(nn.MaxPool2d(size, stride=1, padding=size // 2) for size in k)
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h w"]:
-        """Pool at every size, concatenate, mix."""
         x = self.cv1(x)
-        y: Tensor = self.cv2(torch.cat([x] + [pool(x) for pool in self.m], 1))
-        return y
+        return self.cv2(torch.cat([x] + [pool(x) for pool in self.m], 1))
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
@@ -94,8 +90,7 @@ class SPPCSPC(PlannedModule):
         """One branch through the pyramid, one past it, joined by a 1×1 convolution."""
         narrow = self.cv4(self.cv3(self.cv1(x)))
         pooled = self.cv6(self.cv5(torch.cat([narrow] + [pool(narrow) for pool in self.m], 1)))
-        y: Tensor = self.cv7(torch.cat((pooled, self.cv2(x)), 1))
-        return y
+        return self.cv7(torch.cat((pooled, self.cv2(x)), 1))
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
@@ -117,7 +112,6 @@ class DownC(PlannedModule):
         self.mp = nn.MaxPool2d(k, k)
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        """Both branches, concatenated."""
         return torch.cat((self.cv2(self.cv1(x)), self.cv3(self.mp(x))), 1)
 
     @classmethod
@@ -138,9 +132,7 @@ class MP(PlannedModule):
         self.m = nn.MaxPool2d(k, k)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        """Pool."""
-        y: Tensor = self.m(x)
-        return y
+        return self.m(x)
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
@@ -159,9 +151,7 @@ class SP(PlannedModule):
         self.m = nn.MaxPool2d(k, s, k // 2)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        """Pool."""
-        y: Tensor = self.m(x)
-        return y
+        return self.m(x)
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
@@ -181,9 +171,7 @@ class MaxPool2d(PlannedModule):
         self.m = nn.MaxPool2d(k, s, p)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        """Pool."""
-        y: Tensor = self.m(x)
-        return y
+        return self.m(x)
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:

@@ -41,10 +41,8 @@ class PyramidLevel(PlannedModule):
         )
 
     def forward(self, x: list[Float[Tensor, "b _ h w"]]) -> Float[Tensor, "b c2 h w"]:
-        """Narrow, then refine."""
         narrow = self.lateral(x[0]) if self.reduce is None else self.reduce(torch.cat(x, 1))
-        y: Tensor = self.refine(narrow)
-        return y
+        return self.refine(narrow)
 
     def fuse(self) -> None:
         """Drop the lateral convolution where nothing depends on it."""

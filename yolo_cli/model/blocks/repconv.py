@@ -49,17 +49,14 @@ class RepConv(PlannedModule):
         )
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        """Sum of the branches, or the one convolution that they became; activated."""
         if self.rbr_reparam is not None:
-            fused: Tensor = self.act(self.rbr_reparam(x))
-            return fused
+            return self.act(self.rbr_reparam(x))
         assert self.rbr_dense is not None
         assert self.rbr_1x1 is not None
         y = self.rbr_dense(x) + self.rbr_1x1(x)
         if self.rbr_identity is not None:
             y = y + self.rbr_identity(x)
-        activated: Tensor = self.act(y)
-        return activated
+        return self.act(y)
 
     @torch.no_grad()
     def fuse(self) -> None:
@@ -100,17 +97,14 @@ class RepConvOREPA(PlannedModule):
         self.rbr_1x1: PointConv | None = PointConv(c1, c2, s)
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        """Sum of the branches, or the one convolution that they became; activated."""
         if self.rbr_reparam is not None:
-            fused: Tensor = self.act(self.rbr_reparam(x))
-            return fused
+            return self.act(self.rbr_reparam(x))
         assert self.rbr_dense is not None
         assert self.rbr_1x1 is not None
         y = self.rbr_dense(x) + self.rbr_1x1(x)
         if self.rbr_identity is not None:
             y = y + self.rbr_identity(x)
-        activated: Tensor = self.act(y)
-        return activated
+        return self.act(y)
 
     @torch.no_grad()
     def fuse(self) -> None:
@@ -141,9 +135,7 @@ class PointConv(nn.Module):
         self.bn = nn.BatchNorm2d(c2)
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        """Convolve and normalise."""
-        y: Tensor = self.bn(self.conv(x))
-        return y
+        return self.bn(self.conv(x))
 
 
 class GeneratedConv(nn.Module):
@@ -190,9 +182,7 @@ class GeneratedConv(nn.Module):
         return kernel
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        """Generate the kernel, convolve, normalise."""
-        y: Tensor = self.bn(nn.functional.conv2d(x, self.kernel(), stride=self.stride, padding=1))
-        return y
+        return self.bn(nn.functional.conv2d(x, self.kernel(), stride=self.stride, padding=1))
 
 
 def frequency_prior(channels: int) -> Float[Tensor, "c 3 3"]:

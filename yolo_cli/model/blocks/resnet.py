@@ -28,9 +28,7 @@ class ResNetStem(PlannedModule):
         fan_out_init(self)
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h4 w4"]:
-        """Convolve, normalise, activate, pool."""
-        y: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return y
+        return self.maxpool(self.relu(self.bn1(self.conv1(x))))
 
     def fuse(self) -> None:
         """Fold the batch norm into the convolution; eval mode only."""
@@ -63,12 +61,10 @@ class ResidualBottleneck(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(c1, c2, 1, s, bias=False), nn.BatchNorm2d(c2))
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        """Bottleneck plus the (projected) input, activated."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        out: Tensor = self.relu(y + (x if self.downsample is None else self.downsample(x)))
-        return out
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
     def fuse(self) -> None:
         """Fold the batch norms into the convolutions; eval mode only."""
@@ -101,7 +97,6 @@ class ResNetStage(PlannedModule):
         fan_out_init(self)
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        """Block after block."""
         for block in self.children():
             x = block(x)
         return x

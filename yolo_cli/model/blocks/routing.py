@@ -22,7 +22,6 @@ class Concat(PlannedModule):
         self.d = dimension
 
     def forward(self, x: list[Float[Tensor, "b _ h w"]]) -> Float[Tensor, "b c h w"]:
-        """Concatenate."""
         return torch.cat(x, self.d)
 
     @classmethod
@@ -41,9 +40,7 @@ class Upsample(PlannedModule):
         self.resize = nn.Upsample(size, factor, mode)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        """Enlarge."""
-        y: Tensor = self.resize(x)
-        return y
+        return self.resize(x)
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
@@ -67,7 +64,6 @@ class Shortcut(PlannedModule):
         self.d = dimension
 
     def forward(self, x: list[Float[Tensor, "b c h w"]]) -> Float[Tensor, "b c h w"]:
-        """Add."""
         return torch.stack(x).sum(0) if len(x) > 2 else x[0] + x[-1]
 
     @classmethod
@@ -88,9 +84,7 @@ class ZeroPad2d(PlannedModule):
         self.m = nn.ZeroPad2d((sides[0], sides[1], sides[2], sides[3]))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        """Pad."""
-        y: Tensor = self.m(x)
-        return y
+        return self.m(x)
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
