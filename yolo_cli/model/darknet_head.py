@@ -41,7 +41,7 @@ class DarknetDetect(Head):
     ) -> Float[Tensor, "*n 4"]:
         """Decode boxes in cells.
 
-        With σ the sigmoid, t the raw value and s the section's scale_x_y: center = s·σ − (s − 1)/2, size = exp(t)·anchor
+        With σ the sigmoid, t the raw value and s = scale_x_y: center = s·σ − (s − 1)/2 and size = exp(t)·anchor
         (Redmon & Farhadi 2018, section 2.1; s from Bochkovskiy et al. 2020, section 3.4). With new_coords the size is
         (2σ)²·anchor (Wang et al. 2021, Scaled-YOLOv4).
         """
