@@ -5,7 +5,7 @@ from pathlib import Path
 
 from yolo_cli.config import ConvertConfig
 from yolo_cli.errors import UserError
-from yolo_cli.io.atomic import write_whole
+from yolo_cli.io.atomic import write_atomically
 from yolo_cli.io.yaml_file import write_mapping
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
@@ -69,8 +69,8 @@ def _write(weights: Weights, target: Path) -> None:
     text = cfg_text(architecture, *(weights.img or MADE_FOR)).encode()
     if is_darknet(target):
         data = pack_weights(architecture, model.state_dict(), weights.header or Header())
-        write_whole(target, data, what="weights")
-    write_whole(target.with_suffix(".cfg"), text, what="network")
+        write_atomically(target, data, what="weights")
+    write_atomically(target.with_suffix(".cfg"), text, what="network")
 
 
 def _write_checkpoint(weights: Weights, model: DetectionModel, target: Path) -> None:

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int32, Int64
 
 from yolo_cli.dataset.scan import Chunk, is_shard, label_path, read_within, scan_files, scan_shard
 from yolo_cli.errors import UserError
-from yolo_cli.io.cache_dir import written_whole
+from yolo_cli.io.atomic import atomic_path
 
 FORMAT = 3  # of the cache files; any change of what is read from labels or images raises it
 
@@ -250,20 +250,22 @@ def _state_key(files: list[str]) -> str:
 
 def _save(cache: Path, key: str, index: LabelIndex) -> None:
     problems = json.dumps([[p.file, p.line, p.what] for p in index.problems]).encode()
-    with contextlib.suppress(OSError), written_whole(cache) as part, open(part, "wb") as out:
-        np.savez(
-            out,
-            key=np.array(key),
-            paths=np.frombuffer(index.paths, np.uint8),
-            path_offsets=index.path_offsets,
-            places=index.places,
-            sizes=index.sizes,
-            classes=index.classes,
-            boxes=index.boxes,
-            offsets=index.offsets,
-            problems=np.frombuffer(problems, np.uint8),
-            fingerprint=np.array(index.fingerprint),
-        )
+    with contextlib.suppress(OSError):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(cache) as part, open(part, "wb") as out:  # savez adds a suffix to a bare path
+            np.savez(
+                out,
+                key=np.array(key),
+                paths=np.frombuffer(index.paths, np.uint8),
+                path_offsets=index.path_offsets,
+                places=index.places,
+                sizes=index.sizes,
+                classes=index.classes,
+                boxes=index.boxes,
+                offsets=index.offsets,
+                problems=np.frombuffer(problems, np.uint8),
+                fingerprint=np.array(index.fingerprint),
+            )
 
 
 def _load(cache: Path, key: str) -> LabelIndex | None:

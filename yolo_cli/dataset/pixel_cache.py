@@ -16,7 +16,8 @@ from yolo_cli.dataset.images import decode_image, fitted_size
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.shared_memory import free_memory
 from yolo_cli.errors import UserError
-from yolo_cli.io.cache_dir import user_cache_folder, written_whole
+from yolo_cli.io.atomic import atomic_path
+from yolo_cli.io.cache_dir import user_cache_folder
 
 FORMAT = 1  # of the file's content; any change of how pixels are made raises it
 
@@ -76,7 +77,7 @@ def build_pixel_cache(index: LabelIndex, img: tuple[int, int], kind: str, thread
             file.parent.mkdir(parents=True, exist_ok=True)
             room = shutil.disk_usage(file.parent).free
             _require_room(size, room, str(file.parent), "set YOLO_CACHE_DIR to a folder with more room")
-            with written_whole(file) as part:
+            with atomic_path(file) as part:
                 _reserve(part, size)
                 pixels = np.memmap(part, np.uint8, "r+", shape=(size,))
                 _fill(pixels, index, shapes, threads)

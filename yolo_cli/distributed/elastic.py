@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolo_cli.errors import UserError
-from yolo_cli.io.atomic import write_whole
+from yolo_cli.io.atomic import write_atomically
 
 _WORD = 3.0  # seconds
 MARK = "job"  # in a run's weights folder, while the run is not at its end: the job that trains it
@@ -79,7 +79,7 @@ class ElasticJob:
     def begin(self, folder: Path) -> None:
         """Remember that this job trains in `folder`."""
         if self.key:
-            write_whole(folder / "weights" / MARK, self.key.encode(), what="the job's name")
+            write_atomically(folder / "weights" / MARK, self.key.encode(), what="the job's name")
 
     def end(self, folder: Path) -> None:
         """The run is at its end: the next start under this key is another run."""

@@ -16,7 +16,7 @@ from yolo_cli.export.pt2 import capture
 from yolo_cli.export.quiet import quiet
 from yolo_cli.export.request import Request, require
 from yolo_cli.export.runtime import FileRuntime
-from yolo_cli.io.atomic import write_whole
+from yolo_cli.io.atomic import write_atomically
 
 EXTRA = "executorch"
 
@@ -30,8 +30,8 @@ def write(request: Request, path: Path) -> None:
         backend = require("executorch.backends.xnnpack.partition.xnnpack_partitioner", EXTRA)
         program = exir.to_edge_transform_and_lower(capture(request), partitioner=[backend.XnnpackPartitioner()])
         packed = program.to_executorch().buffer
-    write_whole(path, packed, what="ExecuTorch program")
-    write_whole(description(path), request.metadata.to_json().encode(), what="ExecuTorch description")
+    write_atomically(path, packed, what="ExecuTorch program")
+    write_atomically(description(path), request.metadata.to_json().encode(), what="ExecuTorch description")
 
 
 def description(path: Path) -> Path:

@@ -23,7 +23,7 @@ from yolo_cli.export.program import IMAGES, ROWS
 from yolo_cli.export.quiet import quiet
 from yolo_cli.export.request import Request, require
 from yolo_cli.export.runtime import FileRuntime
-from yolo_cli.io.atomic import write_whole
+from yolo_cli.io.atomic import write_atomically
 
 EXTRA = "onnx"
 OLDEST_OPSET = 17
@@ -39,7 +39,7 @@ def write(request: Request, path: Path) -> None:
     for key, text in request.metadata.to_text().items():
         proto.metadata_props.add(key=key, value=text)
     onnx.checker.check_model(proto)
-    write_whole(path, proto.SerializeToString(), what="ONNX file")
+    write_atomically(path, proto.SerializeToString(), what="ONNX file")
 
 
 def build(request: Request) -> Any:

@@ -17,7 +17,7 @@ from yolo_cli.export.metadata import Metadata, from_json
 from yolo_cli.export.program import IMAGES
 from yolo_cli.export.request import Request, require
 from yolo_cli.export.runtime import FileRuntime
-from yolo_cli.io.atomic import write_whole
+from yolo_cli.io.atomic import write_atomically
 
 EXTRA = "tensorrt"
 MAX_DESCRIPTION = 1 << 24
@@ -38,7 +38,7 @@ def write(request: Request, path: Path) -> None:
     if engine is None:
         raise UserError("TensorRT could not build the engine", where="--include tensorrt")
     about = request.metadata.to_json().encode()
-    write_whole(path, struct.pack("<I", len(about)) + about + bytes(engine), what="TensorRT engine")
+    write_atomically(path, struct.pack("<I", len(about)) + about + bytes(engine), what="TensorRT engine")
 
 
 def parse(trt: Any, logger: Any, builder: Any, graph: bytes) -> Any:

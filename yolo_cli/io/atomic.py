@@ -1,44 +1,59 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes: a file is replaced by a complete new one, or stays as it was."""
 
+import contextlib
 import errno
 import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from yolo_cli.errors import UserError
 
 
-def write_whole(path: Path, data: bytes | memoryview, *, what: str, previous: Path | None = None) -> None:
-    """Write to a temporary file beside `path`, flushed to the device, then renamed over it.
+@contextlib.contextmanager
+def atomic_path(path: Path, *, durable: bool = False, previous: Path | None = None) -> Iterator[Path]:
+    """A temporary path beside `path` to write to; it is renamed to `path` when the block ends without an error.
 
-    With `previous` the older file is kept under that name; at every moment one of the two is whole.
-    Raises UserError, naming `what`, when the device is full or the folder cannot be written; an older file stays.
+    With `durable` the content is flushed to the device before. With `previous` the older file is kept under that name;
+    at every moment one of the two is complete. Raises OSError where the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # also unique among hosts that share the folder
     try:
-        with temporary.open("wb") as file:  # what a killed process of the same number has left is written over
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        if durable:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         if previous is not None and path.exists():
             path.replace(previous)
         temporary.replace(path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        fix = f"{'free some space; ' if full else ''}what was saved before is intact"
-        raise UserError(f"{what} cannot be written ({error.strerror})", where=path, fix=fix) from None
+        if durable:
+            _flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote have left in a folder that is ours alone."""
+def write_atomically(path: Path, data: bytes | memoryview, *, what: str, previous: Path | None = None) -> None:
+    """Write `data` to `path` through a durable `atomic_path`.
+
+    Raises UserError, naming `what`, when the device is full or the folder cannot be written; an older file stays.
+    """
+    try:
+        with atomic_path(path, durable=True, previous=previous) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        fix = f"{'free some space; ' if full else ''}what was saved before is intact"
+        raise UserError(f"{what} cannot be written ({error.strerror})", where=path, fix=fix) from None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of checkpoints that killed processes left in a folder that only yolo_cli writes to."""
     for left in folder.glob(".*.pt.*"):
         left.unlink(missing_ok=True)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Renames survive a crash of the machine once the folder is flushed, where the system lets folders be opened."""
+    """Flush a folder, so that renames in it survive a crash of the machine. Not every system lets folders be opened."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

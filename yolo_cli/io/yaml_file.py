@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from yolo_cli.errors import UserError
+from yolo_cli.io.atomic import write_atomically
 
 MAX_BYTES = 2**20  # far beyond any real file; keeps a wrong path (a video, say) from taking minutes
 MAX_NUMBER = 100  # characters; PyYAML takes time with the square of them for a number such as 1:1:1
@@ -83,6 +84,7 @@ def parse_mapping(text: str, where: object) -> dict[str, Any]:
 
 
 def write_mapping(path: Path, mapping: dict[str, Any]) -> None:
-    """Write a mapping in its own key order."""
+    """Write a mapping atomically, in its own key order. Raises UserError where the file cannot be written."""
     text = yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=120)
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # paths may be any bytes
+    # Values may be paths, which may be any bytes.
+    write_atomically(path, text.encode("utf-8", "backslashreplace"), what=path.name)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from yolo_cli.errors import UserError
+from yolo_cli.io.atomic import write_atomically
 from yolo_cli.io.yaml_file import write_mapping
 from yolo_cli.progress import Reporter
 from yolo_cli.weights.load import find_model
@@ -126,19 +127,14 @@ def weights_or_newest(weights: str, project: str, reporter: Reporter) -> Path:
 def write_options(path: Path, config: Any) -> None:
     """Options as YAML (opt.yaml, hyp.yaml)."""
     values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items()}
-    try:
-        write_mapping(path, values)
-    except OSError as error:
-        raise UserError(f"cannot be written ({error.strerror})", where=path) from None
+    write_mapping(path, values)
 
 
 def write_json(path: Path, content: Mapping[str, Any] | list[Any]) -> None:
     """A JSON file; numbers that are not finite become null."""
-    try:
-        text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")  # file names may be any bytes
-    except OSError as error:
-        raise UserError(f"cannot be written ({error.strerror})", where=path) from None
+    text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # File names may be any bytes.
+    write_atomically(path, text.encode("utf-8", "backslashreplace"), what=path.name)
 
 
 def _finite(value: Any) -> Any:

@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Never
 
-from yolo_cli.io.atomic import sweep
+from yolo_cli.io.atomic import remove_leftovers
 from yolo_cli.train.resume import LAST, PREVIOUS, fingerprint, options
 from yolo_cli.train.signals import StoppedError
 from yolo_cli.train.state import capture
@@ -23,7 +23,7 @@ class CheckpointManager:
     def __init__(self, trainer: "Trainer") -> None:
         self._trainer = trainer
         if trainer.world.is_main:
-            sweep(trainer.folder / "weights")
+            remove_leftovers(trainer.folder / "weights")
         self._saved = time.monotonic()
 
     def epoch_done(self, epoch: int, *, better: bool, ended: bool) -> None:

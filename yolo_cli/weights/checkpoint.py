@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from yolo_cli.errors import UserError
-from yolo_cli.io.atomic import write_whole
+from yolo_cli.io.atomic import write_atomically
 from yolo_cli.model.architecture import Architecture, from_mapping
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
@@ -110,15 +110,10 @@ def save(
         "epoch": epoch,
         **(extra or {}),
     }
-    write_atomically(path, content, previous=previous)
-
-
-def write_atomically(path: Path, content: Any, *, previous: Path | None = None) -> None:
-    """`torch.save` to a temporary file beside `path`, flushed to the device, then renamed over it."""
     # Packed in memory first: torch's own writer hides why a write failed.
     packed = io.BytesIO()
     torch.save(content, packed)
-    write_whole(path, packed.getbuffer(), what="checkpoint", previous=previous)
+    write_atomically(path, packed.getbuffer(), what="checkpoint", previous=previous)
 
 
 def open_weights(name: str, cfg: str, reporter: Reporter) -> Weights:

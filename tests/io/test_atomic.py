@@ -1,0 +1,74 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from yolo_cli.errors import UserError
+from yolo_cli.io.atomic import atomic_path, remove_leftovers, write_atomically
+from yolo_cli.io.cache_dir import user_cache_folder
+
+
+def test_an_error_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
+    def fail(file: Path) -> None:
+        with atomic_path(file) as part:
+            part.write_text("half of the new")
+            raise InterruptedError
+
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(InterruptedError):
+        fail(file)
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_the_previous_file_is_kept(tmp_path: Path) -> None:
+    file, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    for content in (b"first", b"second", b"third"):
+        write_atomically(file, content, what="checkpoint", previous=previous)
+    assert (previous.read_bytes(), file.read_bytes()) == (b"second", b"third")
+    assert sorted(os.listdir(tmp_path)) == ["last.pt", "previous.pt"]
+
+
+def test_a_missing_folder_is_an_error_of_the_user(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none/a\.pt: checkpoint cannot be written \(No such file"):
+        write_atomically(tmp_path / "none" / "a.pt", b"", what="checkpoint")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the umask is POSIX's")
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    umask = os.umask(0o022)
+    try:
+        write_atomically(tmp_path / "a.pt", b"", what="checkpoint")
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "a.pt").stat().st_mode & 0o777 == 0o644
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    pid = os.fork()
+    if not pid:
+        with atomic_path(tmp_path / "last.pt") as part:
+            part.write_bytes(b"half")
+            os._exit(1)
+    os.waitpid(pid, 0)
+    (tmp_path / "best.pt").write_bytes(b"whole")
+    assert len(os.listdir(tmp_path)) == 2
+    remove_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == ["best.pt"]
+
+
+def test_yolo_cache_dir_takes_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("YOLO_CACHE_DIR", "~/mine")
+    assert user_cache_folder() == tmp_path / "mine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the XDG folders are Linux's")
+@pytest.mark.parametrize(("xdg", "expected"), [("", ".cache/yolo_cli"), ("/far/cache", "/far/cache/yolo_cli")])
+def test_the_cache_folder_on_linux(xdg: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("YOLO_CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", xdg)
+    assert user_cache_folder() == tmp_path / expected
