@@ -117,3 +117,29 @@ def test_perfect_predictions_cost_less_than_wrong_ones() -> None:
         good[0, 0, row, column, 6] = 9.0
     bad = -good
     assert loss([good], targets).total < 0.1 * loss([bad], targets).total
+
+
+def test_gradients_repeat_to_the_bit_with_two_threads_and_many_targets() -> None:
+    """Many matches of one prediction, more than torch sums in one thread."""
+    generator = torch.Generator().manual_seed(0)
+    loss = DetectionLoss(
+        torch.tensor([[[1.0, 1.0], [1.5, 1.5]]]), 80, Hyperparameters(), LossWeights(1.0, 1.0, 1.0), strides=(16,)
+    )
+    raw = torch.randn(4, 2, 10, 10, 85, generator=generator)
+    targets = torch.rand(1000, 6, generator=generator) * 0.1 + 0.1
+    targets[:, 0] = torch.arange(1000) % 4
+    targets[:, 1] = torch.arange(1000) % 80
+
+    def gradient() -> torch.Tensor:
+        leaf = raw.clone().requires_grad_()
+        loss([leaf], targets).total.backward()
+        assert leaf.grad is not None
+        return leaf.grad
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first = gradient()
+        assert all(torch.equal(gradient(), first) for _ in range(40))
+    finally:
+        torch.set_num_threads(threads)

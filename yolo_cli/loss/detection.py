@@ -188,7 +188,9 @@ class DetectionLoss:
         zero = prediction.new_zeros((), dtype=torch.float32)
         if not len(m):
             return zero.new_zeros(0), zero, zero
-        matched = prediction[m.image, m.anchor, m.row, m.column].float()
+        # An embedding lookup, because its gradient is the same on every run. The gradient of plain indexing adds the
+        # rows of one prediction in the order in which the threads of a CPU reach them.
+        matched = F.embedding(_flat_index(m, prediction.shape), prediction.flatten(0, 3)).float()
         iou = complete_iou(self.boxes(matched[:, :4], m.anchor_wh, scale), m.box)
         cls = zero
         if self.nc > 1:  # with a single class, objectness is enough
@@ -209,6 +211,12 @@ class DetectionLoss:
         return (loss * alpha_t * (1 - p_t) ** self.hyp.fl_gamma).mean()
 
 
+def _flat_index(m: Assignment, shape: Sequence[int]) -> Tensor:
+    """Index of each match among all predictions of a scale. `shape` begins with image, anchor, row and column."""
+    _, a, h, w = shape[:4]
+    return ((m.image * a + m.anchor) * h + m.row) * w + m.column
+
+
 def _objectness_target(objectness: Tensor, m: Assignment, iou: Tensor) -> Tensor:
     """The IoU of each match at its prediction, 0 elsewhere.
 
@@ -218,8 +226,7 @@ def _objectness_target(objectness: Tensor, m: Assignment, iou: Tensor) -> Tensor
     target = torch.zeros_like(objectness)
     if not len(m):
         return target
-    _, a, h, w = target.shape
-    position = ((m.image * a + m.anchor) * h + m.row) * w + m.column
+    position = _flat_index(m, target.shape)
     last = torch.full((target.numel(),), -1, dtype=torch.int64, device=target.device)
     last.scatter_reduce_(0, position, torch.arange(len(m), device=target.device), "amax")
     target.view(-1)[position] = iou[last[position]]  # equal positions get equal values, so their order has no effect
