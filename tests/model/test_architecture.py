@@ -30,7 +30,7 @@ def changed(path: tuple[Any, ...], value: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", assets.names("models"))
-def test_every_shipped_file_survives_writing_and_reading(name: str) -> None:
+def test_every_shipped_file_is_unchanged_by_writing_and_reading(name: str) -> None:
     architecture = find_architecture(name)
     assert from_mapping(architecture.to_mapping(), name="x", where="x") == architecture
 
@@ -40,19 +40,19 @@ def test_short_names(short: str, full: str) -> None:
     assert find_architecture(short).name == full
 
 
-def test_a_path_wins_over_a_shipped_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_has_precedence_over_a_shipped_name(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     text = assets.find("models", "yolov5n", option="--cfg").read_text().replace("nc: 80", "nc: 7")
     (tmp_path / "mine.yaml").write_text(text)
     assert read_architecture(tmp_path / "mine.yaml").nc == 7
 
 
-def test_a_home_that_nobody_has_is_a_missing_file() -> None:
+def test_an_unknown_home_folder_is_a_missing_file() -> None:
     with pytest.raises(UserError, match="no such file"):
         find_architecture("~nobody-of-that-name/mine.yaml")
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "says"),
+    ("path", "value", "message"),
     [
         (("backbone", 0, 2), "Convv", "layer 0: unknown block 'Convv'"),
         (("backbone", 0, 3), [], "layer 0 .Conv.: takes 1 to 6 arguments"),
@@ -63,8 +63,8 @@ def test_a_home_that_nobody_has_is_a_missing_file() -> None:
         (("backbone", 1, 0), -7, "not an earlier layer"),
         (("backbone", 1, 1), 0, "number must be a whole number"),
         (("backbone", 1, 1), 10**9, "number must be a whole number"),
-        (("backbone", 1), "Conv", "a row is"),
-        (("backbone", 1, 3), [{"a": 1}], "an argument is"),
+        (("backbone", 1), "Conv", "a row must be"),
+        (("backbone", 1, 3), [{"a": 1}], "an argument must be"),
         (("backbone",), "x", "backbone must be a list"),
         (("head", 0, 0), [-1, 0], "2 source layers but anchors for 1"),
         (("head", 0, 2), "Conv", "must be a detection head"),
@@ -79,8 +79,8 @@ def test_a_home_that_nobody_has_is_a_missing_file() -> None:
         (("activation",), "__import__('os')", "unknown activation"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_layer(path: tuple[Any, ...], value: Any, says: str) -> None:
-    with pytest.raises(UserError, match=says) as caught:
+def test_an_error_names_its_layer(path: tuple[Any, ...], value: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         DetectionModel(from_mapping(changed(path, value), name="tiny", where="tiny.yaml"))
     assert "tiny" in str(caught.value)
 
@@ -88,31 +88,34 @@ def test_what_is_wrong_is_said_with_its_layer(path: tuple[Any, ...], value: Any,
 @pytest.mark.parametrize(
     "row", [[-1, 2000, "Conv", [60000, 3]], [-1, 200, "C3", [65536]], [-1, 1, "SPPCSPC", [65536]]], ids=lambda r: r[2]
 )
-def test_a_network_that_no_machine_could_hold_is_refused_before_it_is_built(row: list[Any]) -> None:
+def test_a_network_that_is_too_large_is_refused_before_it_is_built(row: list[Any]) -> None:
     architecture = from_mapping(changed(("backbone", 1), row), name="huge", where="huge.yaml")
     with pytest.raises(UserError, match=rf"huge.* \({row[2]}\).*more than 1,000,000,000 parameters"):
         DetectionModel(architecture)
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
         ([[-1, 2000, "Conv", [8]]] * 3, "layer 3 .Conv.: more than 5000 blocks"),
         ([[-1, 100, "C3", [8]]] * 51, "layer 50 .C3.: more than 5000 blocks"),
         ([[[-1] * 4, 1, "Concat", [1]]] * 9, "layer 7 .Concat.: more than 65536 channels"),
-        ([[-1, 1, "Conv", [8, 3, 8]]] * 4, "layer 4 .Conv.: its map would be 1/8192 of the image"),
-        ([[-1, 1, "Upsample", [None, 16, "nearest"]]] * 2, "layer 2 .Upsample.: its map would be 128 of the image"),
+        ([[-1, 1, "Conv", [8, 3, 8]]] * 4, "layer 4 .Conv.: its stride must be from 1/16 to 1024, not 8192"),
+        (
+            [[-1, 1, "Upsample", [None, 16, "nearest"]]] * 2,
+            "layer 2 .Upsample.: its stride must be from 1/16 to 1024, not 1/128",
+        ),
         ([[-1, 1, "SPP", [8, [1] * 33]]], "layer 1 .SPP.: pool sizes must be a list of 1 to 32"),
     ],
     ids=["repeats", "inner repeats", "channels", "stride", "enlarged", "pools"],
 )
-def test_what_adds_up_over_layers_is_bounded(rows: list[Any], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_what_accumulates_over_layers_is_bounded(rows: list[Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         from_mapping(changed(("backbone",), [TINY["backbone"][0], *rows]), name="x", where="x")
 
 
-def test_published_files_are_read_in_their_dialect() -> None:
-    """Names with their module, None as a word, numbers in names of activations."""
+def test_published_spellings_are_accepted() -> None:
+    """Block names with their module, None as a word, numbers in names of activations."""
 
     def published(row: list[Any]) -> list[Any]:
         source, number, block, args = row
@@ -128,7 +131,7 @@ def test_published_files_are_read_in_their_dialect() -> None:
 
 def test_an_output_finer_than_the_image_is_refused() -> None:
     mapping = changed(("backbone",), [[-1, 1, "Upsample", [None, 2, "nearest"]]])
-    with pytest.raises(UserError, match="smaller than the image"):
+    with pytest.raises(UserError, match="whole-number strides"):
         from_mapping(mapping, name="x", where="x")
 
 
@@ -159,7 +162,7 @@ JUNK = st.recursive(
 
 
 @given(st.sampled_from(["nc", "anchors", "backbone", "head", "depth_multiple", "activation"]), JUNK)
-def test_no_content_crashes_the_reader(key: str, junk: Any) -> None:
+def test_invalid_content_raises_only_user_errors(key: str, junk: Any) -> None:
     try:
         from_mapping(changed((key,), junk), name="x", where="x")
     except UserError as error:
@@ -167,7 +170,7 @@ def test_no_content_crashes_the_reader(key: str, junk: Any) -> None:
 
 
 @given(st.sampled_from(sorted(BLOCKS)), st.lists(JUNK, max_size=5), st.sampled_from([-1, [-1], [-1, -1], [-1, -1, -1]]))
-def test_no_argument_crashes_a_block(block: str, args: list[Any], source: int | list[int]) -> None:
+def test_invalid_arguments_raise_only_user_errors(block: str, args: list[Any], source: int | list[int]) -> None:
     place = ("head", 0) if issubclass(BLOCKS[block], Detect) else ("backbone", 1)
     try:
         from_mapping(changed(place, [source, 1, block, args]), name="x", where="x")

@@ -1,4 +1,4 @@
-"""Blocks alone: against the published ones, before and after fusing, and what they refuse."""
+"""Single blocks: against the published ones, before and after fusing, and errors for invalid arguments."""
 
 import json
 import sys
@@ -26,15 +26,15 @@ def formula(reference: Path) -> Any:
     return formula
 
 
-def fused_everywhere(module: nn.Module) -> nn.Module:
+def fuse_all(module: nn.Module) -> nn.Module:
     for part in list(module.modules()):
         if isinstance(part, Fusible):
             part.fuse()
     return module
 
 
-def restless(module: nn.Module) -> nn.Module:
-    """Statistics, scales and offsets away from 0 and 1, as after training."""
+def randomize(module: nn.Module) -> nn.Module:
+    """Move statistics, scales and offsets away from 0 and 1, as training does."""
     torch.manual_seed(0)
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -67,13 +67,13 @@ def test_outputs_equal_the_published_block(reference: Path, formula: Any, name: 
     x = torch.from_numpy(np.random.default_rng(1).standard_normal((2, 8, 12, 10)).astype(np.float32))
     with torch.inference_mode():
         np.testing.assert_allclose(module(x), stored["output"], atol=1e-4)
-        fused = fused_everywhere(module)(x)
-    # the published fusing of a grouped one is wrong, so what it was before is the truth
+        fused = fuse_all(module)(x)
+    # the published fusing of grouped convolutions is wrong, so the expected output is that before fusing
     np.testing.assert_allclose(fused, stored["output"], atol=1e-4)
     assert [key for key, _ in module.named_parameters()] == ["rbr_reparam.weight", "rbr_reparam.bias"]
 
 
-# sources' channels and YAML arguments; the output's channels and size are what `plan` promises
+# channels of the sources, YAML arguments
 CASES: dict[str, tuple[list[int], list[Any]]] = {
     "Bottleneck": ([16], [16]),
     "BottleneckCSP": ([16], [24]),
@@ -102,7 +102,7 @@ HEADS = {"Detect", "IDetect", "IAuxDetect"}
 
 
 def test_every_block_has_a_case() -> None:
-    # Darknet's are held to an independent reader, in test_darknet_blocks.py and tests/foreign
+    # Darknet's blocks are tested in test_darknet_blocks.py and tests/weights/darknet
     assert CASES.keys() == {name for name in BLOCKS.keys() - HEADS if not name.startswith("Darknet")}
 
 
@@ -112,14 +112,14 @@ def built(name: str, channels: list[int], args: list[Any]) -> tuple[PlannedModul
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_block_keeps_its_plan_and_fuses_to_itself(name: str) -> None:
+def test_a_block_has_the_shape_of_its_plan_and_keeps_its_output_when_fused(name: str) -> None:
     channels, args = CASES[name]
     module, out, scale = built(name, channels, args)
-    restless(module)
+    randomize(module)
     x = [torch.randn(2, c, 16, 24) for c in channels]
     with torch.inference_mode():
         before = module(x if module.joins else x[0])
-        after = fused_everywhere(module)(x if module.joins else x[0])
+        after = fuse_all(module)(x if module.joins else x[0])
     expected = (16, 24) if name != "ZeroPad2d" else (18, 26)
     assert before.shape == (2, out, int(expected[0] * scale), int(expected[1] * scale))
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
@@ -127,33 +127,33 @@ def test_a_block_keeps_its_plan_and_fuses_to_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(HEADS))
-def test_a_head_fuses_to_itself(name: str) -> None:
+def test_a_head_keeps_its_output_when_fused(name: str) -> None:
     channels = [16, 32] * (2 if name == "IAuxDetect" else 1)
     head, _, _ = built(name, channels, [4, [[1, 2, 3, 4], [5, 6, 7, 8]]])
     head.place((8, 16))  # type: ignore[operator]
-    restless(head)
+    randomize(head)
     x = [torch.randn(2, 16, 8, 8), torch.randn(2, 32, 4, 4)]
     with torch.inference_mode():
-        before, after = head(x), fused_everywhere(head)(x)
+        before, after = head(x), fuse_all(head)(x)
     assert {key.split(".")[0] for key in head.state_dict()} == {"anchors", "m"}
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-def test_focus_and_reorg_take_patches_apart() -> None:
+def test_reorg_orders_the_pixels_of_a_patch() -> None:
     module, _, _ = built("ReOrg", [1], [])
     image = torch.arange(16.0).view(1, 1, 4, 4)
     assert module(image)[0, :, 0, 0].tolist() == [0, 4, 1, 5]  # down first, then right
 
 
-def test_a_new_orepa_has_no_identity_where_shapes_differ() -> None:
+def test_orepa_has_an_identity_branch_only_if_the_shape_stays() -> None:
     same, other = built("RepConv_OREPA", [8], [8, 3, 1])[0], built("RepConv_OREPA", [8], [8, 3, 2])[0]
     assert same.rbr_identity is not None
     assert other.rbr_identity is None
 
 
 @pytest.mark.parametrize(
-    ("name", "channels", "args", "says"),
+    ("name", "channels", "args", "message"),
     [
         ("RepConv", [8], [8, 5], "kernel is 3"),
         ("RepConv_OREPA", [8], [8, 3, 1, 1, 2], "number of arguments"),
@@ -163,7 +163,7 @@ def test_a_new_orepa_has_no_identity_where_shapes_differ() -> None:
         ("SPP", [8], [8, 5], "must be a list"),
         ("DownC", [8], [8, 0], "factor"),
         ("ResNetStage", [8], [8, 0], "stride"),
-        ("PyramidLevel", [8, 8, 8], [], "at most one more"),
+        ("PyramidLevel", [8, 8, 8], [], "one or two source layers"),
         ("ZeroPad2d", [8], [[0, 1]], "left, right, top, bottom"),
         ("MaxPool2d", [8], [2, 2, 5], "padding"),
         ("ReOrg", [8], [2], "takes 0 arguments"),
@@ -171,6 +171,6 @@ def test_a_new_orepa_has_no_identity_where_shapes_differ() -> None:
         ("IAuxDetect", [8, 8], [4, [[1, 2], [3, 4]]], "anchors for 2 scales"),
     ],
 )
-def test_what_makes_no_sense_is_refused(name: str, channels: list[int], args: list[Any], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_invalid_arguments_are_refused(name: str, channels: list[int], args: list[Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         built(name, channels, args)

@@ -1,4 +1,4 @@
-"""Darknet's layers and head, each against its definition."""
+"""Darknet's layers and head against their definitions."""
 
 import math
 from typing import Any
@@ -31,7 +31,7 @@ from yolo_cli.model.plan import Scaling
 
 
 def pooled_by_definition(x: np.ndarray, size: int, stride: int, padding: int) -> np.ndarray:
-    """Each output is the largest input in its window; windows begin at ⌊padding/2⌋ before the first row."""
+    """Each output is the maximum of its window; windows start ⌊padding/2⌋ rows above the first row."""
     h, w = ((side + padding - size) // stride + 1 for side in x.shape)
     out = np.full((h, w), -math.inf, dtype=np.float32)
     for i in range(h):
@@ -48,7 +48,7 @@ def pooled_by_definition(x: np.ndarray, size: int, stride: int, padding: int) ->
 )
 @pytest.mark.parametrize("side", [12, 24])
 def test_pooling_pads_as_darknet_does(size: int, stride: int, padding: int, side: int) -> None:
-    x = np.random.default_rng(0).standard_normal((side, side + 6)).astype(np.float32) - 5  # all of them below zero
+    x = np.random.default_rng(0).standard_normal((side, side + 6)).astype(np.float32) - 5  # all below zero
     mine = DarknetMaxPool(size, stride, padding)(torch.from_numpy(x)[None, None])[0, 0].numpy()
     np.testing.assert_array_equal(mine, pooled_by_definition(x, size, stride, padding))
 
@@ -71,7 +71,7 @@ def test_a_shortcut_adds_the_channels_that_both_have(own: int, other: int) -> No
     total = DarknetShortcut()([x, y])
     assert total.shape == x.shape
     assert total[0, :, 0, 0].tolist() == [11.0] * min(own, other) + [1.0] * (own - min(own, other))
-    assert x[0, 0, 0, 0] == 1  # what other layers read stays as it was
+    assert x[0, 0, 0, 0] == 1  # the input is not changed
 
 
 def test_activations_by_their_formulas() -> None:
@@ -90,14 +90,14 @@ def test_activations_by_their_formulas() -> None:
         torch.testing.assert_close(darknet_activation(name)(x.clone()), values)
 
 
-def test_dropout_works_in_training_alone() -> None:
+def test_dropout_is_active_in_training_only() -> None:
     layer, x = DarknetDropout(0.5), torch.ones(1, 1, 50, 50)
     assert torch.equal(layer.eval()(x), x)
     assert set(layer.train()(x).unique().tolist()) == {0.0, 2.0}
 
 
 @pytest.mark.parametrize("norm", [True, False])
-def test_fusing_a_convolution_changes_nothing(norm: bool) -> None:
+def test_a_convolution_keeps_its_output_when_fused(norm: bool) -> None:
     torch.manual_seed(0)
     layer = DarknetConv(8, 12, 3, 2, 1, 4, norm, "mish").train()
     for _ in range(3):
@@ -110,7 +110,7 @@ def test_fusing_a_convolution_changes_nothing(norm: bool) -> None:
     torch.testing.assert_close(layer(x), before, rtol=1e-4, atol=1e-5)
 
 
-def test_an_output_starts_from_few_objects() -> None:
+def test_the_bias_starts_from_a_prior_of_few_objects() -> None:
     layer = DarknetOutput(8, 4, 3, 1, 1, 0, 1, False, "linear").eval()
     per_anchor = layer(torch.zeros(1, 8, 2, 2)).view(3, 9, 2, 2).sigmoid()
     assert (per_anchor[:, 4] < 0.05).all()
@@ -135,20 +135,20 @@ def test_boxes_by_the_papers_formulas(scale_xy: float, new_coords: bool) -> None
     np.testing.assert_allclose(row, [*center, *size, *s[4:]], rtol=1e-5)
 
 
-def test_a_wild_value_stays_finite() -> None:
+def test_large_raw_values_decode_to_finite_boxes() -> None:
     raw = [torch.full((1, 2, 1, 1, 7), 1e4), torch.zeros(1, 1, 4, 4, 7)]
     assert torch.isfinite(head().decode(raw)).all()
 
 
-def test_the_loss_knows_the_heads_code_of_boxes() -> None:
-    """Raw values that decode to the target cost no box loss; under the other code they would."""
+def test_the_loss_uses_the_heads_box_coding() -> None:
+    """Raw values that decode to the target have a lower box loss than with another head's coding."""
     built = head()
     target = torch.tensor([[0, 1, 0.59, 0.43, 48 / 128, 80 / 96]])  # cell column 2, row 1 of 4×3
     raw = [torch.zeros(1, 2, 3, 4, 7), torch.zeros(1, 1, 12, 16, 7)]
     offset = torch.tensor([0.59 * 4 - 2, 0.43 * 3 - 1])
     raw[0][0, :, 1, 2, :2] = torch.logit(offset)
     raw[0][0, 0, 1, 2, 2:4] = torch.log(torch.tensor([48 / 32, 80 / 64]))
-    hyp = Hyperparameters(anchor_t=1.6)  # matches the first anchor of the first scale alone
+    hyp = Hyperparameters(anchor_t=1.6)  # matches only the first anchor of the first scale
     loss = DetectionLoss.from_head(built, hyp, LossWeights(1.0, 0.0, 0.0))
     decoded = built.decode(raw)[0, 1 * 4 + 2]
     torch.testing.assert_close(decoded[:4], torch.tensor([0.59 * 128, 0.43 * 96, 48, 80]))
@@ -158,12 +158,12 @@ def test_the_loss_knows_the_heads_code_of_boxes() -> None:
     assert single.boxes is not other.boxes
 
 
-def test_the_finest_scale_weighs_most_wherever_it_stands() -> None:
+def test_the_finest_scale_has_the_largest_weight_in_any_order() -> None:
     loss = DetectionLoss.from_head(head(), Hyperparameters(), LossWeights(1.0, 1.0, 1.0))
     assert loss.balance == (1.0, 4.0)  # strides 32, 8
 
 
-def test_filled_up_anchors_never_match() -> None:
+def test_padded_anchors_never_match() -> None:
     built = head()
     assert built.anchors.shape == (2, 2, 2)
     assert built.anchors[1, 1].tolist() == [0.0, 0.0]
@@ -180,7 +180,7 @@ NAMES = sorted(name for name in BLOCKS if name.startswith("Darknet"))
 
 
 @given(st.sampled_from(NAMES), st.lists(JUNK, max_size=9), st.integers(1, 3))
-def test_no_argument_crashes_a_plan(name: str, args: list[Any], repeats: int) -> None:
+def test_invalid_arguments_raise_only_user_errors(name: str, args: list[Any], repeats: int) -> None:
     try:
         BLOCKS[name].plan([8, 8], args, repeats, Scaling())
     except UserError as error:

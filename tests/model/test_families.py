@@ -41,7 +41,7 @@ def test_resnet50_counts(classes: int, parameters: int) -> None:
         assert count_parameters(resnet50(classes)) == parameters
 
 
-def test_resnet50_is_that_of_torchvision() -> None:
+def test_resnet50_equals_torchvisions() -> None:
     theirs, mine = torchvision.models.resnet50(weights=None).eval(), resnet50().eval()
     assert [(k, v.shape) for k, v in mine.state_dict().items()] == [
         (k, v.shape) for k, v in theirs.state_dict().items()
@@ -52,9 +52,9 @@ def test_resnet50_is_that_of_torchvision() -> None:
         torch.testing.assert_close(mine(image), theirs(image), atol=1e-5, rtol=1e-5)
 
 
-def test_kernels_start_with_the_variance_of_fan_out() -> None:
+def test_kernels_are_initialized_with_the_variance_of_fan_out() -> None:
     torch.manual_seed(0)
-    kernel = resnet50(10).layer3.state_dict()["0.conv2.weight"]  # 256 × 3 × 3 outputs a cell
+    kernel = resnet50(10).layer3.state_dict()["0.conv2.weight"]  # fan-out of 256 × 3 × 3
     assert kernel.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.01)
 
 
@@ -95,7 +95,7 @@ def test_darknet53_is_the_backbone_of_yolov3_fpn() -> None:
         assert classifier(torch.rand(2, 3, 64, 64)).shape == (2, 10)
 
 
-def test_auxiliary_maps_are_for_training_alone(auxiliary: DetectionModel) -> None:
+def test_auxiliary_maps_are_returned_in_training_only(auxiliary: DetectionModel) -> None:
     image = torch.rand(1, 3, 32, 32)
     training = auxiliary(image)
     assert [tuple(y.shape[2:4]) for y in training] == [(8, 8), (4, 4)] * 2
@@ -110,7 +110,7 @@ def test_auxiliary_maps_are_for_training_alone(auxiliary: DetectionModel) -> Non
     assert averaged.decode(main).shape == (1, 2 * (64 + 16), 7)
 
 
-def test_fusing_drops_what_only_training_needs(auxiliary: DetectionModel) -> None:
+def test_fuse_removes_auxiliary_layers(auxiliary: DetectionModel) -> None:
     auxiliary.eval()
     slim, image = fuse(auxiliary), torch.rand(1, 3, 32, 32)
     left = {key.split(".")[1] for key in slim.state_dict()}
@@ -121,7 +121,7 @@ def test_fusing_drops_what_only_training_needs(auxiliary: DetectionModel) -> Non
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-def test_every_auxiliary_parameter_learns(auxiliary: DetectionModel) -> None:
+def test_every_auxiliary_parameter_has_a_gradient(auxiliary: DetectionModel) -> None:
     sum(y.square().mean() for y in auxiliary(torch.rand(2, 3, 32, 32))).backward()
     assert all(p.grad is not None for p in auxiliary.parameters())
     decayed = {id(p) for p in parameter_groups(auxiliary)["weights"]}
@@ -131,11 +131,11 @@ def test_every_auxiliary_parameter_learns(auxiliary: DetectionModel) -> None:
 def test_auxiliary_sources_must_mirror_the_main_ones() -> None:
     mapping = copy.deepcopy(AUXILIARY)
     mapping["head"][-1][0] = [3, 4, 6, 5]
-    with pytest.raises(UserError, match="strides of its main ones"):
+    with pytest.raises(UserError, match="strides of the main ones"):
         from_mapping(mapping, name="x", where="x")
 
 
-def test_anchors_in_pixels_are_written_but_not_needed(auxiliary: DetectionModel) -> None:
+def test_anchor_grid_is_saved_but_not_required(auxiliary: DetectionModel) -> None:
     state = auxiliary.state_dict()
     assert state["model.7.anchor_grid"].flatten().tolist() == [10, 13, 16, 30, 40, 50, 60, 70]
     without = {key: value for key, value in state.items() if "anchor_grid" not in key}

@@ -1,4 +1,4 @@
-"""The backbones ResNet-50 and Darknet-53 as image classifiers; their state dicts are those of published weights."""
+"""ResNet-50 and Darknet-53 as image classifiers, with the state dict names of published weights."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ LEAKY_SLOPE = 0.1
 
 
 class ResNet(ResNetStem):
-    """ResNet of bottleneck blocks (He et al. 2016), names equal to torchvision's, so that its weights load."""
+    """ResNet of bottleneck blocks (He et al. 2016), with torchvision's names. Normalized images → logits."""
 
     def __init__(self, stages: tuple[int, int, int, int], num_classes: int = 1000) -> None:
         super().__init__(3, 64)
@@ -29,9 +29,9 @@ class ResNet(ResNetStem):
 
 
 class Darknet53(nn.Module):
-    """Darknet-53 (Redmon & Farhadi 2018, table 1): five stages of residual blocks, then a linear layer.
+    """Darknet-53 (Redmon & Farhadi 2018, table 1). Images in 0 … 1 → logits.
 
-    Layers 0 … 10 are numbered as in the shipped yolov3 and yolov3-fpn files, whose backbone this is.
+    Layers 0 to 10 have the indices of models/yolov3.yaml and models/yolov3-fpn.yaml, whose backbone this is.
     """
 
     def __init__(self, num_classes: int = 1000) -> None:

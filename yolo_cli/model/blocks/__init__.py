@@ -1,6 +1,6 @@
-"""The BLOCKS table: every name that an architecture file may use.
+"""The BLOCKS table: the blocks that architecture files can use, by name.
 
-A new block is one class with a `plan`, one entry here and one test.
+To add a block, write a PlannedModule, enter it here and add a case to tests/model/test_blocks.py.
 """
 
 from yolo_cli.model.blocks.conv import Conv, Focus, ReOrg

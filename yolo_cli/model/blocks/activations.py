@@ -1,4 +1,4 @@
-"""Activations by name, as architecture files write them: `SiLU`, `nn.LeakyReLU(0.1)`."""
+"""Activations by their names in architecture files: `SiLU`, `nn.LeakyReLU(0.1)`."""
 
 import re
 
@@ -21,7 +21,7 @@ _PATTERN = re.compile(r"(?:nn\.)?(\w+)(?:\(\s*(?:negative_slope\s*=\s*)?([-+\d.e
 
 
 class Named(str):
-    """An activation's name in a layer's arguments; shown as torch shows the module, which is how layer tables do."""
+    """An activation's name in a layer's arguments. Its repr is that of the torch module, as in published tables."""
 
     __slots__ = ()
 
@@ -31,15 +31,15 @@ class Named(str):
 
 
 def activation(text: str | bool | None) -> nn.Module:
-    """A module for a name with at most one number; False, None or "" is the identity, True is SiLU.
+    """Make an activation by its name. False, None and "" are the identity, True is SiLU.
 
-    Raises UserError for a name that is not in ACTIVATIONS.
+    Raises UserError for a name that is not in ACTIVATIONS. Only LeakyReLU takes a number, the slope.
     """
     if not isinstance(text, str):
         return nn.SiLU(inplace=True) if text else nn.Identity()
     match = _PATTERN.fullmatch(text.strip()) if text.strip() else None
     if text.strip() and (match is None or match[1] not in ACTIVATIONS):
-        raise UserError(f"unknown activation {text!r}", fix=f"known are {', '.join(sorted(ACTIVATIONS))}")
+        raise UserError(f"unknown activation {text!r}", fix=f"use one of {', '.join(sorted(ACTIVATIONS))}")
     if match is None:
         return nn.Identity()
     options = {"inplace": True} if match[1] in _IN_PLACE else {}
@@ -49,5 +49,5 @@ def activation(text: str | bool | None) -> nn.Module:
         try:
             return nn.LeakyReLU(float(match[2]), inplace=True)
         except ValueError:
-            raise UserError(f"not a number in activation {text!r}") from None
+            raise UserError(f"activation {text!r} has an invalid number") from None
     return ACTIVATIONS[match[1]](**options)

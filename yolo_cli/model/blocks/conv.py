@@ -1,4 +1,4 @@
-"""Convolution with batch norm and activation, the brick of all the others."""
+"""Convolution with batch norm and activation, and its fusing."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -21,7 +21,7 @@ from yolo_cli.model.plan import (
     single,
 )
 
-BN_EPS = 1e-3  # the published models' batch norm settings
+BN_EPS = 1e-3  # batch norm settings of the published models
 BN_MOMENTUM = 0.03
 
 
@@ -58,7 +58,7 @@ class Conv(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: out channels, kernel 1, stride 1, padding (same), groups 1, activation."""
+        """YAML arguments: out channels, kernel (1), stride (1), padding (same), groups (1), activation."""
         c1, (out, *rest) = single(channels), arguments(args, 1, 6)
         c2 = scaling.channels(out)
         kernel, stride, padding, groups = (rest + [1, 1, None, 1][len(rest) :])[:4]
@@ -69,18 +69,18 @@ class Conv(PlannedModule):
         integer(groups, "groups", 1, c2)
         check_kernel(c1, c2, kernel, groups)
         if len(rest) > 4:
-            make_activation(rest[4])  # an unknown one is refused here, with its layer
+            make_activation(rest[4])  # raises UserError for an unknown name
         shown = [Named(value) if isinstance(value, str) else value for value in rest]
         return Plan((c1, c2, *shown), c2, scaling.repeats(repeats), Fraction(1, stride))
 
     @classmethod
     def of(cls, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, *, activation: str) -> "Conv":
-        """A Conv inside another block, with that block's activation."""
+        """A Conv with "same" padding inside another block, with that block's activation."""
         return cls(c1, c2, k, s, None, g, activation=activation)
 
 
 class Focus(PlannedModule):
-    """Each 2×2 patch of pixels becomes one cell of 4 × c1 channels, then a Conv. (b, c1, h, w) → (b, c2, h/2, w/2)."""
+    """Space-to-depth with 2×2 patches, followed by a Conv. (b, c1, h, w) → (b, c2, h/2, w/2)."""
 
     takes_activation = True
 
@@ -98,16 +98,16 @@ class Focus(PlannedModule):
     ) -> None:
         super().__init__()
         self.conv = Conv(4 * c1, c2, k, s, p, g, act, activation=activation)
-        self.folded = False  # whether the convolution looks at the pixels themselves
+        self.folded = False  # whether the convolution's kernel includes the rearrangement
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h2 w2"]:
         return self.conv(x if self.folded else space_to_depth(x))
 
     @torch.no_grad()
     def fuse(self) -> None:
-        """Fold the rearrangement into the convolution: k×k over cells of 2×2 pixels is 2k×2k over pixels, stride 2.
+        """Fold space-to-depth into the convolution: k×k over 2×2 patches is 2k×2k over pixels, with twice the stride.
 
-        Runtimes without strided slices can run it then, and the others run it faster.
+        Runtimes without strided slices need this, and the others run it faster.
         """
         cells = self.conv.conv
         if self.folded or cells.groups != 1:
@@ -125,27 +125,27 @@ class Focus(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: those of Conv."""
+        """YAML arguments: the same as for Conv."""
         integer(repeats, "number", 1, 1)
         inner = Conv.plan([4 * single(channels)], args, 1, scaling)
         return Plan((single(channels), *inner.args[1:]), inner.channels, 1, inner.scale / 2)
 
 
 class ReOrg(PlannedModule):
-    """Each 2×2 patch of pixels becomes one cell. (b, c, h, w) → (b, 4 × c, h/2, w/2)."""
+    """Space-to-depth with 2×2 patches. (b, c, h, w) → (b, 4c, h/2, w/2)."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c4 h2 w2"]:
         return space_to_depth(x)
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """No YAML arguments."""
+        """YAML arguments: none."""
         none_given(args, repeats)
         return Plan((), 4 * single(channels), 1, Fraction(1, 2))
 
 
 def space_to_depth(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c4 h2 w2"]:
-    """2×2 patches to channels, in the order (row, column) = (0, 0), (1, 0), (0, 1), (1, 1) of the published models."""
+    """Move 2×2 patches to channels, in the order (row, column) = (0, 0), (1, 0), (0, 1), (1, 1)."""
     return torch.cat([x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)], 1)
 
 

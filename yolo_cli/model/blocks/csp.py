@@ -14,7 +14,7 @@ from yolo_cli.model.plan import MAX_REPEATS, Plan, PlannedModule, Scaling, argum
 
 
 class Bottleneck(PlannedModule):
-    """1×1 to `e`·c2 channels, 3×3 back; added to the input where `shortcut` and the channels allow."""
+    """1×1 convolution to `e`·c2 channels, 3×3 to c2; the input is added if `shortcut` is set and c1 = c2."""
 
     takes_activation = True
 
@@ -33,7 +33,7 @@ class Bottleneck(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: out channels, shortcut true, groups 1, expansion 0.5."""
+        """YAML arguments: out channels, shortcut (true), groups (1), expansion (0.5)."""
         c1, (out, *rest) = single(channels), arguments(args, 1, 4)
         c2 = scaling.channels(out)
         return Plan((c1, c2, *rest), c2, scaling.repeats(repeats))
@@ -67,7 +67,7 @@ class C3(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: out channels, shortcut true, groups 1, expansion 0.5; repeats are its bottlenecks."""
+        """YAML arguments: out channels, shortcut (true), groups (1), expansion (0.5). Repeats are its bottlenecks."""
         c1, (out, *rest) = single(channels), arguments(args, 1, 4)
         c2 = scaling.channels(out)
         n = integer(scaling.repeats(repeats), "repeats", 1, MAX_REPEATS)
@@ -75,7 +75,7 @@ class C3(PlannedModule):
 
 
 class BottleneckCSP(PlannedModule):
-    """C3's ancestor: the branches end in plain convolutions, and batch norm with LeakyReLU 0.1 follows their join."""
+    """The predecessor of C3: plain convolutions end the branches; batch norm and LeakyReLU(0.1) follow the join."""
 
     takes_activation = True
 
@@ -114,12 +114,12 @@ class BottleneckCSP(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: out channels, shortcut true, groups 1, expansion 0.5; repeats are its bottlenecks."""
-        return replace(C3.plan(channels, args, repeats, scaling), inner=1)  # as tables of its time show it
+        """YAML arguments: out channels, shortcut (true), groups (1), expansion (0.5). Repeats are its bottlenecks."""
+        return replace(C3.plan(channels, args, repeats, scaling), inner=1)  # published tables do not show its repeats
 
 
 def channels_of(bn: nn.BatchNorm2d, start: int, stop: int) -> nn.BatchNorm2d:
-    """The batch norm of the channels start … stop − 1 alone."""
+    """The batch norm of the channels from `start` to `stop` − 1."""
     if bn.running_mean is None or bn.running_var is None:
         raise ValueError("batch norm without running statistics cannot be fused")
     part = nn.BatchNorm2d(stop - start, eps=bn.eps, device=bn.weight.device, dtype=bn.weight.dtype)

@@ -1,6 +1,6 @@
-"""Darknet's sections as blocks, one to one (Redmon's Darknet and its successor of the YOLOv4 authors).
+"""Darknet's sections as blocks, one to one (Redmon's Darknet and its fork by the authors of YOLOv4).
 
-Unlike the blocks of the published YAML files they take channels as they stand, unscaled.
+Unlike the other blocks, they do not apply width scaling to channels.
 """
 
 import math
@@ -17,13 +17,13 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.blocks.conv import BN_MOMENTUM, fuse_conv_bn
 from yolo_cli.model.plan import MAX_CHANNELS, Plan, PlannedModule, Scaling, arguments, check_kernel, integer, single
 
-DARKNET_EPS = 1e-6  # under the root of the variance
+DARKNET_EPS = 1e-6  # of batch norm
 ACTIVATIONS = ("leaky", "linear", "logistic", "mish", "relu", "swish")
-_PRIOR = 0.01  # objectness to start from (Lin et al. 2017, "Focal Loss", section 4.1)
+_PRIOR = 0.01  # initial objectness (Lin et al. 2017, "Focal Loss", section 4.1)
 
 
 def darknet_activation(name: str) -> nn.Module:
-    """A module for Darknet's name of an activation. Raises UserError for a name not in ACTIVATIONS."""
+    """Make an activation by its Darknet name. Raises UserError for a name not in ACTIVATIONS."""
     table: dict[str, Callable[[], nn.Module]] = {
         "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
         "linear": nn.Identity,
@@ -33,14 +33,14 @@ def darknet_activation(name: str) -> nn.Module:
         "swish": lambda: nn.SiLU(inplace=True),
     }
     if name not in table:
-        raise UserError(f"unknown activation {name!r}", fix=f"known are {', '.join(ACTIVATIONS)}")
+        raise UserError(f"unknown activation {name!r}", fix=f"use one of {', '.join(ACTIVATIONS)}")
     return table[name]()
 
 
 class DarknetConv(PlannedModule):
-    """[convolutional]: with batch norm, or with a bias; then the activation."""
+    """[convolutional]: convolution with batch norm or bias, and activation."""
 
-    detector_norms = False  # Darknet adds another constant to the variance
+    detector_norms = False  # Darknet has its own eps
 
     def __init__(
         self, c1: int, c2: int, size: int, stride: int, padding: int, groups: int, norm: bool, activation: str
@@ -61,7 +61,7 @@ class DarknetConv(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: filters, size, stride, padding, groups, batch norm or not, activation."""
+        """YAML arguments: filters, size, stride, padding, groups, whether with batch norm, activation."""
         filters, *rest = arguments(args, 7, 7)
         c2 = integer(filters, "filters", 1, MAX_CHANNELS)
         stride = _checked_convolution(single(channels), c2, rest)
@@ -69,7 +69,7 @@ class DarknetConv(PlannedModule):
 
 
 class DarknetOutput(DarknetConv):
-    """The [convolutional] before a [yolo]: its filters follow from the number of anchors and classes."""
+    """The [convolutional] before a [yolo]. Its filters are anchors × (5 + classes)."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class DarknetOutput(DarknetConv):
 
     @torch.no_grad()
     def reset_bias(self) -> None:
-        """Start from few objects and classes equally likely: a prior in the bias keeps the first steps stable."""
+        """Add a prior of few objects and of equally likely classes to the biases; it keeps the first steps stable."""
         bias = self.bn.bias if isinstance(self.bn, nn.BatchNorm2d) else self.conv.bias
         assert bias is not None
         per_anchor = bias.view(self.count, -1)
@@ -98,7 +98,7 @@ class DarknetOutput(DarknetConv):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: nc, anchors of the scale (their number), then those of DarknetConv without the filters."""
+        """YAML arguments: nc, number of anchors of the scale, then those of DarknetConv except the filters."""
         nc, count, *rest = arguments(args, 8, 8)
         c2 = integer(count, "anchors", 1, 100) * (5 + integer(nc, "nc", 1, MAX_CHANNELS))
         stride = _checked_convolution(single(channels), integer(c2, "filters", 1, MAX_CHANNELS), rest)
@@ -106,16 +106,16 @@ class DarknetOutput(DarknetConv):
 
 
 class DarknetMaxPool(PlannedModule):
-    """[maxpool]: of a total padding p, ⌊p/2⌋ goes before the first row and column, the rest behind the last.
+    """[maxpool]: of the total padding p, ⌊p/2⌋ is at the top and left, the rest at the bottom and right.
 
-    With size 2 and stride 1 that keeps the map's size. What is outside never is the maximum.
+    With size 2 and stride 1 this keeps the map's size. The padding is −∞.
     """
 
     def __init__(self, size: int, stride: int, padding: int) -> None:
         super().__init__()
         before, after = padding // 2, padding - padding // 2
         self.pad = (before, after, before, after)
-        # A window that only the padding behind would fill is the same as one cut off at the edge (ceil_mode).
+        # Padding at the bottom and right only is the same as windows cut off at the edge (ceil_mode).
         self.cut = stride >= size and before == 0
         self.pool = nn.MaxPool2d(size, stride, before if before == after else 0, ceil_mode=self.cut and after > 0)
 
@@ -126,7 +126,7 @@ class DarknetMaxPool(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: size, stride, padding (the sum of both sides)."""
+        """YAML arguments: size, stride, total padding of both sides."""
         size, stride, padding = arguments(args, 3, 3)
         integer(size, "size", 1, 31)
         integer(stride, "stride", 1, 16)
@@ -136,7 +136,7 @@ class DarknetMaxPool(PlannedModule):
 
 
 class DarknetRoute(PlannedModule):
-    """[route]: layers concatenated; of each, where there are groups, only the group `group_id`."""
+    """[route]: concatenation of layers; with groups, of group `group_id` of each layer's channels."""
 
     joins = True
 
@@ -161,7 +161,7 @@ class DarknetRoute(PlannedModule):
 
 
 class DarknetShortcut(PlannedModule):
-    """[shortcut]: the first source plus the others; of channels that differ in number, those that both have."""
+    """[shortcut]: adds the other sources to the first. If their channels differ in number, adds the common ones."""
 
     joins = True
 
@@ -183,12 +183,12 @@ class DarknetShortcut(PlannedModule):
         (activation,) = arguments(args, 1, 1)
         _known_activation(activation)
         if len(channels) < 2:
-            raise UserError("a shortcut adds two layers or more")
+            raise UserError("a shortcut needs two or more source layers")
         return Plan((activation,), channels[0], _once(repeats))
 
 
 class DarknetDropout(PlannedModule):
-    """[dropout]: in training, values are zeroed with a probability and the others scaled up."""
+    """[dropout]."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -202,12 +202,12 @@ class DarknetDropout(PlannedModule):
         """YAML arguments: probability."""
         (probability,) = arguments(args, 1, 1)
         if isinstance(probability, bool) or not isinstance(probability, int | float) or not 0 <= probability < 1:
-            raise UserError(f"probability must be from 0 to below 1, not {probability!r}")
+            raise UserError(f"probability must be at least 0 and less than 1, not {probability!r}")
         return Plan((probability,), single(channels), _once(repeats))
 
 
 class DarknetYolo(PlannedModule):
-    """[yolo]: passes its input on; it keeps the numbering of the .cfg, and the head at the end does its work."""
+    """[yolo]: the identity. It keeps the layer numbers of the .cfg; DarknetDetect at the end decodes its input."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return x
@@ -220,7 +220,7 @@ class DarknetYolo(PlannedModule):
 
 
 def _checked_convolution(c1: int, c2: int, rest: Sequence[Any]) -> int:
-    """The stride, where size, stride, padding, groups, norm and activation make sense."""
+    """Check size, stride, padding, groups, norm and activation, and return the stride."""
     size, stride, padding, groups, norm, activation = rest
     integer(size, "size", 1, 31)
     integer(stride, "stride", 1, 16)
@@ -228,27 +228,28 @@ def _checked_convolution(c1: int, c2: int, rest: Sequence[Any]) -> int:
     integer(groups, "groups", 1, MAX_CHANNELS)
     check_kernel(c1, c2, size, groups)
     if not isinstance(norm, bool):
-        raise UserError(f"batch norm is true or false, not {norm!r}")
+        raise UserError(f"batch norm must be true or false, not {norm!r}")
     _known_activation(activation)
     _keeps_grid(size, stride, 2 * padding)
     return int(stride)
 
 
 def _keeps_grid(size: int, stride: int, padding: int) -> None:
-    """Refuse what makes a map other than 1/stride of its input: cells would no longer tell places in the image.
+    """Raise UserError unless the output has 1/stride of the input's rows and columns; `padding` is of both sides.
 
-    Output rows are ⌊(h + padding − size)/stride⌋ + 1, which for every h that the stride divides must be h/stride.
+    ⌊(h + padding − size)/stride⌋ + 1 must be h/stride for each h that is a multiple of the stride. Otherwise the cells
+    of the output would not divide the image evenly, and decoded boxes would be displaced.
     """
     if (padding - size) // stride != -1:
         raise UserError(
-            f"size {size} with padding {padding} in all and stride {stride} does not give 1/{stride} of the input",
-            fix="pad by about size − stride in all; maps whose cells do not divide the image are not supported",
+            f"size {size}, total padding {padding} and stride {stride} do not give 1/{stride} of the input size",
+            fix="use a total padding of about size − stride; other sizes of feature maps are not supported",
         )
 
 
 def _known_activation(name: Any) -> None:
     if name not in ACTIVATIONS:
-        raise UserError(f"unknown activation {name!r}", fix=f"known are {', '.join(ACTIVATIONS)}")
+        raise UserError(f"unknown activation {name!r}", fix=f"use one of {', '.join(ACTIVATIONS)}")
 
 
 def _once(repeats: int) -> int:

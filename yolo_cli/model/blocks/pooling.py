@@ -1,4 +1,4 @@
-"""Pooling: plain, as a pyramid (He et al. 2015), and beside a convolution for going down a scale."""
+"""Pooling: plain, spatial pyramid (He et al. 2015), and downsampling by a pool and a convolution."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -12,11 +12,11 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.blocks.conv import Conv
 from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments, integer, out_channels, single
 
-_MOST_POOLS = 32  # in parallel; published pyramids have 3
+_MAX_POOLS = 32  # of a pyramid; published ones have 3
 
 
 class SPPF(PlannedModule):
-    """Pyramid pooling by one k×k max pool applied three times: the same as pools of k, 2k−1 and 3k−2, faster."""
+    """Fast spatial pyramid pooling: one k×k max pool applied three times equals pools of k, 2k−1 and 3k−2."""
 
     takes_activation = True
 
@@ -35,7 +35,7 @@ class SPPF(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: out channels, pool size 5."""
+        """YAML arguments: out channels, pool size (5)."""
         c1, (c2, rest) = single(channels), out_channels(args, 2, scaling)
         for k in rest:
             _odd(k)
@@ -43,7 +43,7 @@ class SPPF(PlannedModule):
 
 
 class SPP(PlannedModule):
-    """Pyramid pooling by parallel max pools of several sizes."""
+    """Spatial pyramid pooling by parallel max pools."""
 
     takes_activation = True
 
@@ -60,18 +60,18 @@ class SPP(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: out channels, pool sizes [5, 9, 13]."""
+        """YAML arguments: out channels, pool sizes ([5, 9, 13])."""
         c1, (c2, rest) = single(channels), out_channels(args, 2, scaling)
         for sizes in rest:
-            if not isinstance(sizes, list | tuple) or not 1 <= len(sizes) <= _MOST_POOLS:
-                raise UserError(f"pool sizes must be a list of 1 to {_MOST_POOLS}, not {sizes!r}")
+            if not isinstance(sizes, list | tuple) or not 1 <= len(sizes) <= _MAX_POOLS:
+                raise UserError(f"pool sizes must be a list of 1 to {_MAX_POOLS}, not {sizes!r}")
             for size in sizes:
                 _odd(size)
         return Plan((c1, c2, *(list(sizes) for sizes in rest)), c2, scaling.repeats(repeats))
 
 
 class SPPCSPC(PlannedModule):
-    """YOLOv7's pyramid pooling inside a cross-stage-partial pair of branches (Wang et al. 2023, YOLOv7)."""
+    """Spatial pyramid pooling in one of two cross-stage-partial branches (Wang et al. 2023, YOLOv7)."""
 
     takes_activation = True
 
@@ -87,20 +87,19 @@ class SPPCSPC(PlannedModule):
         self.cv7 = Conv.of(2 * c2, c2, activation=activation)
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h w"]:
-        """One branch through the pyramid, one past it, joined by a 1×1 convolution."""
         narrow = self.cv4(self.cv3(self.cv1(x)))
         pooled = self.cv6(self.cv5(torch.cat([narrow] + [pool(narrow) for pool in self.m], 1)))
         return self.cv7(torch.cat((pooled, self.cv2(x)), 1))
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: out channels. Layer tables show its number, which is always 1, as third argument."""
+        """YAML arguments: out channels. Layer tables show the number of repeats, always 1, as third argument."""
         c1, (c2, _) = single(channels), out_channels(args, 1, scaling)
         return Plan((c1, c2, integer(repeats, "number", 1, 1)), c2)
 
 
 class DownC(PlannedModule):
-    """Half the size by two branches, a strided convolution and a max pool, each half of the output channels."""
+    """Downsampling by two branches with half of the output channels each: a strided convolution and a max pool."""
 
     takes_activation = True
 
@@ -116,16 +115,16 @@ class DownC(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: out channels, factor 2. Layer tables show its number, always 1, as third argument."""
+        """YAML arguments: out channels, factor (2). Layer tables show the repeats, always 1, as third argument."""
         c1, (c2, rest) = single(channels), out_channels(args, 2, scaling)
         factor = integer(rest[0] if rest else 2, "factor", 1, 8)
         if c2 % 2:
-            raise UserError(f"its two branches cannot share {c2} channels")
+            raise UserError(f"output channels must be even, not {c2}")
         return Plan((c1, c2, integer(repeats, "number", 1, 1), *rest), c2, 1, Fraction(1, factor))
 
 
 class MP(PlannedModule):
-    """Max pool of k×k without overlap."""
+    """k×k max pool with stride k."""
 
     def __init__(self, k: int = 2) -> None:
         super().__init__()
@@ -136,7 +135,7 @@ class MP(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: factor 2."""
+        """YAML arguments: factor (2)."""
         integer(repeats, "number", 1, 1)
         given = arguments(args, 0, 1)
         factor = integer(given[0] if given else 2, "factor", 1, 8)
@@ -144,7 +143,7 @@ class MP(PlannedModule):
 
 
 class SP(PlannedModule):
-    """Max pool of k×k that keeps the size."""
+    """k×k max pool with "same" padding."""
 
     def __init__(self, k: int = 3, s: int = 1) -> None:
         super().__init__()
@@ -155,7 +154,7 @@ class SP(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: pool size 3, stride 1."""
+        """YAML arguments: pool size (3), stride (1)."""
         integer(repeats, "number", 1, 1)
         given = arguments(args, 0, 2)
         size, stride = given + [3, 1][len(given) :]
@@ -164,7 +163,7 @@ class SP(PlannedModule):
 
 
 class MaxPool2d(PlannedModule):
-    """torch.nn.MaxPool2d as layer files write it."""
+    """torch.nn.MaxPool2d."""
 
     def __init__(self, k: int, s: int | None = None, p: int = 0) -> None:
         super().__init__()
@@ -175,7 +174,7 @@ class MaxPool2d(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: pool size, stride (the pool size), padding 0."""
+        """YAML arguments: pool size, stride (the pool size), padding (0)."""
         integer(repeats, "number", 1, 1)
         given = arguments(args, 1, 3)
         size = integer(given[0], "pool size", 1, 31)
@@ -185,6 +184,6 @@ class MaxPool2d(PlannedModule):
 
 
 def _odd(size: Any) -> None:
-    """Only pools of odd size keep the map's size."""
+    """Raise UserError unless the size is odd; even sizes would change the map's size."""
     if integer(size, "pool size", 1, 31) % 2 == 0:
         raise UserError(f"pool size must be odd, not {size}")

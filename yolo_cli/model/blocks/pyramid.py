@@ -1,4 +1,4 @@
-"""The feature pyramid of YOLOv3-FPN: every level refines its map by the same two pairs of convolutions."""
+"""The feature pyramid of YOLOv3-FPN."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from yolo_cli.model.plan import Plan, PlannedModule, Scaling, none_given
 
 
 class PyramidLevel(PlannedModule):
-    """One level: (b, c, h, w) and, but for the deepest, the enlarged level below (b, d, h, w) → (b, c/2, h, w).
+    """One level: (b, c, h, w) and, unless it is the deepest, the upsampled next level (b, d, h, w) → (b, c/2, h, w).
 
-    Every level has a lateral convolution, as its weight files do. It is the way in at the deepest level; elsewhere
-    the reduced join with the level below takes its place, and it changes no output.
+    Each level has a lateral convolution, as in published weight files. Only the deepest level uses it; the others
+    concatenate both inputs and apply `reduce` instead.
     """
 
     takes_activation = True
@@ -28,7 +28,7 @@ class PyramidLevel(PlannedModule):
         self.lateral: nn.Module = nn.Conv2d(c, half, 1)
         self.reduce = nn.Conv2d(c + deeper, half, 1) if deeper else None
         if deeper:
-            self.lateral.requires_grad_(False)  # no output depends on it, so no gradient ever comes
+            self.lateral.requires_grad_(False)  # not used, so it would never have a gradient
         self.refine = nn.Sequential(
             *(
                 layer
@@ -45,14 +45,14 @@ class PyramidLevel(PlannedModule):
         return self.refine(narrow)
 
     def fuse(self) -> None:
-        """Drop the lateral convolution where nothing depends on it."""
+        """Remove the lateral convolution if it is not used."""
         if self.reduce is not None:
             self.lateral = nn.Identity()
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """Sources: the feature map and, but for the deepest level, the level below, enlarged. No YAML arguments."""
+        """Sources: the feature map and, unless it is the deepest, the upsampled next level. No YAML arguments."""
         none_given(args, repeats)
         if len(channels) > 2 or channels[0] % 2:
-            raise UserError(f"takes a map of even channels and at most one more, not {list(channels)}")
+            raise UserError(f"takes one or two source layers, the first with even channels, not {list(channels)}")
         return Plan(tuple(channels), channels[0] // 2)

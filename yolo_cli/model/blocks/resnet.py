@@ -1,4 +1,4 @@
-"""ResNet's stem and stages (He et al. 2016; stride in the 3×3 convolution), named as published ImageNet weights are."""
+"""ResNet's stem and stages (He et al. 2016; stride in the 3×3 convolution), with the names of torchvision's weights."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -11,13 +11,13 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.blocks.conv import fuse_conv_bn
 from yolo_cli.model.plan import MAX_REPEATS, Plan, PlannedModule, Scaling, integer, out_channels, single
 
-EXPANSION = 4  # output over inner channels of a block
+EXPANSION = 4  # output channels / inner channels of a bottleneck
 
 
 class ResNetStem(PlannedModule):
-    """7×7 convolution and 3×3 max pool, each of stride 2. (b, c1, h, w) → (b, c2, h/4, w/4)."""
+    """7×7 convolution and 3×3 max pool, each with stride 2. (b, c1, h, w) → (b, c2, h/4, w/4)."""
 
-    detector_norms = False  # ImageNet weights were trained with torch's
+    detector_norms = False  # ImageNet weights were trained with torch's defaults
 
     def __init__(self, c1: int, c2: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class ResNetStem(PlannedModule):
 
 
 class ResidualBottleneck(nn.Module):
-    """1×1 down, 3×3, 1×1 up, added to the input, which is projected where its shape differs."""
+    """1×1, 3×3 and 1×1 convolutions with a residual connection, projected if the shape changes."""
 
     def __init__(self, c1: int, c2: int, s: int = 1) -> None:
         super().__init__()
@@ -82,12 +82,12 @@ class ResidualBottleneck(nn.Module):
 
 
 class ResNetStage(PlannedModule):
-    """`n` residual bottlenecks, the first with the stride. (b, c1, h, w) → (b, c2, h/s, w/s).
+    """`n` residual bottlenecks, the first with stride `s`. (b, c1, h, w) → (b, c2, h/s, w/s).
 
-    Its blocks are numbered members of the stage itself, as in published weights.
+    Its blocks are named "0", "1", …, as in published weights.
     """
 
-    detector_norms = False  # ImageNet weights were trained with torch's
+    detector_norms = False  # ImageNet weights were trained with torch's defaults
 
     def __init__(self, c1: int, c2: int, n: int = 1, s: int = 1) -> None:
         super().__init__()
@@ -103,18 +103,18 @@ class ResNetStage(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: out channels, stride 1; repeats are its bottlenecks."""
+        """YAML arguments: out channels, stride (1). Repeats are its bottlenecks."""
         c1, (c2, rest) = single(channels), out_channels(args, 2, scaling)
         stride = integer(rest[0] if rest else 1, "stride", 1, 8)
         if c2 % EXPANSION:
-            raise UserError(f"{c2} channels are not a multiple of {EXPANSION}")
+            raise UserError(f"output channels must be a multiple of {EXPANSION}, not {c2}")
         n = integer(scaling.repeats(repeats), "repeats", 1, MAX_REPEATS)
         return Plan((c1, c2, n, *rest), c2, 1, Fraction(1, stride), inner=n)
 
 
 def fan_out_init(module: nn.Module, negative_slope: float = 0.0) -> None:
-    """Draw kernels so that gradients keep their variance on the way back (He et al. 2015, equation 14)."""
+    """Initialize convolutions so that the variance of gradients is preserved (He et al. 2015, equation 14)."""
     for part in module.modules():
-        # without numbers there is nothing to draw, and torch would import its compiler to find that out
+        # on the meta device there is nothing to initialize, and torch would import its compiler
         if isinstance(part, nn.Conv2d) and not part.weight.is_meta:
             nn.init.kaiming_normal_(part.weight, a=negative_slope, mode="fan_out", nonlinearity="leaky_relu")

@@ -13,7 +13,7 @@ from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments, integer
 
 
 class Concat(PlannedModule):
-    """Concatenation of several layers' outputs along a dimension (1: channels)."""
+    """Concatenation of several layers' outputs along channels."""
 
     joins = True
 
@@ -26,14 +26,14 @@ class Concat(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: dimension, which must be 1."""
+        """YAML arguments: dimension (1), which must be 1."""
         if arguments(args, 0, 1) not in ([], [1]):
-            raise UserError(f"layers are joined along channels, dimension 1, not {args[0]!r}")
+            raise UserError(f"the dimension must be 1, not {args[0]!r}")
         return Plan((1,), sum(channels))
 
 
 class Upsample(PlannedModule):
-    """Enlargement by a whole factor."""
+    """Upsampling by a whole factor."""
 
     def __init__(self, size: None = None, factor: int = 2, mode: str = "nearest") -> None:
         super().__init__()
@@ -44,10 +44,10 @@ class Upsample(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments, those of torch.nn.Upsample: size (None), factor, mode."""
+        """YAML arguments, as for torch.nn.Upsample: size, which must be null, factor, mode."""
         size, factor, mode = arguments(args, 3, 3)
         if size is not None:
-            raise UserError("a fixed size would tie the network to one input size", fix="give null and a factor")
+            raise UserError("a fixed output size is not supported", fix="use null and a factor")
         integer(factor, "factor", 1, 16)
         if mode not in ("nearest", "bilinear", "bicubic"):
             raise UserError(f"mode must be nearest, bilinear or bicubic, not {mode!r}")
@@ -68,16 +68,16 @@ class Shortcut(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: dimension, which must be 1 and means nothing to a sum; published files write it."""
+        """YAML arguments: dimension (1), which must be 1 and has no effect; published files have it."""
         if arguments(args, 0, 1) not in ([], [1]):
-            raise UserError(f"the dimension of a sum is 1, as published files write it, not {args[0]!r}")
+            raise UserError(f"the dimension must be 1, not {args[0]!r}")
         if len(channels) < 2 or len(set(channels)) > 1:
-            raise UserError(f"adds two or more layers of equal channels, not {list(channels)}")
+            raise UserError(f"needs two or more source layers of equal channels, not {list(channels)}")
         return Plan((1,), channels[0])
 
 
 class ZeroPad2d(PlannedModule):
-    """Zeros around the map; a pool or convolution after it takes them away again."""
+    """Zero padding. The stride does not change: the next pool or convolution reduces the map by the padding."""
 
     def __init__(self, sides: Sequence[int]) -> None:
         super().__init__()
