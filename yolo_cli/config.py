@@ -206,7 +206,7 @@ class ValConfig:
     save_txt: bool = False
     save_conf: bool = False
     save_json: bool = False
-    referee: bool = False
+    pycocotools: bool = False
     half: bool = False
     plots: bool = True
     strict: bool = False

@@ -1,6 +1,7 @@
 """The command line as a surface: options, help, versions, and how mistakes end."""
 
 import errno
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -11,7 +12,7 @@ import typer
 
 from yolo_cli import __version__
 from yolo_cli.cli.app import app, main
-from yolo_cli.cli.arguments import normalise, parse_img, parse_numbers
+from yolo_cli.cli.arguments import normalize, parse_img, parse_numbers
 from yolo_cli.config import (
     AnchorsConfig,
     BenchmarkConfig,
@@ -56,30 +57,45 @@ def test_every_option_is_explained(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "alias"),
+    ("command", "alias", "field", "expected"),
     [
-        ("train", "--batch-size"),
-        ("train", "--imgsz"),
-        ("val", "--conf-thres"),
-        ("val", "--iou-thres"),
-        ("val", "--imgsz"),
-        ("detect", "--conf-thres"),
-        ("detect", "--iou-thres"),
-        ("detect", "--imgsz"),
-        ("detect", "--img-size"),
-        ("detect", "--batch-size"),
-        ("detect", "--show"),
+        ("train", ["--batch-size", "4"], "batch", 4),
+        ("train", ["--batch-size=4"], "batch", 4),
+        ("train", ["--imgsz", "640", "384"], "img", (640, 384)),
+        ("train", ["--img-size", "320"], "img", (320, 320)),
+        ("val", ["--batch-size", "4"], "batch", 4),
+        ("val", ["--conf-thres", "0.1"], "conf", 0.1),
+        ("val", ["--iou-thres", "0.5"], "iou", 0.5),
+        ("val", ["--imgsz", "640"], "img", (640, 640)),
+        ("val", ["--referee"], "pycocotools", True),
+        ("detect", ["--conf-thres=0.1"], "conf", 0.1),
+        ("detect", ["--iou-thres", "0.5"], "iou", 0.5),
+        ("detect", ["--imgsz", "640"], "img", (640, 640)),
+        ("detect", ["--img-size", "640"], "img", (640, 640)),
+        ("detect", ["--batch-size", "2"], "batch", 2),
+        ("detect", ["--show"], "view_img", True),
+        ("export", ["--batch-size", "2"], "batch", 2),
+        ("export", ["--conf-thres", "0.1"], "conf", 0.1),
+        ("export", ["--iou-thres", "0.5"], "iou", 0.5),
+        ("export", ["--imgsz", "320"], "img", (320, 320)),
+        ("benchmark", ["--imgsz", "320"], "img", (320, 320)),
+        ("anchors", ["--imgsz", "320"], "img", (320, 320)),
+        ("info", ["--imgsz", "320"], "img", (320, 320)),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_the_other_customary_names_are_taken(command: str, alias: str) -> None:
-    assert any(alias in parameter.opts for parameter in options(command).values())  # type: ignore[attr-defined]
+def test_aliases_work_and_are_not_listed(command: str, alias: list[str], field: str, expected: object) -> None:
+    parser = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    context = parser.make_context(command, normalize(alias))
+    assert context.params[field] == expected
+    assert alias[0].partition("=")[0] not in re.findall(r"--[a-z-]+", parser.get_help(context))
 
 
 @pytest.mark.parametrize(
     ("given", "parsed"),
     [
         (["train", "--img", "640", "384", "--epochs", "3"], ["train", "--img", "640,384", "--epochs", "3"]),
-        (["train", "--imgsz", "640"], ["train", "--imgsz", "640"]),
+        (["train", "--imgsz", "640"], ["train", "--img", "640"]),
         (["train", "--freeze", "0", "1", "2", "--rect"], ["train", "--freeze", "0,1,2", "--rect"]),
         (["train", "--cache", "--rect"], ["train", "--cache", "ram", "--rect"]),
         (["train", "--cache", "disk"], ["train", "--cache", "disk"]),
@@ -93,7 +109,7 @@ def test_the_other_customary_names_are_taken(command: str, alias: str) -> None:
     ],
 )
 def test_several_and_left_out_values(given: list[str], parsed: list[str]) -> None:
-    assert normalise(given) == parsed
+    assert normalize(given) == parsed
 
 
 @pytest.mark.parametrize(("text", "size"), [("640", (640, 640)), ("640,384", (640, 384)), ("640x384", (640, 384))])

@@ -1,1 +1,4 @@
-"""The command line: one file a command, options → config → one call. The only part that knows typer and tqdm."""
+"""The command line: one file per command turns options into a config and runs the command.
+
+Only this package imports typer and tqdm.
+"""

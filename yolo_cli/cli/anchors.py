@@ -5,32 +5,42 @@ from typing import Annotated
 from typer import Option
 
 from yolo_cli.cli.arguments import Numbers
-from yolo_cli.cli.options import Data, ExistOk, Img, Name, Project, Strict, Workers
+from yolo_cli.cli.options import Data, ExistOk, Img, Name, Project, Strict, Task, Workers
 from yolo_cli.config import AnchorsConfig
 
-D = AnchorsConfig()  # defaults live in the config alone
+D = AnchorsConfig()  # defaults are defined in the config only
 IMG = Numbers(D.img)
 
 
 def anchors(
     data: Data = D.data,
-    task: Annotated[str, Option(metavar="train|val|test", help="Split whose boxes are fitted.")] = D.task,
-    n: Annotated[int, Option(help="How many anchors; 0: as many as the model has, 9 where none is named.")] = D.n,
+    task: Task = D.task,
+    n: Annotated[
+        int, Option(help="Number of anchors. 0: as many as --weights or --cfg has; 9 if neither is given.")
+    ] = D.n,
     img: Img = IMG,
-    thr: Annotated[float, Option(help="Largest ratio of sides at which an anchor matches a box.")] = D.thr,
-    gen: Annotated[int, Option(help="Attempts to leave a local optimum.")] = D.gen,
-    seed: Annotated[int, Option(help="Seed of the search.")] = D.seed,
-    weights: Annotated[str, Option(help="Compare with the anchors of these weights.")] = D.weights,
-    cfg: Annotated[str, Option(help="Compare with the anchors of this architecture (left out: s).")] = D.cfg,
-    save: Annotated[str, Option(metavar="FILE", help="Write the architecture with the fitted anchors.")] = D.save,
+    thr: Annotated[
+        float, Option(help="An anchor matches a box if their widths and heights differ by less than this factor.")
+    ] = D.thr,
+    gen: Annotated[int, Option(help="Generations of the random search that refines the k-means result.")] = D.gen,
+    seed: Annotated[int, Option(help="Random seed.")] = D.seed,
+    weights: Annotated[
+        str, Option(metavar="FILE", help="Compare with the anchors of this checkpoint or Darknet .weights.")
+    ] = D.weights,
+    cfg: Annotated[
+        str, Option(help="Compare with the anchors of this architecture (YAML, .cfg or name). Default: s.")
+    ] = D.cfg,
+    save: Annotated[
+        str, Option(metavar="FILE", help="Write the architecture with the new anchors to this YAML file.")
+    ] = D.save,
     workers: Workers = D.workers,
     strict: Strict = D.strict,
     project: Project = D.project,
     name: Name = D.name,
     exist_ok: ExistOk = D.exist_ok,
 ) -> None:
-    """Fit anchors to the boxes of a data set."""
-    config = AnchorsConfig(**locals())  # one parameter a field: a test holds them together
+    """Fit anchors to the boxes of a dataset."""
+    config = AnchorsConfig(**locals())  # one parameter per field, which a test checks
     from yolo_cli.cli.terminal import Terminal
     from yolo_cli.commands.anchors import run
 

@@ -1,4 +1,4 @@
-"""The `yolo` command: subcommands, and how errors end."""
+"""The `yolo` command: its subcommands, and the messages and exit statuses of errors."""
 
 import errno
 import io
@@ -10,18 +10,18 @@ from typing import Annotated
 import typer
 
 from yolo_cli.cli import anchors, benchmark, convert, detect, export, info, train, val
-from yolo_cli.cli.arguments import normalise
+from yolo_cli.cli.arguments import normalize
 from yolo_cli.cli.given import RecordingCommand, remember_arguments
 from yolo_cli.distributed.elastic import wait_for_failure_report
 from yolo_cli.errors import UserError
 from yolo_cli.version import __version__
 
-# What a full or write-protected device answers, wherever in a run a file was to be written.
+# Errors of a full or write-protected device. Any file of a run can be the one that fails.
 _DEVICE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 app = typer.Typer(
     name="yolo",
-    help="Train and judge YOLO object detectors.",
+    help="Train, evaluate and export YOLO object detectors.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -38,40 +38,40 @@ app.command("export")(export.export)
 app.command("benchmark")(benchmark.benchmark)
 
 
-def _version(wanted: bool) -> bool:
-    if wanted:
+def _version(requested: bool) -> bool:
+    if requested:
         print(f"yolo_cli {__version__}")
         raise typer.Exit
-    return wanted
+    return requested
 
 
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Train and judge YOLO object detectors."""
+    """Train, evaluate and export YOLO object detectors."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; ends the process with its status."""
-    args = normalise(sys.argv[1:] if arguments is None else arguments)
+    """Run the command line and exit with its status."""
+    args = normalize(sys.argv[1:] if arguments is None else arguments)
     remember_arguments(args)
-    _take_any_name()
+    _accept_any_filename()
     try:
         status = app(args=args, prog_name="yolo", standalone_mode=False)
     except UserError as error:
         sys.exit(_fail(str(error)))
     except typer.TyperException as error:
         line = " ".join(error.format_message().split()) or f"{type(error).__name__}"
-        if _speaks():
+        if _reports_shared_errors():
             sys.exit(_fail(line))
         wait_for_failure_report()
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(_interrupted())
-    except BrokenPipeError:  # the reader of our output went away (`yolo … | head`)
+    except BrokenPipeError:  # the reader of the output ended (`yolo … | head`)
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
@@ -84,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _take_any_name() -> None:
-    """File names may be any bytes, and what prints them must not fail on those that are no text."""
+def _accept_any_filename() -> None:
+    """File names can be any bytes, so reading and printing them must not fail on invalid text."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -93,13 +93,13 @@ def _take_any_name() -> None:
 
 
 def _interrupted() -> int:
-    if _speaks():
+    if _reports_shared_errors():
         print("interrupted", file=sys.stderr)
     return 130
 
 
-def _speaks() -> bool:
-    """Whether this is no process of a launcher, or the first: what all of them meet is said once."""
+def _reports_shared_errors() -> bool:
+    """Whether this process reports errors that all processes of a distributed job have in common."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 

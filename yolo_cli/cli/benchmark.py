@@ -5,35 +5,35 @@ from typing import Annotated
 from typer import Option
 
 from yolo_cli.cli.arguments import Numbers
-from yolo_cli.cli.options import Data, Device, ExistOk, Img, Name, Project
+from yolo_cli.cli.options import DarknetCfg, Data, ExistOk, ExportDevice, Img, Name, Project, Weights
 from yolo_cli.config import BenchmarkConfig
 
-D = BenchmarkConfig()  # defaults live in the config alone
+D = BenchmarkConfig()  # defaults are defined in the config only
 IMG = Numbers(D.img)
 
 
 def benchmark(
-    weights: Annotated[
-        str, Option(help="Weights (ours, a published .pt or Darknet .weights); left out: best.pt of the newest run.")
-    ] = D.weights,
+    weights: Weights = D.weights,
     data: Data = D.data,
     include: Annotated[
-        str, Option(metavar="FORMAT,…", help="Formats; left out: every one that runs here.")
+        str,
+        Option(
+            metavar="FORMAT,…",
+            help="Comma-separated export formats to compare with PyTorch. Default: all that run on this machine.",
+        ),
     ] = D.include,
-    cfg: Annotated[
-        str, Option(help="Network of Darknet .weights: a .cfg; left out: the one of the same name beside them.")
-    ] = D.cfg,
+    cfg: DarknetCfg = D.cfg,
     img: Img = IMG,
-    half: Annotated[bool, Option("--half", help="Files in half precision.")] = D.half,
-    int8: Annotated[bool, Option("--int8", help="Files in 8 bits, calibrated on --data.")] = D.int8,
-    images: Annotated[int, Option(help="Images that are timed, one by one.")] = D.images,
-    device: Device = D.device,
+    half: Annotated[bool, Option("--half", help="Compare FP16 exports. On a GPU, PyTorch runs in FP16 too.")] = D.half,
+    int8: Annotated[bool, Option("--int8", help="Compare INT8 exports, calibrated on --data.")] = D.int8,
+    images: Annotated[int, Option(help="Images to time, at batch size 1.")] = D.images,
+    device: ExportDevice = D.device,
     project: Project = D.project,
     name: Name = D.name,
     exist_ok: ExistOk = D.exist_ok,
 ) -> None:
-    """Compare a model's formats: size, average precision, speed, memory."""
-    config = BenchmarkConfig(**locals())  # one parameter a field: a test holds them together
+    """Compare export formats by file size, mAP, latency and memory."""
+    config = BenchmarkConfig(**locals())  # one parameter per field, which a test checks
     from yolo_cli.cli.terminal import Terminal
     from yolo_cli.commands.benchmark import run
 

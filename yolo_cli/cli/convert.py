@@ -2,23 +2,24 @@
 
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument
 
+from yolo_cli.cli.options import DarknetCfg
 from yolo_cli.config import ConvertConfig
 
 
 def convert(
-    source: Annotated[
-        str, Argument(metavar="IN", help="Weights: ours, a published .pt, or Darknet .weights; or a .cfg.")
-    ],
+    source: Annotated[str, Argument(metavar="IN", help="Checkpoint (.pt), Darknet .weights, or Darknet .cfg.")],
     target: Annotated[
-        str, Argument(metavar="OUT", help="FILE.pt, FILE.weights, FILE.cfg or FILE.yaml; never replaced.")
+        str,
+        Argument(
+            metavar="OUT",
+            help="New file. Its suffix chooses the format: .pt, .weights (writes the .cfg too), .cfg or .yaml.",
+        ),
     ],
-    cfg: Annotated[
-        str, Option(help="Network of Darknet .weights: a .cfg; left out: the one of the same name beside them.")
-    ] = "",
+    cfg: DarknetCfg = "",
 ) -> None:
-    """Turn weights of one kind into another: published .pt or Darknet .weights into ours, ours into Darknet's."""
+    """Convert between checkpoints, Darknet files and model YAML."""
     config = ConvertConfig(source, target, cfg)
     from yolo_cli.cli.terminal import Terminal
     from yolo_cli.commands.convert import run

@@ -6,52 +6,57 @@ import typer
 from typer import Option
 
 from yolo_cli.cli.arguments import Numbers
-from yolo_cli.cli.options import Device, ExistOk, Img, Name, Project
-from yolo_cli.config import ExportConfig
+from yolo_cli.cli.options import DarknetCfg, ExistOk, ExportDevice, Img, Name, Project, Weights
+from yolo_cli.config import OPSETS, ExportConfig
 
-D = ExportConfig()  # defaults live in the config alone
+D = ExportConfig()  # defaults are defined in the config only
 IMG = Numbers(D.img)
-DIFFERS = 4  # exit status where a file does not give PyTorch's detections
+DIFFERS = 4  # exit status if an exported model gives other detections than PyTorch
 
 
 def export(
-    weights: Annotated[
-        str, Option(help="Weights (ours, a published .pt or Darknet .weights); left out: best.pt of the newest run.")
-    ] = D.weights,
+    weights: Weights = D.weights,
     include: Annotated[
         str,
         Option(
             metavar="FORMAT,…",
-            help="torchscript, onnx, openvino, pt2, aotinductor, ncnn, executorch, tensorrt, coreml.",
+            help="Comma-separated formats: torchscript, onnx, openvino, pt2, aotinductor, ncnn, executorch, tensorrt, "
+            "coreml.",
         ),
     ] = D.include,
-    cfg: Annotated[
-        str, Option(help="Network of Darknet .weights: a .cfg; left out: the one of the same name beside them.")
-    ] = D.cfg,
+    cfg: DarknetCfg = D.cfg,
     img: Img = IMG,
-    batch: Annotated[int, Option("--batch", "--batch-size", help="Images a batch of the file.")] = D.batch,
-    dynamic: Annotated[bool, Option("--dynamic", help="Any batch, and any size of whole strides.")] = D.dynamic,
-    half: Annotated[bool, Option("--half", help="Half precision.")] = D.half,
-    int8: Annotated[bool, Option("--int8", help="8 bits, calibrated on --data (ONNX, OpenVINO).")] = D.int8,
+    batch: Annotated[int, Option(help="Batch size of the exported model.")] = D.batch,
+    dynamic: Annotated[
+        bool, Option("--dynamic", help="Accept any batch size, and any image size that is a multiple of the stride.")
+    ] = D.dynamic,
+    half: Annotated[bool, Option("--half", help="Export in half precision (FP16).")] = D.half,
+    int8: Annotated[
+        bool, Option("--int8", help="Quantize to INT8, calibrated on --data (onnx and openvino only).")
+    ] = D.int8,
     data: Annotated[
-        str, Option(help="Data set to calibrate and prove on, and to print the average precision of.")
+        str,
+        Option(
+            metavar="DATA",
+            help="Dataset for INT8 calibration, for verification, and to compare the mAP of the export with PyTorch's.",
+        ),
     ] = D.data,
-    simplify: Annotated[bool, Option("--simplify", help="Simplify the ONNX graph with onnxslim.")] = D.simplify,
-    opset: Annotated[int, Option(help="ONNX opset, from 17.")] = D.opset,
-    nms: Annotated[bool, Option("--nms", help="Non-maximum suppression inside the file.")] = D.nms,
-    conf: Annotated[float, Option("--conf", "--conf-thres", help="Least confidence of a detection.")] = D.conf,
-    iou: Annotated[
-        float, Option("--iou", "--iou-thres", help="Overlap from which a lesser box is suppressed.")
-    ] = D.iou,
-    max_det: Annotated[int, Option(help="Most detections an image.")] = D.max_det,
-    device: Device = D.device,
-    verify: Annotated[bool, Option("--verify/--no-verify", help="Prove the file against PyTorch.")] = D.verify,
+    simplify: Annotated[bool, Option("--simplify", help="Simplify the ONNX model with onnxslim.")] = D.simplify,
+    opset: Annotated[int, Option(help=f"ONNX opset version, {OPSETS[0]} to {OPSETS[1]}.")] = D.opset,
+    nms: Annotated[bool, Option("--nms", help="Add NMS to the exported model.")] = D.nms,
+    conf: Annotated[float, Option(help="Confidence threshold for --nms and --verify.")] = D.conf,
+    iou: Annotated[float, Option(help="IoU threshold for NMS, for --nms and --verify.")] = D.iou,
+    max_det: Annotated[int, Option(help="Maximum detections per image for --nms and --verify.")] = D.max_det,
+    device: ExportDevice = D.device,
+    verify: Annotated[
+        bool, Option("--verify/--no-verify", help="Compare the detections of the exported model with PyTorch's.")
+    ] = D.verify,
     project: Project = D.project,
     name: Name = D.name,
     exist_ok: ExistOk = D.exist_ok,
 ) -> None:
-    """Write a model for other runtimes, and prove that it gives the same detections."""
-    config = ExportConfig(**locals())  # one parameter a field: a test holds them together
+    """Export a model to other formats and verify its detections."""
+    config = ExportConfig(**locals())  # one parameter per field, which a test checks
     from yolo_cli.cli.terminal import Terminal
     from yolo_cli.commands.export import run
 

@@ -1,4 +1,4 @@
-"""What was written on the command line: all of it, and which options are not defaults."""
+"""The arguments of this process, and which options of the running command were given."""
 
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -11,10 +11,9 @@ _ARGUMENTS: ContextVar[tuple[str, ...]] = ContextVar("arguments", default=())
 
 
 class RecordingCommand(TyperCommand):
-    """A command that remembers, while it runs, which options it was given."""
+    """A command that records which options it was given, for `given_options`."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
         sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
         given = frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE")
         token = _GIVEN.set(given)
@@ -25,15 +24,15 @@ class RecordingCommand(TyperCommand):
 
 
 def remember_arguments(arguments: Sequence[str]) -> None:
-    """Keep the arguments of this process, for others to be started like it."""
+    """Record the arguments of this process, with which `launch` starts the processes of a distributed job."""
     _ARGUMENTS.set(tuple(arguments))
 
 
 def given_arguments() -> tuple[str, ...]:
-    """The arguments that `yolo` was given, in the form that the parser takes."""
+    """The recorded arguments, as `normalize` returned them."""
     return _ARGUMENTS.get()
 
 
 def given_options() -> frozenset[str]:
-    """Names of the options that the running command was given."""
+    """Names of the options that were given on the command line, as opposed to defaults."""
     return _GIVEN.get()

@@ -8,19 +8,19 @@ from yolo_cli.cli.arguments import Numbers
 from yolo_cli.cli.options import Img
 from yolo_cli.config import InfoConfig
 
-D = InfoConfig()  # defaults live in the config alone
+D = InfoConfig()  # defaults are defined in the config only
 IMG = Numbers(D.img)
 
 
 def info(
     cfg: Annotated[
-        str, Option(help="Architecture: a YAML file, a Darknet .cfg, a shipped name; `list` names what is shipped.")
+        str, Option(help="Architecture: a YAML file, a Darknet .cfg or a built-in name. `list` prints the names.")
     ] = D.cfg,
-    weights: Annotated[str, Option(help="Weights: ours, a published .pt, or Darknet .weights.")] = D.weights,
+    weights: Annotated[str, Option(metavar="FILE", help="Checkpoint (.pt) or Darknet .weights.")] = D.weights,
     img: Img = IMG,
 ) -> None:
-    """Describe an architecture or a weight file: layers, parameters, GFLOPs, strides, anchors, classes."""
-    config = InfoConfig(**locals())  # one parameter a field: a test holds them together
+    """Print the layers, parameters, GFLOPs and anchors of a model."""
+    config = InfoConfig(**locals())  # one parameter per field, which a test checks
     from yolo_cli.cli.terminal import Terminal
     from yolo_cli.commands.info import run
 

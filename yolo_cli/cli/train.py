@@ -9,79 +9,115 @@ from typer import Option
 from yolo_cli.cli.arguments import Numbers, parse_numbers
 from yolo_cli.cli.given import given_arguments, given_options
 from yolo_cli.cli.options import Data, ExistOk, Img, Name, Project, SingleCls, Strict, Workers
-from yolo_cli.config import TrainConfig
+from yolo_cli.config import CACHES, MATCHINGS, NAN_POLICIES, OPTIMIZERS, TrainConfig
 from yolo_cli.distributed.elastic import ElasticJob, PeerError, wait_for_failure_report
 
-D = TrainConfig()  # defaults live in the config alone
+D = TrainConfig()  # defaults are defined in the config only
 IMG, FREEZE = Numbers(D.img), Numbers(D.freeze)
 
 
 def train(
     weights: Annotated[
-        str, Option(help="Weights to start from (ours, a published .pt or Darknet .weights); left out: from scratch.")
+        str,
+        Option(
+            metavar="FILE", help="Initial weights: checkpoint (.pt) or Darknet .weights. Default: train from scratch."
+        ),
     ] = D.weights,
     cfg: Annotated[
-        str, Option(help="Architecture: a YAML file, a Darknet .cfg, a shipped name, or n, s, m, l, x.")
+        str,
+        Option(
+            help="Architecture: a YAML file, a Darknet .cfg, a name from `yolo info --cfg list`, or n, s, m, l, x for "
+            "YOLOv5. Default: that of --weights, or s."
+        ),
     ] = D.cfg,
     data: Data = D.data,
-    hyp: Annotated[str, Option(help="Hyperparameters: a YAML file or a shipped name.")] = D.hyp,
-    epochs: Annotated[int, Option(help="Passes over the training split.")] = D.epochs,
+    hyp: Annotated[
+        str,
+        Option(help="Hyperparameters: a YAML file or a built-in name such as scratch-med. Missing keys: defaults."),
+    ] = D.hyp,
+    epochs: Annotated[int, Option(help="Number of epochs.")] = D.epochs,
     batch: Annotated[
-        int,
-        Option("--batch", "--batch-size", help="Images a batch, of all devices together; -1: as many as a GPU holds."),
+        int, Option(help="Images per batch, summed over all devices. -1: as many as fit into GPU memory.")
     ] = D.batch,
     img: Img = IMG,
-    rect: Annotated[bool, Option("--rect", help="Rectangular batches, without mosaic.")] = D.rect,
-    resume: Annotated[
-        str, Option(metavar="[RUN]", help="Continue a run exactly where it stopped; alone: the newest.")
-    ] = D.resume,
-    noval: Annotated[bool, Option("--noval", help="Validate after the last epoch only.")] = D.noval,
-    nosave: Annotated[bool, Option("--nosave", help="Write checkpoints after the last epoch only.")] = D.nosave,
-    noautoanchor: Annotated[
-        bool, Option("--noautoanchor", help="Leave anchors as they are, even where they match few boxes.")
-    ] = D.noautoanchor,
-    noplots: Annotated[bool, Option("--noplots", help="Draw nothing.")] = D.noplots,
-    cache: Annotated[str, Option(metavar="[ram|disk]", help="Keep decoded images in memory or on disk.")] = D.cache,
-    image_weights: Annotated[
-        bool, Option("--image-weights", help="Show images of badly found classes more often.")
-    ] = D.image_weights,
-    device: Annotated[
-        str, Option(help="cpu, a GPU's number, or mps; several (0,1,2,3) train together; left out: the first GPU.")
-    ] = D.device,
-    multi_scale: Annotated[
-        bool, Option("--multi-scale", help="Vary the image size from 0.5 to 1.5 of --img.")
-    ] = D.multi_scale,
-    sync_bn: Annotated[
-        bool, Option("--sync-bn", help="On several devices: batch norm over the whole batch, not each one's part.")
-    ] = D.sync_bn,
-    single_cls: SingleCls = D.single_cls,
-    optimizer: Annotated[str, Option(help="SGD, Adam or AdamW.")] = D.optimizer,
+    optimizer: Annotated[str, Option(metavar="|".join(OPTIMIZERS), help="Optimizer.")] = D.optimizer,
     loss: Annotated[
-        str, Option(metavar="[anchor|ota]", help="Matching of targets: by anchor sides, or by optimal transport.")
+        str,
+        Option(
+            metavar="|".join(MATCHINGS),
+            help="Label assignment: `anchor` by box-to-anchor ratio (YOLOv5), or `ota`, which refines that with "
+            "SimOTA (YOLOv7).",
+        ),
     ] = D.loss,
+    cos_lr: Annotated[
+        bool, Option("--cos-lr", help="Use a cosine learning rate schedule instead of a linear one.")
+    ] = D.cos_lr,
+    label_smoothing: Annotated[float, Option(help="Label smoothing, from 0 (off) to below 1.")] = D.label_smoothing,
+    patience: Annotated[
+        int, Option(help="Early stopping: end after this many epochs without improvement. 0: never.")
+    ] = D.patience,
+    freeze: Annotated[
+        Numbers,
+        Option(
+            parser=parse_numbers,
+            metavar="INT …",
+            help="Layers to freeze: one number N for the first N layers, or several layer indices (0 1 2).",
+        ),
+    ] = FREEZE,
+    rect: Annotated[
+        bool, Option("--rect", help="Use rectangular batches of images of similar shape. Disables mosaic.")
+    ] = D.rect,
+    multi_scale: Annotated[
+        bool, Option("--multi-scale", help="Vary the image size between 0.5 and 1.5 times --img.")
+    ] = D.multi_scale,
+    image_weights: Annotated[
+        bool, Option("--image-weights", help="Sample images more often if their classes have a low AP.")
+    ] = D.image_weights,
+    single_cls: SingleCls = D.single_cls,
+    noautoanchor: Annotated[
+        bool, Option("--noautoanchor", help="Keep the anchors even if they match few boxes of the dataset.")
+    ] = D.noautoanchor,
+    device: Annotated[
+        str,
+        Option(
+            help="Device: cpu, mps, the index of a GPU, or several GPUs (0,1,2,3) to train on together. "
+            "Default: the first GPU, or the CPU if there is none."
+        ),
+    ] = D.device,
+    sync_bn: Annotated[
+        bool, Option("--sync-bn", help="Synchronize batch norm statistics over all devices.")
+    ] = D.sync_bn,
     workers: Workers = D.workers,
+    cache: Annotated[
+        str, Option(metavar=f"[{'|'.join(CACHES)}]", help="Cache decoded images. Without a value: in memory.")
+    ] = D.cache,
+    resume: Annotated[
+        str,
+        Option(metavar="[RUN]", help="Resume the interrupted run in this folder. Without a value: the newest."),
+    ] = D.resume,
+    save_period: Annotated[
+        int, Option(help="Keep the checkpoint of every N-th epoch as epochN.pt. -1: off.")
+    ] = D.save_period,
+    save_every: Annotated[
+        int, Option(help="Also save last.pt, to resume from, every N batches. 0: only at the end of each epoch.")
+    ] = D.save_every,
+    save_minutes: Annotated[float, Option(help="Also save last.pt after this many minutes. 0: off.")] = D.save_minutes,
+    nosave: Annotated[bool, Option("--nosave", help="Save checkpoints only after the last epoch.")] = D.nosave,
+    noval: Annotated[bool, Option("--noval", help="Evaluate only after the last epoch.")] = D.noval,
+    noplots: Annotated[bool, Option("--noplots", help="Do not save plots.")] = D.noplots,
+    nan_policy: Annotated[
+        str,
+        Option(
+            metavar="|".join(NAN_POLICIES), help="If the loss is NaN or infinite: stop training, or skip the batch."
+        ),
+    ] = D.nan_policy,
+    seed: Annotated[int, Option(help="Random seed.")] = D.seed,
+    strict: Strict = D.strict,
     project: Project = D.project,
     name: Name = D.name,
     exist_ok: ExistOk = D.exist_ok,
-    cos_lr: Annotated[bool, Option("--cos-lr", help="Cosine instead of linear decay of the learning rate.")] = D.cos_lr,
-    label_smoothing: Annotated[float, Option(help="Share of doubt in class targets.")] = D.label_smoothing,
-    patience: Annotated[int, Option(help="Stop after this many epochs without a better one; 0: never.")] = D.patience,
-    freeze: Annotated[
-        Numbers,
-        Option(parser=parse_numbers, metavar="INT …", help="Leave layers untrained: the first N, or those listed."),
-    ] = FREEZE,
-    save_period: Annotated[int, Option(help="Keep a checkpoint every N epochs; -1: none.")] = D.save_period,
-    save_every: Annotated[
-        int, Option(help="Save the state to continue from every N batches; 0: at the end of epochs.")
-    ] = D.save_every,
-    save_minutes: Annotated[float, Option(help="Save it at least this often, too; 0: no such rule.")] = D.save_minutes,
-    nan_policy: Annotated[
-        str, Option(metavar="[stop|skip]", help="What to do with a batch whose loss is not finite.")
-    ] = D.nan_policy,
-    seed: Annotated[int, Option(help="Seed of everything random.")] = D.seed,
-    strict: Strict = D.strict,
 ) -> None:
-    """Train a detector on a folder of images and YOLO txt labels."""
+    """Train a detector on images with YOLO txt labels."""
     options = locals()  # one parameter per field of the config, which a test checks
     job = ElasticJob.of_environment()
     if job.has_failed():  # checked before anything slow is imported

@@ -170,7 +170,7 @@ def _write(
     if config.save_json:
         write_predictions(folder / "predictions.json", columns)
     extra: dict[str, object] = {"weights": str(weights), "split": split.name}
-    if config.referee:
+    if config.pycocotools:
         reporter.info("pycocotools judges the same detections …")
         official = referee(coco_ground_truth(columns, evaluator.names), coco_predictions(columns))
         ours = evaluation.metrics.to_dict()["metrics"]
@@ -178,7 +178,7 @@ def _write(
         pairs = {name: (ours[name], value) for name, value in official.items()}
         for name, (mine, theirs) in pairs.items():
             reporter.info(f"{name:>14}: {_number(mine)} here, {_number(theirs)} by pycocotools")
-        extra["referee"] = official
+        extra["pycocotools"] = official
     reports.write_results(folder, evaluation, device=device, splits=(split,), extra=extra)
 
 
