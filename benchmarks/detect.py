@@ -82,9 +82,9 @@ def write_raw(weights: str, images: Sequence[Path], out: Path) -> None:
     from yolo_cli.batch import prepare_images
     from yolo_cli.dataset.images import letterbox, read_image
     from yolo_cli.model.fuse import fuse
-    from yolo_cli.weights import checkpoint
+    from yolo_cli.weights.load import load_weights
 
-    model = fuse(checkpoint.load(Path(weights)).model())
+    model = fuse(load_weights(Path(weights)).build_model())
     rows = []
     for path in images:
         canvas, _ = letterbox(read_image(path), (IMG, IMG))

@@ -29,7 +29,7 @@ from side_by_side import (
 from yolo_cli.commands.export import run as export
 from yolo_cli.config import ExportConfig
 from yolo_cli.progress import Silent
-from yolo_cli.weights.load import open_model
+from yolo_cli.weights.load import load_model
 
 IMG, IMAGES, WARM_UP = 640, 40, 5
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ def ours(weights: str, folder: Path) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     pixels = torch.rand(1, 3, IMG, IMG)
     for name, path in {"pytorch": Path(weights), **files}.items():
-        runtime = open_model(path, CPU, Silent()).runtime
+        runtime = load_model(path, CPU, Silent()).runtime
         given = pixels.contiguous(memory_format=torch.channels_last) if name == "pytorch" else pixels
         runs[name] = lambda runtime=runtime, given=given: runtime.rows(given)  # type: ignore[misc]
     return runs

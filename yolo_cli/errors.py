@@ -14,3 +14,8 @@ class UserError(Exception):
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" if self.where else self.what
         return " ".join((f"{line}; {self.fix}" if self.fix else line).split())
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error message, at most 120 characters; the error's type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from yolo_cli.boxes.iou import pairwise_iou
 from yolo_cli.boxes.nms import nms, non_max_suppression
-from yolo_cli.weights import checkpoint
+from yolo_cli.weights.load import load_weights
 
 
 def greedy(xyxy: torch.Tensor, confidence: torch.Tensor, class_id: torch.Tensor, iou: float) -> list[int]:
@@ -95,7 +95,7 @@ def test_nothing_above_the_threshold_is_nothing() -> None:
 
 
 def test_published_weights_find_what_they_are_published_to_find(reference: Path) -> None:
-    model = checkpoint.load(reference / "weights/yolov5n.pt").model().eval()
+    model = load_weights(reference / "weights/yolov5n.pt").build_model().eval()
     stored = np.load(reference / "reference/forward/yolov5n_pretrained_000000000034.npz")
     with torch.inference_mode():
         raw = model(torch.from_numpy(stored["input_uint8"]).float() / 255)

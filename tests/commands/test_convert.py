@@ -18,6 +18,7 @@ from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Silent
 from yolo_cli.weights import checkpoint
 from yolo_cli.weights.darknet.network import read_network
+from yolo_cli.weights.load import load_weights
 
 # A two-scale network of every kind of layer, small enough to train in a test.
 CFG = """\
@@ -95,7 +96,7 @@ def test_there_and_back_again(tmp_path: Path, ours: Path, capsys: pytest.Capture
     assert f"wrote {tmp_path / 'a.cfg'}" in capsys.readouterr().out
     assert (tmp_path / "a.weights").read_bytes() == (tmp_path / "c.weights").read_bytes()
     assert (tmp_path / "a.cfg").read_text() == (tmp_path / "c.cfg").read_text()
-    first, last = (checkpoint.load(tmp_path / name).model().eval() for name in ("ours.pt", "c.weights"))
+    first, last = (load_weights(tmp_path / name).build_model().eval() for name in ("ours.pt", "c.weights"))
     image = torch.rand(1, 3, 32, 64)
     torch.testing.assert_close(last.decode(last(image)), first.decode(first(image)))
 
@@ -110,9 +111,9 @@ def test_published_weights_come_back_byte_for_byte(reference: Path, tmp_path: Pa
 
 def test_a_published_checkpoint_becomes_ours(reference: Path, tmp_path: Path) -> None:
     assert run("convert", reference / "weights/yolov5n.pt", tmp_path / "a.pt") == 0
-    theirs, mine = checkpoint.load(reference / "weights/yolov5n.pt"), checkpoint.load(tmp_path / "a.pt")
+    theirs, mine = load_weights(reference / "weights/yolov5n.pt"), load_weights(tmp_path / "a.pt")
     assert (mine.origin, mine.names) == ("yolo_cli", theirs.names)
-    assert all(torch.equal(mine.state[key], value) for key, value in theirs.model().state_dict().items())
+    assert all(torch.equal(mine.state[key], value) for key, value in theirs.build_model().state_dict().items())
 
 
 def test_an_architecture_becomes_yaml(tmp_path: Path, cfg: Path) -> None:

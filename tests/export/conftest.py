@@ -9,7 +9,7 @@ import torch
 from yolo_cli.io.yaml_file import write_mapping
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
-from yolo_cli.weights import checkpoint
+from yolo_cli.weights.load import load_weights
 
 PHOTOS = 6
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ def weights(reference: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def fused(weights: Path) -> DetectionModel:
-    return fuse(checkpoint.load(weights).model().eval())
+    return fuse(load_weights(weights).build_model().eval())
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +40,6 @@ def photos(reference: Path, weights: Path, tmp_path_factory: pytest.TempPathFact
             file = source / kind / "val2017" / f"{image.stem}{suffix}"
             if file.is_file():
                 shutil.copy(file, folder / kind)
-    names = list(checkpoint.load(weights).names)
+    names = list(load_weights(weights).names)
     write_mapping(folder / "data.yaml", {"path": str(folder), "train": "images", "val": "images", "names": names})
     return folder / "data.yaml"

@@ -228,4 +228,4 @@ def test_a_program_is_announced(
     assert not ended.value.code
     said = capsys.readouterr().err
     assert "is a program, which runs now: use only files that you made" in said
-    assert "takes 160×128 alone, so --img has no effect" in said
+    assert "takes only 160×128, so --img has no effect" in said

@@ -22,9 +22,9 @@ from yolo_cli.model.architecture import Architecture, from_mapping, read_archite
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Silent
 from yolo_cli.train.setup import read_hyperparameters
-from yolo_cli.weights import checkpoint
 from yolo_cli.weights.darknet.network import read_network
 from yolo_cli.weights.darknet.weights import is_prefix, pack_weights, read_weights
+from yolo_cli.weights.load import load_weights
 
 REFUSALS = (UserError, BadImage)  # an image reader's callers list its BadImage; nothing else may leave a reader
 SMALL_CFG = """\
@@ -107,7 +107,7 @@ def pickled(data: bytes, folder: Path) -> None:
     """A checkpoint of any form: F a whole file, Z the pickle of a zip, L the main pickle of the form before zip."""
     path = written(folder / "fuzz.pt", packed(data))
     with no_door_out():
-        checkpoint.load(path).model()
+        load_weights(path).build_model()
 
 
 def archives(data: bytes, folder: Path) -> None:

@@ -24,19 +24,19 @@ from yolo_cli.inference.tiles import Tile, merge, tiles_of
 from yolo_cli.inference.tta import augmented_rows
 from yolo_cli.model.darknet_head import DarknetDetect
 from yolo_cli.progress import Silent
-from yolo_cli.weights import checkpoint
+from yolo_cli.weights.load import load_weights
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def published(reference: Path) -> Predictor:
-    return Predictor(TorchRuntime(checkpoint.load(reference / "weights/yolov5n.pt").model(), CPU), CPU, Settings())
+    return Predictor(TorchRuntime(load_weights(reference / "weights/yolov5n.pt").build_model(), CPU), CPU, Settings())
 
 
 @pytest.fixture(scope="module")
 def small(tiny: Path) -> Predictor:
-    return Predictor(TorchRuntime(checkpoint.load(tiny).model(), CPU), CPU, Settings(img=(64, 64), max_det=20))
+    return Predictor(TorchRuntime(load_weights(tiny).build_model(), CPU), CPU, Settings(img=(64, 64), max_det=20))
 
 
 def test_the_published_detections(reference: Path, published: Predictor) -> None:
@@ -147,7 +147,7 @@ def test_batches_of_shapes_come_out_in_order(run: Runner, tmp_path: Path, batch:
 
 
 def test_chosen_classes(tiny: Path) -> None:
-    predictor = Predictor(TorchRuntime(checkpoint.load(tiny).model(), CPU), CPU, Settings((64, 64), classes=(0,)))
+    predictor = Predictor(TorchRuntime(load_weights(tiny).build_model(), CPU), CPU, Settings((64, 64), classes=(0,)))
     (found,) = predictor.batch([predictor.place(picture())])
     assert set(found.class_id.tolist()) == {0}
 

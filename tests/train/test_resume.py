@@ -19,7 +19,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.progress import Silent
 from yolo_cli.train.loop import Trainer
 from yolo_cli.train.signals import StoppedError
-from yolo_cli.weights import checkpoint
+from yolo_cli.weights.load import load_weights
 
 
 class Heard(Silent):
@@ -108,7 +108,7 @@ def test_a_run_that_was_cut_ends_with_the_same_bits(
     assert_same(state(tmp_path / "whole"), state(tmp_path / "cut"))
     csv = [(tmp_path / run / "results.csv").read_bytes() for run in ("whole", "cut")]
     assert csv[0] == csv[1]
-    best = [checkpoint.load(tmp_path / run / "weights/best.pt") for run in ("whole", "cut")]
+    best = [load_weights(tmp_path / run / "weights/best.pt") for run in ("whole", "cut")]
     assert_same(dict(best[0].state), dict(best[1].state))
 
 
@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite(small: Path, tmp_path: Path, monkeypatch: pyt
     else:
         train(options, reporter)
         assert any("left out" in line for line in reporter.lines)
-        for tensor in checkpoint.load(tmp_path / "exp/weights/last.pt").state.values():
+        for tensor in load_weights(tmp_path / "exp/weights/last.pt").state.values():
             assert torch.isfinite(tensor.double()).all()
     listed = (tmp_path / "exp/not_finite_epoch2_batch2.txt").read_text().split()
     assert len(listed) == 4

@@ -18,7 +18,7 @@ from yolo_cli.model.architecture import find_architecture
 from yolo_cli.progress import Silent
 from yolo_cli.run.loggers import COLUMNS
 from yolo_cli.train import loop
-from yolo_cli.weights import checkpoint
+from yolo_cli.weights.load import load_weights
 
 TRAINED = """
 opt.yaml hyp.yaml model.yaml results.csv results.json results.png weights/last.pt weights/best.pt labels.jpg
@@ -60,7 +60,7 @@ def thin(name: str, width: float, folder: Path) -> str:
 
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:
-    return dict(checkpoint.load(run / "weights/last.pt").state)
+    return dict(load_weights(run / "weights/last.pt").state)
 
 
 def test_a_run_leaves_everything_it_promises(small: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_an_early_stop_with_nosave_still_leaves_its_own_weights(small: Path, tmp
     config = options(small, tmp_path, epochs=4, patience=1, nosave=True, hyp=str(hyp))
     result = train(config, Silent())
     assert result.epochs < 4
-    assert checkpoint.load(result.folder / "weights/best.pt").epoch == result.epochs - 1
+    assert load_weights(result.folder / "weights/best.pt").epoch == result.epochs - 1
 
 
 def test_multi_scale_keeps_the_proportions_of_rectangular_batches(

@@ -11,6 +11,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import find_architecture
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.weights import checkpoint
+from yolo_cli.weights.load import find_weights, load_weights
 
 
 @pytest.fixture
@@ -21,8 +22,8 @@ def model() -> DetectionModel:
 
 def test_a_checkpoint_brings_the_model_back(tmp_path: Path, model: DetectionModel) -> None:
     checkpoint.save(tmp_path / "a.pt", model, epoch=4)
-    weights = checkpoint.load(tmp_path / "a.pt")
-    again = weights.model()
+    weights = load_weights(tmp_path / "a.pt")
+    again = weights.build_model()
     assert weights.epoch == 4
     assert again.names == ("a", "b", "c")
     for key, value in model.state_dict().items():
@@ -37,12 +38,12 @@ def test_a_checkpoint_needs_no_class_of_ours(tmp_path: Path, model: DetectionMod
 
 
 def test_published_weights_bring_names_and_architecture(reference: Path) -> None:
-    weights = checkpoint.load(reference / "weights/yolov5n.pt")
-    assert weights.origin == "foreign"
+    weights = load_weights(reference / "weights/yolov5n.pt")
+    assert weights.origin == "pytorch"
     assert len(weights.names) == 80
     assert weights.names[0] == "person"
     assert all(value.dtype != torch.float16 for value in weights.state.values())
-    built = weights.model()
+    built = weights.build_model()
     assert built.strides == (8, 16, 32)
     assert sum(p.numel() for p in built.parameters()) == 1867405 + 4752  # BN weights of a published, unfused nano
 
@@ -68,7 +69,7 @@ def test_no_code_of_a_file_runs(tmp_path: Path, form: str, function: object, nam
     trap = Runs(function, f"touch {canary}" if function is os.system else f"open({str(canary)!r}, 'w')")
     torch.save({"model": trap}, tmp_path / "evil.pt", _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(UserError) as caught:
-        checkpoint.load(tmp_path / "evil.pt")
+        load_weights(tmp_path / "evil.pt")
     assert not canary.exists()
     assert "\n" not in str(caught.value)
     if form == "zip":
@@ -115,13 +116,13 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, model: DetectionModel, mak
     path = tmp_path / "bad.pt"
     make(path, model)  # type: ignore[operator]
     with pytest.raises(UserError, match=says) as caught:
-        checkpoint.load(path)
+        load_weights(path)
     assert str(path) in str(caught.value)
 
 
 def test_a_missing_file_says_where_weights_come_from(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"AGPL-3\.0"):
-        checkpoint.find_weights(str(tmp_path / "yolov5s.pt"))
+        find_weights(str(tmp_path / "yolov5s.pt"))
 
 
 def test_weights_of_another_shape_than_the_file_says(tmp_path: Path, model: DetectionModel) -> None:
@@ -130,7 +131,7 @@ def test_weights_of_another_shape_than_the_file_says(tmp_path: Path, model: Dete
     content["model"]["model.0.conv.weight"] = torch.zeros(1)
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(UserError, match=r"model\.0\.conv\.weight"):
-        checkpoint.load(tmp_path / "a.pt").model()
+        load_weights(tmp_path / "a.pt").build_model()
 
 
 @pytest.mark.parametrize("state", [{}, {"a": torch.zeros(1).expand(10**9)}], ids=["none", "one repeated"])
@@ -143,17 +144,18 @@ def test_a_model_is_not_built_for_numbers_that_the_file_does_not_have(
     content["architecture"]["width_multiple"] = 1.0
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(UserError, match=r"do not fit its architecture: [\d,]+ parameters, expected at most [\d,]+"):
-        checkpoint.load(tmp_path / "a.pt").model()
+        load_weights(tmp_path / "a.pt").build_model()
 
 
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from yolo_cli.weights import checkpoint
 from yolo_cli.errors import UserError
+from yolo_cli.weights import checkpoint
+from yolo_cli.weights.load import load_weights
 
 path = Path(sys.argv[1])
-model = checkpoint.load(path).model()
+model = load_weights(path).build_model()
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing on is then an error, as on a full device
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:

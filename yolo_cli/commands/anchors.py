@@ -17,8 +17,8 @@ from yolo_cli.io.yaml_file import write_mapping
 from yolo_cli.model.architecture import Architecture, PlannedLayer, plan_layers, scale_anchors
 from yolo_cli.progress import Reporter
 from yolo_cli.run.folder import create_run_dir, write_json, write_options
-from yolo_cli.weights import checkpoint
 from yolo_cli.weights.darknet.weights import is_darknet
+from yolo_cli.weights.load import find_weights, load_weights
 from yolo_cli.weights.networks import find_network
 
 DEFAULT_N = 9
@@ -80,8 +80,8 @@ def _check_files(config: AnchorsConfig) -> None:
 def _architecture(config: AnchorsConfig) -> Architecture:
     """The model whose anchors are compared; yolov5s where none is named."""
     if config.weights:
-        weights = checkpoint.load(checkpoint.find_weights(config.weights), cfg=config.cfg)
-        anchors = weights.model().anchors_in_pixels()  # those of the file, which may differ from its YAML's
+        weights = load_weights(find_weights(config.weights), cfg=config.cfg)
+        anchors = weights.build_model().anchors_in_pixels()  # those of the file, which may differ from its YAML's
         return weights.architecture.with_anchors(tuple(tuple(scale) for scale in anchors))
     return find_network(config.cfg or "s")
 

@@ -18,7 +18,7 @@ from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.export.formats import FORMATS, format_of, lacking
 from yolo_cli.progress import Reporter, Silent
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_json, write_options
-from yolo_cli.weights.load import OpenModel, open_model
+from yolo_cli.weights.load import LoadedModel, load_model
 
 PYTORCH = "pytorch"
 BATCH = 16
@@ -43,7 +43,7 @@ def run(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
     if kind := format_of(path):
         raise UserError(f"is itself exported ({kind})", where=path, fix="give the checkpoint it was made from")
     names = _formats(config, reporter)
-    opened = open_model(path, device, reporter, cfg=config.cfg)
+    opened = load_model(path, device, reporter, cfg=config.cfg)
     img = checked_image_size(config.img, opened.stride, reporter)
     config = replace(config, weights=str(path), img=img)
     spec = open_data(config.data, reporter)
@@ -122,7 +122,7 @@ def _measured(
     )
     try:
         (written,) = export(options, Silent())
-        opened = open_model(written.path, select_device(config.device), Silent())
+        opened = load_model(written.path, select_device(config.device), Silent())
         ap = _average_precision(opened, split, config, classes, reporter)
         row = _row(config, name, written.path, written.megabytes, ap, _same(written))
     except UserError as error:
@@ -139,7 +139,7 @@ def _same(written: Exported) -> bool | None:
 
 
 def _average_precision(
-    opened: OpenModel, split: Split, config: BenchmarkConfig, classes: tuple[str, ...], reporter: Reporter
+    opened: LoadedModel, split: Split, config: BenchmarkConfig, classes: tuple[str, ...], reporter: Reporter
 ) -> float:
     """On canvases of the one size that files are made for, PyTorch's too."""
     loader = val_loader(

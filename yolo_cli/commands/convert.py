@@ -10,9 +10,9 @@ from yolo_cli.io.yaml_file import write_mapping
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
 from yolo_cli.weights import checkpoint
-from yolo_cli.weights.checkpoint import Weights
 from yolo_cli.weights.darknet.weights import Header, is_darknet, is_prefix, pack_weights
 from yolo_cli.weights.darknet.write_cfg import cfg_text
+from yolo_cli.weights.load import Weights, find_weights, load_weights
 from yolo_cli.weights.networks import find_network, is_darknet_cfg
 
 KINDS = "FILE.pt, FILE.weights (with FILE.cfg beside it), FILE.cfg or FILE.yaml"
@@ -34,7 +34,7 @@ def run(config: ConvertConfig, reporter: Reporter) -> list[Path]:
     if is_darknet_cfg(config.source):
         _from_cfg(config, target)
     else:
-        weights = checkpoint.open_weights(config.source, config.cfg, reporter)
+        weights = load_weights(find_weights(config.source), cfg=config.cfg, reporter=reporter)
         if config.cfg and weights.origin != "darknet":
             raise UserError("only Darknet weights take a network", where=f"--cfg {config.cfg}", fix="leave it out")
         _write(weights, target)
@@ -58,7 +58,7 @@ def _from_cfg(config: ConvertConfig, target: Path) -> None:
 
 
 def _write(weights: Weights, target: Path) -> None:
-    model = weights.model()
+    model = weights.build_model()
     if target.suffix == ".pt":
         _write_checkpoint(weights, model, target)
         return

@@ -22,7 +22,7 @@ from yolo_cli.inference.writers.result_writer import Sink
 from yolo_cli.inference.writers.summary import Summary
 from yolo_cli.progress import Reporter
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_options
-from yolo_cli.weights.load import image_size, open_model, warn_of_thresholds
+from yolo_cli.weights.load import load_model, resolve_image_size, warn_of_fixed_thresholds
 
 GPU_BATCH = 16
 MOST_WORKERS = 8
@@ -63,15 +63,15 @@ def _check_window() -> None:
 def load_predictor(path: Path, device: torch.device, settings: Settings, reporter: Reporter) -> Predictor:
     """A model of a weight file or an exported one, ready to detect. Raises UserError."""
     check_half(settings.half, device)
-    opened = open_model(path, device, reporter, half=settings.half)
-    warn_of_thresholds(opened, settings.conf, settings.iou, settings.max_det, reporter)
+    opened = load_model(path, device, reporter, half=settings.half)
+    warn_of_fixed_thresholds(opened, settings.conf, settings.iou, settings.max_det, reporter)
     beyond = [c for c in settings.classes if not 0 <= c < len(opened.names)]
     if beyond:
         raise UserError(f"the model's classes are 0 to {len(opened.names) - 1}", where=f"--classes {beyond[0]}")
     if opened.img and settings.augment:
         fix = "export it with --dynamic"
         raise UserError("looks at several sizes, and the file takes one", where="--augment", fix=fix)
-    img = image_size(opened, settings.img, Settings().img, reporter)
+    img = resolve_image_size(opened, settings.img, Settings().img, reporter)
     tile = max(img) if settings.tile == TILE_AS_IMG else settings.tile
     return Predictor(opened.runtime, device, replace(settings, img=img, tile=tile))
 

@@ -33,8 +33,7 @@ from yolo_cli.model.fuse import fuse
 from yolo_cli.progress import Reporter
 from yolo_cli.run import provenance
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_json, write_options
-from yolo_cli.weights import checkpoint
-from yolo_cli.weights.load import check_cfg
+from yolo_cli.weights.load import check_cfg, load_weights
 
 PROOF_IMAGES, CALIBRATION_IMAGES = 16, 128
 AP_BATCH = 16
@@ -83,8 +82,8 @@ def run(config: ExportConfig, reporter: Reporter) -> list[Exported]:
     if kind := format_of(path):
         raise UserError(f"is itself exported ({kind})", where=path, fix="give the checkpoint it was made from")
     check_cfg(path, config.cfg)
-    weights = checkpoint.open_weights(str(path), config.cfg, reporter)
-    model = fuse(weights.model().to(device).eval())
+    weights = load_weights(path, cfg=config.cfg, reporter=reporter)
+    model = fuse(weights.build_model().to(device).eval())
     img = checked_image_size(config.img, model.stride, reporter)
     config = replace(config, weights=str(path), img=img)
     data = _open_data(config, model, reporter) if config.data else None

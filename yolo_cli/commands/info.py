@@ -7,8 +7,7 @@ from yolo_cli.io import assets
 from yolo_cli.model.architecture import Architecture, find_architecture
 from yolo_cli.model.build import DetectionModel, count_parameters, gflops, layer_rows
 from yolo_cli.progress import Reporter
-from yolo_cli.weights import checkpoint
-from yolo_cli.weights.checkpoint import Weights
+from yolo_cli.weights.load import Weights, find_weights, load_weights
 from yolo_cli.weights.networks import find_network, is_darknet_cfg
 
 LIST = "list"  # `--cfg list` is the shipped architectures
@@ -20,8 +19,8 @@ def run(config: InfoConfig, reporter: Reporter) -> None:
         if config.cfg and not is_darknet_cfg(config.cfg):
             fix = "leave one out; only Darknet weights take a .cfg"
             raise UserError("describe different things", where="--cfg --weights", fix=fix)
-        weights = checkpoint.open_weights(config.weights, config.cfg, reporter)
-        model = DetectionModel(weights.architecture, weights.names) if weights.part else weights.model()
+        weights = load_weights(find_weights(config.weights), cfg=config.cfg, reporter=reporter)
+        model = DetectionModel(weights.architecture, weights.names) if weights.part else weights.build_model()
         _describe(model, config, weights, reporter)
     elif config.cfg == LIST:
         for name in assets.names("models"):
@@ -56,7 +55,7 @@ def _describe(model: DetectionModel, config: InfoConfig, weights: Weights | None
     if weights is None:
         reporter.info("untrained: an architecture alone, not fused")
         return
-    kind = {"yolo_cli": "a checkpoint of yolo_cli", "foreign": "a PyTorch checkpoint", "darknet": "Darknet weights"}
+    kind = {"yolo_cli": "a checkpoint of yolo_cli", "pytorch": "a PyTorch checkpoint", "darknet": "Darknet weights"}
     fused = (
         "fused (batch norms were folded; read back as norms that add the bias)" if weights.was_fused else "not fused"
     )

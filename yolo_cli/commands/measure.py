@@ -14,7 +14,7 @@ import torch
 from yolo_cli.device import select_device
 from yolo_cli.export.samples import BUILT_IN, Samples
 from yolo_cli.progress import Silent
-from yolo_cli.weights.load import open_model
+from yolo_cli.weights.load import load_model
 
 WARM_UP = 5
 
@@ -23,7 +23,7 @@ def measure(
     path: Path, cfg: str, device: torch.device, img: tuple[int, int], images: int, *, half: bool
 ) -> dict[str, float]:
     """Median milliseconds an image one by one (network and decoding), and the most memory of the process in MB."""
-    opened = open_model(path, device, Silent(), cfg=cfg, half=half)
+    opened = load_model(path, device, Silent(), cfg=cfg, half=half)
     drawn = [batch for _, batch in Samples(None, BUILT_IN).batches(opened.img or img, 1)]
     spent = []
     with torch.inference_mode():

@@ -145,7 +145,7 @@ def _prepare(
     reporter: Reporter,
 ) -> tuple[DetectionModel, TrainConfig]:
     """The model as its training begins, and the options with image size and batch as they will be."""
-    model = point.weights.model() if point else build_model(config, data.names, reporter)
+    model = point.weights.build_model() if point else build_model(config, data.names, reporter)
     img = checked_image_size(config.img, model.stride, reporter)
     if not config.noautoanchor and not point:
         check_anchors(model, data.train.index, img, thr=hyp.anchor_t, seed=config.seed, reporter=reporter)

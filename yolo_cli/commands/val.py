@@ -21,7 +21,7 @@ from yolo_cli.evaluation.pycocotools_check import referee
 from yolo_cli.progress import Reporter
 from yolo_cli.run import reports
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_options
-from yolo_cli.weights.load import OpenModel, image_size, open_model, warn_of_thresholds
+from yolo_cli.weights.load import LoadedModel, load_model, resolve_image_size, warn_of_fixed_thresholds
 
 
 def run(config: ValConfig, reporter: Reporter) -> Evaluation:
@@ -29,11 +29,11 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     device = select_device(config.device)
     check_half(config.half, device)
     path = weights_or_newest(config.weights, config.project, reporter)
-    opened = open_model(path, device, reporter, cfg=config.cfg, half=config.half)
-    warn_of_thresholds(opened, config.conf, config.iou, config.max_det, reporter)
+    opened = load_model(path, device, reporter, cfg=config.cfg, half=config.half)
+    warn_of_fixed_thresholds(opened, config.conf, config.iou, config.max_det, reporter)
     spec = open_data(config.data, reporter)
     names = _check_classes(opened.names, spec, config, path, reporter)
-    img = image_size(opened, config.img, ValConfig().img, reporter)
+    img = resolve_image_size(opened, config.img, ValConfig().img, reporter)
     weights = opened.weights
     if weights and weights.origin == "darknet" and weights.img and weights.img != img:
         reporter.info(f"its .cfg is made for {_sides(weights.img)}; judged at {_sides(img)} (--img)")
@@ -74,7 +74,7 @@ def _check_classes(
 
 def _evaluate(
     config: ValConfig,
-    opened: OpenModel,
+    opened: LoadedModel,
     split: Split,
     evaluator: Evaluator,
     img: tuple[int, int],

@@ -15,7 +15,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.inference.predictor import Predictor, Settings
 from yolo_cli.inference.sources.images import fetch
 from yolo_cli.progress import Silent
-from yolo_cli.weights.load import find_model
+from yolo_cli.weights.load import find_weights
 
 
 @runtime_checkable
@@ -88,7 +88,7 @@ def load(
     """
     size = (img, img) if isinstance(img, int) else img
     settings = Settings(size, conf, iou, max_det, tuple(classes), agnostic, augment, tile, half)
-    return Model(load_predictor(find_model(str(weights)), select_device(device), settings, Silent()))
+    return Model(load_predictor(find_weights(str(weights), exported=True), select_device(device), settings, Silent()))
 
 
 def _pixels(picture: Picture) -> np.ndarray:

@@ -16,7 +16,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import write_atomically
 from yolo_cli.io.yaml_file import write_mapping
 from yolo_cli.progress import Reporter
-from yolo_cli.weights.load import find_model
+from yolo_cli.weights.load import find_weights
 
 MAX_RUNS = 100_000
 LOCK = ".lock"
@@ -118,7 +118,7 @@ def newest_weights(project: str) -> Path:
 def weights_or_newest(weights: str, project: str, reporter: Reporter) -> Path:
     """The model file that `--weights` names, or best.pt of the newest run. Raises UserError where there is none."""
     if weights:
-        return find_model(weights)
+        return find_weights(weights, exported=True)
     newest = newest_weights(project)
     reporter.info(f"--weights not given: using {newest} of the newest run")
     return newest

@@ -14,7 +14,7 @@ from yolo_cli.run import reports, run_plots
 from yolo_cli.run.folder import write_options
 from yolo_cli.train.loop import Trainer, TrainResult
 from yolo_cli.train.setup import TrainData
-from yolo_cli.weights import checkpoint
+from yolo_cli.weights.load import load_weights
 
 
 def write_settings(
@@ -35,8 +35,8 @@ def write_settings(
 def finalize(trainer: Trainer, epochs: int, start: float, *, draw: bool) -> TrainResult:
     """Judge the best checkpoint; the main process writes pictures and results.json and prints the table."""
     folder, data, reporter, world = trainer.folder, trainer.data, trainer.reporter, trainer.world
-    best = checkpoint.load(folder / "weights" / "best.pt") if world.is_main else None
-    model = best.model().to(trainer.device).eval() if best else copy.deepcopy(trainer.ema.model)
+    best = load_weights(folder / "weights" / "best.pt") if world.is_main else None
+    model = best.build_model().to(trainer.device).eval() if best else copy.deepcopy(trainer.ema.model)
     world.broadcast_(model.state_dict().values())
     best_epoch = world.broadcast_object(best.epoch if best else -1)
     drawing = run_plots.ValidationPictures(folder, data.names, data.val.index) if draw else None

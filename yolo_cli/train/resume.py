@@ -12,8 +12,7 @@ from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.errors import UserError
 from yolo_cli.progress import Reporter
 from yolo_cli.train.setup import TrainData, read_hyperparameters
-from yolo_cli.weights import checkpoint
-from yolo_cli.weights.checkpoint import Weights
+from yolo_cli.weights.load import Weights, load_weights
 
 LAST, PREVIOUS = "last.pt", "last_previous.pt"
 NEWEST = "newest"  # what `--resume` alone means
@@ -146,7 +145,7 @@ def _read(folder: Path, reporter: Reporter) -> tuple[Weights, Mapping[str, Any]]
     failures: list[str] = []
     for path in _candidates(folder):
         try:
-            weights = checkpoint.load(path)
+            weights = load_weights(path)
             state = weights.training
             if not state:
                 raise UserError("holds weights alone", where=path, fix=f"start from them: --weights {path}")

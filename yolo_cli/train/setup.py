@@ -14,7 +14,7 @@ from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.transfer import transfer
 from yolo_cli.progress import Reporter
-from yolo_cli.weights import checkpoint
+from yolo_cli.weights.load import find_weights, load_weights, with_anchors_of
 from yolo_cli.weights.networks import find_network
 
 # Keys of older hyperparameter files that have no counterpart here; accepted where they ask for nothing.
@@ -58,7 +58,7 @@ def read_hyperparameters(hyp: str, reporter: Reporter, loss: str = "anchor") -> 
 def check_model_files(config: TrainConfig) -> None:
     """Raises UserError where `--weights` or `--cfg` names nothing that exists."""
     if config.weights:
-        checkpoint.find_weights(config.weights)
+        find_weights(config.weights)
     if config.cfg:
         find_network(config.cfg)
 
@@ -91,12 +91,12 @@ def build_model(config: TrainConfig, names: Sequence[str], reporter: Reporter) -
         model = DetectionModel(find_network(cfg).with_classes(len(names)), names)
         reporter.info(f"{model.architecture.name} from scratch" + ("" if config.cfg else " (--cfg left out: s)"))
         return model
-    weights = checkpoint.open_weights(config.weights, config.cfg, reporter)
+    weights = load_weights(find_weights(config.weights), cfg=config.cfg, reporter=reporter)
     architecture = find_network(config.cfg) if config.cfg else weights.architecture
     model = DetectionModel(architecture.with_classes(len(names)), names)
     # With --cfg the anchors are that file's; else those that the weights were trained with.
     report = transfer(
-        model, checkpoint.fitted(weights.state, model), exclude=("anchors", "anchor_grid") if config.cfg else ()
+        model, with_anchors_of(model, weights.state), exclude=("anchors", "anchor_grid") if config.cfg else ()
     )
     reporter.info(f"{model.architecture.name} from {weights.path}: {report.summary()}")
     if not report.loaded:

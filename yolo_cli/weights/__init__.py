@@ -1,1 +1,0 @@
-"""Other people's weight files, read without running anything in them."""

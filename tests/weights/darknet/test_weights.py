@@ -16,6 +16,7 @@ from yolo_cli.progress import Silent
 from yolo_cli.weights import checkpoint
 from yolo_cli.weights.darknet.network import read_network
 from yolo_cli.weights.darknet.weights import Header, is_darknet, pack_weights, read_weights
+from yolo_cli.weights.load import load_weights
 
 CFG = """\
 [net]
@@ -111,14 +112,14 @@ def test_a_ragged_end_is_said(network: Architecture, tmp_path: Path) -> None:
 def test_a_backbone_loads_as_far_as_it_goes(network: Architecture, tmp_path: Path) -> None:
     file = tmp_path / "net.conv.2"
     write(file, sum(SIZES[:2]))
-    weights = checkpoint.load(file, cfg=str(tmp_path / "net.cfg"))
+    weights = load_weights(file, cfg=str(tmp_path / "net.cfg"))
     assert any("the first 2 of 3 convolutions" in note for note in weights.notes)
     assert {name.split(".")[1] for name in weights.state} == {"0", "1"}
     with pytest.raises(UserError, match=r"first 2 of 3 convolutions, not a whole network; start a training"):
-        weights.model()
+        weights.build_model()
     write(file, sum(SIZES[:2]) + 3)
     with pytest.raises(UserError, match="ends within convolution 3"):
-        checkpoint.load(file, cfg=str(tmp_path / "net.cfg"))
+        load_weights(file, cfg=str(tmp_path / "net.cfg"))
 
 
 @pytest.mark.parametrize(
@@ -144,12 +145,12 @@ class Heard(Silent):
 def test_a_network_beside_the_weights_is_taken_and_said(network: Architecture, tmp_path: Path) -> None:
     write(tmp_path / "net.weights", sum(SIZES))
     heard = Heard()
-    assert checkpoint.open_weights(str(tmp_path / "net.weights"), "", heard).model().nc == 2
-    assert heard.said == [f"--cfg left out: {tmp_path / 'net.cfg'}, beside the weights"]
+    assert load_weights(tmp_path / "net.weights", reporter=heard).build_model().nc == 2
+    assert heard.said == [f"--cfg left out: using {tmp_path / 'net.cfg'}, beside the weights"]
     (tmp_path / "net.cfg").rename(tmp_path / "other.cfg")
-    with pytest.raises(UserError, match="say nothing of their network; give it: --cfg NET"):
-        checkpoint.open_weights(str(tmp_path / "net.weights"), "", heard)
-    assert checkpoint.open_weights(str(tmp_path / "net.weights"), str(tmp_path / "other.cfg"), heard).model().nc == 2
+    with pytest.raises(UserError, match="do not contain their network; give it: --cfg NET"):
+        load_weights(tmp_path / "net.weights", reporter=heard)
+    assert load_weights(tmp_path / "net.weights", cfg=str(tmp_path / "other.cfg")).build_model().nc == 2
 
 
 @pytest.mark.parametrize(("value", "says"), [(np.nan, "not finite"), (-1.0, "variances are negative")])
@@ -160,19 +161,19 @@ def test_numbers_that_make_no_sense_are_a_warning(
     values[12] = value
     (tmp_path / "net.weights").write_bytes(Header().pack() + values.tobytes())
     heard = Heard()
-    checkpoint.open_weights(str(tmp_path / "net.weights"), "", heard)
+    load_weights(tmp_path / "net.weights", reporter=heard)
     assert says in heard.warned[0]
     assert "model.0.bn.running_var" in heard.warned[0]
 
 
 def test_a_trained_model_comes_back_through_our_checkpoint(network: Architecture, tmp_path: Path) -> None:
     values = write(tmp_path / "net.weights", sum(SIZES))
-    model = checkpoint.load(tmp_path / "net.weights").model().train()
+    model = load_weights(tmp_path / "net.weights").build_model().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     sum(raw.square().mean() for raw in model(torch.rand(2, 3, 8, 8))).backward()  # type: ignore[union-attr]
     optimizer.step()
     checkpoint.save(tmp_path / "a.pt", model, epoch=0)
-    again = checkpoint.load(tmp_path / "a.pt").model()
+    again = load_weights(tmp_path / "a.pt").build_model()
     data = pack_weights(again.architecture, again.state_dict(), Header())
     (tmp_path / "trained.weights").write_bytes(data)
     read = read_weights(tmp_path / "trained.weights", network)
@@ -197,4 +198,4 @@ def test_no_bytes_crash_the_reader(network: Architecture, tmp_path: Path, start:
     except UserError as error:
         assert str(error).startswith(str(tmp_path / name))
     else:
-        assert 1 <= read.convolutions <= read.of == 3
+        assert 1 <= read.convolutions <= read.total == 3

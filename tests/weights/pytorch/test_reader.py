@@ -21,7 +21,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import from_mapping
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
-from yolo_cli.weights import checkpoint
+from yolo_cli.weights.load import load_weights
 from yolo_cli.weights.pytorch.reader import read_checkpoint
 
 YAML: dict[str, Any] = {
@@ -143,10 +143,10 @@ def test_every_form_gives_the_same_model(
     write(their_model(ours, theirs, names), path)
     for name in ("models.yolo", "models"):
         del sys.modules[name]
-    weights = checkpoint.load(path)
-    assert (weights.origin, weights.names, weights.was_fused) == ("foreign", ("a", "b", "c"), False)
+    weights = load_weights(path)
+    assert (weights.origin, weights.names, weights.was_fused) == ("pytorch", ("a", "b", "c"), False)
     assert "models" not in sys.modules
-    found = weights.model().state_dict()
+    found = weights.build_model().state_dict()
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4)  # some went through half precision
@@ -156,7 +156,7 @@ def test_the_average_is_taken_before_the_model(tmp_path: Path, theirs: ModuleTyp
     model, average = (their_model(DetectionModel(ours.architecture), theirs) for _ in range(2))
     nn.init.constant_(average.model[0].conv.weight, 7.0)
     save({"model": model, "ema": average}, tmp_path / "a.pt", legacy=True)
-    assert (checkpoint.load(tmp_path / "a.pt").state["model.0.conv.weight"] == 7).all()
+    assert (load_weights(tmp_path / "a.pt").state["model.0.conv.weight"] == 7).all()
 
 
 def test_anchors_are_those_of_the_file(tmp_path: Path, theirs: ModuleType, ours: DetectionModel) -> None:
@@ -164,9 +164,9 @@ def test_anchors_are_those_of_the_file(tmp_path: Path, theirs: ModuleType, ours:
     model.model[-1].anchors *= 2  # as fitting them to a data set would
     model.model[-1].register_buffer("anchor_grid", torch.ones(2, 1, 2, 1, 1, 2))  # early releases have both
     save({"model": model}, tmp_path / "a.pt", legacy=True)
-    weights = checkpoint.load(tmp_path / "a.pt")
+    weights = load_weights(tmp_path / "a.pt")
     assert weights.architecture.anchors == ((20, 26, 32, 60), (60, 122, 124, 90))
-    assert weights.model().anchors_in_pixels() == [[20, 26, 32, 60], [60, 122, 124, 90]]
+    assert weights.build_model().anchors_in_pixels() == [[20, 26, 32, 60], [60, 122, 124, 90]]
 
 
 def test_a_fused_file_computes_the_same_and_can_be_trained(
@@ -179,8 +179,8 @@ def test_a_fused_file_computes_the_same_and_can_be_trained(
     image = torch.rand(1, 3, 32, 32)
     expected = ours.decode(ours(image))
     save({"model": their_model(slim, theirs)}, tmp_path / "a.pt", legacy=False)
-    weights = checkpoint.load(tmp_path / "a.pt")
-    model = weights.model().eval()
+    weights = load_weights(tmp_path / "a.pt")
+    model = weights.build_model().eval()
     assert weights.was_fused
     assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     torch.testing.assert_close(model.decode(model(image)), expected, rtol=1e-3, atol=1e-2)
@@ -188,7 +188,7 @@ def test_a_fused_file_computes_the_same_and_can_be_trained(
 
 def test_numbered_names_where_the_file_has_others(tmp_path: Path, theirs: ModuleType, ours: DetectionModel) -> None:
     save({"model": their_model(ours, theirs, names=["a"])}, tmp_path / "a.pt", legacy=True)
-    assert checkpoint.load(tmp_path / "a.pt").names == ("0", "1", "2")
+    assert load_weights(tmp_path / "a.pt").names == ("0", "1", "2")
 
 
 @pytest.mark.parametrize("act", ["nn.Hardswish()", "nn.LeakyReLU(0.1)", "nn.ReLU()", "nn.SiLU()"])
@@ -199,7 +199,7 @@ def test_the_activation_is_that_of_the_file_where_its_yaml_is_silent(
     image = torch.rand(1, 3, 32, 32)
     expected = model.decode(model(image))  # before the model becomes theirs, in place
     save({"model": their_model(model, theirs)}, tmp_path / "a.pt", legacy=True)
-    found = checkpoint.load(tmp_path / "a.pt").model().eval()
+    found = load_weights(tmp_path / "a.pt").build_model().eval()
     torch.testing.assert_close(found.decode(found(image)), expected)
 
 
@@ -210,7 +210,7 @@ def test_an_activation_that_would_not_be_built_is_refused(
     model.model[1].cv1.act = nn.ReLU()
     save({"model": model}, tmp_path / "a.pt", legacy=True)
     with pytest.raises(UserError, match=r"model\.1\.cv1\.act is ReLU in the file, .* SiLU"):
-        checkpoint.load(tmp_path / "a.pt")
+        load_weights(tmp_path / "a.pt")
 
 
 def test_norms_of_another_epsilon_give_the_same_outputs(
@@ -222,7 +222,7 @@ def test_norms_of_another_epsilon_give_the_same_outputs(
     image = torch.rand(1, 3, 32, 32)
     expected = ours.decode(ours(image))
     save({"model": their_model(ours, theirs)}, tmp_path / "a.pt", legacy=True)
-    found = checkpoint.load(tmp_path / "a.pt").model().eval()
+    found = load_weights(tmp_path / "a.pt").build_model().eval()
     torch.testing.assert_close(found.decode(found(image)), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -256,7 +256,7 @@ def test_a_refusal_names_what_the_file_wanted(
     filled = [arg.format(canary=str(canary)) if isinstance(arg, str) else arg for arg in args]
     save({"model": Calls(function, *filled)}, tmp_path / "evil.pt", legacy=legacy)
     with pytest.raises(UserError, match="nothing of it was run") as caught:
-        checkpoint.load(tmp_path / "evil.pt")
+        load_weights(tmp_path / "evil.pt")
     assert name in str(caught.value)
     assert not canary.exists()
 
@@ -266,7 +266,7 @@ def test_torchs_switch_for_running_files_is_refused(tmp_path: Path, monkeypatch:
     save(Calls(subprocess.getoutput, f"touch {canary}"), tmp_path / "evil.pt", legacy=False)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     with pytest.raises(UserError, match="TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"):
-        checkpoint.load(tmp_path / "evil.pt")
+        load_weights(tmp_path / "evil.pt")
     assert not canary.exists()
 
 
@@ -292,8 +292,8 @@ HUGE_STORAGE = (
     ("main", "says"),
     [
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "refused"),  # the name comes from the stack
-        (b"\x80\x02(ios\nsystem\n.", "wants to use os.system"),
-        (b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.", "wants to use os.system"),
+        (b"\x80\x02(ios\nsystem\n.", "the file uses os.system"),
+        (b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.", "the file uses os.system"),
         (b"\x80\x02c__builtin__\neval\nX\x01\x00\x00\x001\x85R.", "__builtin__.eval"),
         (b"\x80\x02\x82\x01.", "refused"),  # an entry of the registry of extensions
         (b"\x80\x02]r\xff\xff\xff\x7f.", "absurd pickle"),  # a memo of two thousand million entries
@@ -306,7 +306,7 @@ HUGE_STORAGE = (
 def test_a_crafted_legacy_file_ends_in_one_line(tmp_path: Path, main: bytes, says: str) -> None:
     legacy_file(tmp_path / "evil.pt", main)
     with pytest.raises(UserError, match=says) as caught:
-        checkpoint.load(tmp_path / "evil.pt")
+        load_weights(tmp_path / "evil.pt")
     assert str(tmp_path / "evil.pt") in str(caught.value)
 
 
@@ -383,4 +383,4 @@ def test_a_cut_file_ends_in_one_line(tmp_path: Path, theirs: ModuleType, ours: D
     for share in (0.01, 0.3, 0.6, 0.9, 0.999):
         path.write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(UserError, match="not a readable checkpoint"):
-            checkpoint.load(path)
+            load_weights(path)

@@ -45,7 +45,7 @@ class DarknetWeights:
     header: Header
     state: dict[str, Tensor]
     convolutions: int  # that the file has
-    of: int  # that the network has
+    total: int  # convolutions of the network
     warnings: tuple[str, ...]
 
 

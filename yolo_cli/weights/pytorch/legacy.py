@@ -1,22 +1,22 @@
-"""PyTorch files from before the zip format (up to 1.5): pickles in a row, then the numbers of every storage.
+"""PyTorch files of the format before zip (up to PyTorch 1.5): a sequence of pickles, then the data of every storage.
 
-`torch.load(weights_only=True)` does not take whole modules from such files, so they are read here. Every name in the
-pickle is looked up before anything is made, and stands for an inert stand-in or for a tensor's parts; nothing is
-imported and nothing of the file's runs.
+`torch.load(weights_only=True)` does not read whole modules from such files, so they are read here. Every name in the
+pickles is checked before anything is built. It gets an inert stub or a function that rebuilds a tensor; nothing is
+imported, and no code of the file runs.
 """
 
 import pickle
-import pickletools
 from collections import OrderedDict
 from collections.abc import Callable
 from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from yolo_cli.weights.pytorch.stand_ins import Inert, plain, refusal, stand_in
+from yolo_cli.weights.pytorch.allowlist import DiscardedData, checked_list, stub_for
+from yolo_cli.weights.pytorch.pickle_scan import scan_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {
@@ -35,19 +35,20 @@ _STORAGES = {
     }.items()
 }
 _STORAGES |= {name.replace("torch.", "torch.cuda."): dtype for name, dtype in _STORAGES.items()}
-MAX_MEMO = 10_000_000  # an index beyond it would only serve to fill memory
+REBUILD_FROM_TYPE = "torch._tensor._rebuild_from_type_v2"
 
 
 def read_legacy(path: Path) -> Any:
-    """The content of a file, modules as stubs. Raises UserError for names beyond data and known blocks.
+    """The content of a file, with stubs for its modules. Raises UserError for names outside the allowlist.
 
-    Anything else that the file provokes (ValueError, EOFError, pickle.UnpicklingError …) is for the caller to report.
+    A damaged file raises ValueError, EOFError, pickle.UnpicklingError or any other exception.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        starts = [skim(path, file, size, _is_known) for _ in range(5)]  # magic, version, system, content, storage keys
+        # The pickles: magic number, version, system, content, storage keys.
+        starts = [scan_pickle(path, file, size, _is_allowed) for _ in range(5)]
         file.seek(starts[0])
-        reader = _Parts(size)
+        reader = _StorageReader(size)
         if reader.load(file) != _MAGIC:
             raise ValueError("not a PyTorch file")
         for _ in range(2):
@@ -58,63 +59,28 @@ def read_legacy(path: Path) -> Any:
     return content
 
 
-def skim(path: Path, file: BufferedIOBase, size: int, is_known: Callable[[str], bool]) -> int:
-    """Check one pickle without making anything of it, and go behind it; returns where it began.
-
-    Raises UserError for a name that is not known, ValueError for lengths beyond `size`.
-    """
-    start = file.tell()
-    for opcode, argument, _ in pickletools.genops(cast("IO[bytes]", _Within(file, size))):
-        name, most = opcode.name, size if opcode.name == "FRAME" else MAX_MEMO
-        if name == "GLOBAL":
-            full = str(argument).replace(" ", ".", 1)
-            if not is_known(full):
-                raise refusal(path, full)
-        elif name in ("INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER"):
-            raise refusal(path, str(argument or name).replace(" ", ".", 1))
-        elif name.endswith(("PUT", "FRAME")) and int(argument or 0) > most:
-            raise ValueError("an absurd pickle")
-    return start
+def _is_allowed(name: str) -> bool:
+    return name in TENSOR_NAMES or stub_for(name) is not None
 
 
-def _is_known(name: str) -> bool:
-    return name in KNOWN or stand_in(name) is not None
-
-
-class _Within:
-    """A file that is not asked for more bytes than it has: Python takes the memory for them before it reads."""
-
-    def __init__(self, file: BufferedIOBase, size: int) -> None:
-        self.size, self.file = size, file
-        self.tell, self.readline = file.tell, file.readline
-
-    def read(self, count: int) -> bytes:
-        """The next bytes."""
-        if count > self.size:
-            raise ValueError(f"claims {count} bytes, more than the file has")
-        return self.file.read(count)
-
-
-class _Parts:
-    """Reads pickles of one file, and keeps its storages until their numbers come."""
+class _StorageReader:
+    """Reads the pickles of one file. Storages are allocated by the pickles and filled from the data that follows."""
 
     def __init__(self, size: int) -> None:
-        self.left = size  # bytes that storages may still claim
+        self.left = size  # bytes that are left for storages
         self.storages: dict[str, Tensor] = {}
 
     def load(self, file: BufferedIOBase) -> Any:
         """The next pickle."""
-        unpickler = _Restricted(file)
-        unpickler.parts = self
-        return unpickler.load()
+        return _RestrictedUnpickler(file, self).load()
 
     def storage(self, given: Any) -> Any:
-        """What a reference of the pickle means: a class with its source code (ignored), or a storage."""
+        """The object of a persistent id: a class (its source code is ignored), or a storage."""
         kind, *rest = given
         if kind == "module":
             return rest[0]
         if kind != "storage":
-            raise ValueError(f"unknown reference {kind!r}")
+            raise ValueError(f"unknown persistent id {kind!r}")
         dtype, key, _, count, view = rest
         if key not in self.storages:
             if not isinstance(dtype, torch.dtype) or not isinstance(count, int) or count < 0:
@@ -127,7 +93,7 @@ class _Parts:
         return whole if view is None else whole[view[1] : view[1] + view[2]]
 
     def fill(self, file: BufferedIOBase, keys: Any) -> None:
-        """The numbers of the storages, in the order of `keys`."""
+        """Fill the storages with their data, which follows in the order of `keys`."""
         for key in keys:
             target = self.storages[key]
             count = int.from_bytes(file.read(8), "little")
@@ -138,28 +104,28 @@ class _Parts:
                 target.copy_(torch.frombuffer(bytearray(data), dtype=target.dtype))
 
 
-class _Restricted(pickle.Unpickler):
-    """Gives every name of the file a stand-in; there is no other way from a pickle to a function or class."""
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Looks up every name in the allowlist; a pickle has no other way to a function or class."""
 
-    parts: _Parts
+    def __init__(self, file: BufferedIOBase, storages: _StorageReader) -> None:
+        super().__init__(file)
+        self._storages = storages
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name; `skim` has refused all others before."""
         full = f"{module}.{name}"
-        if full in KNOWN:
-            return KNOWN[full]()
-        found = stand_in(full)
-        if found is None:
-            raise pickle.UnpicklingError(f"{full} may not be used")
-        return found
+        if full in TENSOR_NAMES:
+            return TENSOR_NAMES[full]()
+        stub = stub_for(full)
+        if stub is None:
+            raise pickle.UnpicklingError(f"{full} is not allowed")
+        return stub
 
     def persistent_load(self, given: Any) -> Any:
-        """A storage, or a class."""
-        return self.parts.storage(given)
+        return self._storages.storage(given)
 
 
 def _rebuild_tensor() -> Callable[..., Tensor]:
-    # made anew each time: a pickle may write attributes on what it is given
+    # A new function each time, because a pickle may set attributes on what it gets.
     def rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
         return storage.as_strided(tuple(size), tuple(stride), offset)
 
@@ -174,7 +140,7 @@ def _rebuild_parameter() -> Callable[..., Tensor]:
 
 
 def _rebuild_from_type() -> Callable[..., Any]:
-    # of a tensor with attributes: the tensor alone
+    # Of a tensor with attributes, only the tensor is kept.
     def rebuild(function: Any, _: Any, args: tuple[Any, ...], *state: Any) -> Any:
         if getattr(function, "__name__", "") != "rebuild" or not isinstance(args, tuple):
             raise ValueError("a malformed tensor")
@@ -184,26 +150,27 @@ def _rebuild_from_type() -> Callable[..., Any]:
 
 
 class _Ordered(OrderedDict[Any, Any]):
-    """Takes pairs in a list alone: a tensor may repeat one number without end."""
+    """Made from a list of pairs only, because iterating over a tensor may take forever."""
 
     def __init__(self, pairs: Any = ()) -> None:
-        super().__init__(plain(pairs))
+        super().__init__(checked_list(pairs))
 
 
 def _size(numbers: Any = ()) -> tuple[Any, ...]:
-    return tuple(plain(numbers))
+    return tuple(checked_list(numbers))
 
 
-KNOWN: dict[str, Callable[[], Any]] = {
+# What torch itself writes for tensors, with a function that returns the stand-in.
+TENSOR_NAMES: dict[str, Callable[[], Any]] = {
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
-    "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
+    REBUILD_FROM_TYPE: _rebuild_from_type,
     "torch.Size": lambda: _size,
-    "torch.Tensor": lambda: Inert,
-    "torch.nn.parameter.Buffer": lambda: Inert,
-    "torch.nn.parameter.Parameter": lambda: Inert,
-    "torch.device": lambda: Inert,
+    "torch.Tensor": lambda: DiscardedData,
+    "torch.nn.parameter.Buffer": lambda: DiscardedData,
+    "torch.nn.parameter.Parameter": lambda: DiscardedData,
+    "torch.device": lambda: DiscardedData,
     "collections.OrderedDict": lambda: _Ordered,
     **{name: lambda dtype=dtype: dtype for name, dtype in _STORAGES.items()},  # type: ignore[misc]
 }

@@ -1,13 +1,11 @@
-"""YOLO checkpoints that were saved as pickled modules, read as data.
+"""Checkpoints of other YOLO projects, which are pickled modules, read as data.
 
-Such a file names the classes of the code that wrote it. `torch.load(weights_only=True)` refuses every name it does
-not know; here the known block names are given to it as inert stand-ins, so that the module tree arrives as plain
-attributes and no code of the file's, nor of the project that wrote it, runs.
+Such a file contains the names of the classes of the project that wrote it. `torch.load(weights_only=True)` refuses
+names that it does not regard as safe. Here the names of known blocks get inert stubs, so the module tree is read as
+plain attributes. No code of the file, nor of the project that wrote it, runs.
 """
 
-import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,33 +14,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yolo_cli.errors import UserError
+from yolo_cli.errors import UserError, first_line
 from yolo_cli.model.architecture import MAX_CLASSES, Anchors, Architecture, from_mapping
 from yolo_cli.model.blocks.conv import BN_EPS
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.plan import integer
+from yolo_cli.weights.pytorch.allowlist import ModuleStub, not_allowed, stub_for
+from yolo_cli.weights.pytorch.archive import check_archive, is_archive
 from yolo_cli.weights.pytorch.legacy import read_legacy
-from yolo_cli.weights.pytorch.rehearsal import rehearse
-from yolo_cli.weights.pytorch.stand_ins import Stub, refusal, stand_in
-from yolo_cli.weights.pytorch.tree import children, conv_activation, odd_activations, rescale_norms, tensors
-
-MAX_INFLATION = 4  # archives of tensors are stored, not squeezed; a zip bomb is
+from yolo_cli.weights.pytorch.module_tree import (
+    children,
+    conv_activation,
+    differing_activations,
+    rescale_norms,
+    tensors,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignCheckpoint:
-    """What a foreign file says of its model."""
+    """The model of a file: enough to build it."""
 
     architecture: Architecture
     state: dict[str, Tensor]  # fp32, in the published naming
     names: tuple[str, ...]
-    was_fused: bool  # its batch norms were folded; they are there again, doing nothing
+    was_fused: bool  # its batch norms were folded; `state` has norms that only add the bias
 
 
 def read_checkpoint(path: Path) -> ForeignCheckpoint:
-    """Architecture, weights and class names of a pickled YOLO checkpoint; the moving average where there is one.
+    """Architecture, weights and class names of a pickled YOLO checkpoint; the EMA weights where it has them.
 
-    Raises UserError for anything that is not one, and by name for anything in it that is not a known block.
+    Raises UserError for any other file, and for a file that uses names outside the allowlist.
     """
     model = _model(_load(path))
     yaml = getattr(model, "yaml", None)
@@ -53,8 +55,8 @@ def read_checkpoint(path: Path) -> ForeignCheckpoint:
         rescale_norms(model, state)
         names = _names(getattr(model, "names", None))
         file_name = Path(str(yaml.get("yaml_file") or path.stem)).stem
-        said = {"activation": found} if (found := conv_activation(model)) else {}
-        architecture = from_mapping({**yaml, **said}, name=file_name, where=path)
+        activation = {"activation": found} if (found := conv_activation(model)) else {}
+        architecture = from_mapping({**yaml, **activation}, name=file_name, where=path)
         nc = getattr(model, "nc", architecture.nc)
         architecture = architecture.with_classes(integer(nc, "nc", 1, MAX_CLASSES))
         _check_activations(model, architecture)
@@ -62,8 +64,7 @@ def read_checkpoint(path: Path) -> ForeignCheckpoint:
     except UserError as error:
         raise UserError(error.what, where=error.where or path, fix=error.fix) from None
     except (ValueError, TypeError, RuntimeError) as error:
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"not a sound YOLO model ({detail[:120]})", where=path) from None
+        raise UserError(f"not a valid YOLO model ({first_line(error)})", where=path) from None
     if anchors is not None:
         architecture = architecture.with_anchors(anchors)
     unfused = _unfused(state)
@@ -75,9 +76,8 @@ def _load(path: Path) -> Any:
         if not is_archive(path):
             return read_legacy(path)
         check_archive(path)
-        allowed = _checked_globals(path)
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of deprecated types in old files; they are read all the same
+        with torch.serialization.safe_globals(_stubs(path)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about deprecated types, which are read nevertheless
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
@@ -85,61 +85,30 @@ def _load(path: Path) -> Any:
         raise UserError("no such file", where=path) from None
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", where=path) from None
-    except Exception as error:  # whatever a damaged or hostile file provokes in the reader is the file's fault
-        refused = re.search(r"Unsupported (?:global: GLOBAL|class|operand) ([\w.]+)", str(error))
-        blocked = re.search(r"unsupported GLOBAL ([\w.]+)", str(error))
-        if found := refused or blocked:
-            raise refusal(path, found[1]) from None
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"not a readable checkpoint ({detail[:120]})", where=path) from None
+    except Exception as error:  # a damaged or hostile file may raise anything
+        raise UserError(f"not a readable checkpoint ({first_line(error)})", where=path) from None
 
 
-def is_archive(path: Path) -> bool:
-    """Whether a file ends as a zip does, sound or not."""
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # raised for an end that Python does not understand
-        return True
-
-
-def check_archive(path: Path) -> None:
-    """Raises UserError for a zip that cannot be listed, unpacks to far more than its size, or means harm."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            total = sum(item.file_size for item in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
-        raise UserError(f"not a readable checkpoint ({error})", where=path) from None
-    if total > MAX_INFLATION * path.stat().st_size:
-        raise UserError(f"refused: unpacks to {total:,} bytes, far beyond its own size", where=path)
-    try:
-        rehearse(path)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a damaged or hostile file provokes is the file's fault
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"not a readable checkpoint ({detail[:120]})", where=path) from None
-
-
-def _checked_globals(path: Path) -> list[Any]:
-    """Stand-ins for the names that a zip file uses beyond those which torch knows to be data."""
-    given = []
+def _stubs(path: Path) -> list[Any]:
+    """Stubs with their names, for every name in a zip file that torch does not regard as safe data."""
+    stubs = []
     for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
-        found = stand_in(name)
-        if found is None:
-            raise refusal(path, name)
-        given.append((found, name))
-    return given
+        stub = stub_for(name)
+        if stub is None:
+            raise not_allowed(path, name)
+        stubs.append((stub, name))
+    return stubs
 
 
-def _model(content: Any) -> Stub | None:
-    """The module tree in what a file holds: the moving average before the model, out of any wrapping."""
+def _model(content: Any) -> ModuleStub | None:
+    """The module tree in the content of a file, without wrappers: the EMA model where there is one, else the model."""
     candidates = [content.get("ema"), content.get("model")] if isinstance(content, dict) else [content]
     for candidate in candidates:
         found = candidate[0] if isinstance(candidate, tuple | list) and candidate else candidate
-        for wrapped in ("ema", "module"):  # an averaging object; a model that was trained on several devices
+        for wrapped in ("ema", "module"):  # an object that holds the average; DataParallel
             inner = getattr(found, wrapped, None) or children(found).get(wrapped)
-            found = inner if isinstance(inner, Stub) else found
-        if isinstance(found, Stub):
+            found = inner if isinstance(inner, ModuleStub) else found
+        if isinstance(found, ModuleStub):
             return found
     return None
 
@@ -148,16 +117,16 @@ def _as_float(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
-def _check_activations(model: Stub, architecture: Architecture) -> None:
-    """Raises UserError where the file's model activates otherwise than the one that would be built for it."""
-    with torch.device("meta"):  # nothing is allocated
+def _check_activations(model: ModuleStub, architecture: Architecture) -> None:
+    """Raises UserError where an activation in the file differs from that of the layer that would be built for it."""
+    with torch.device("meta"):  # allocates nothing
         built = DetectionModel(architecture)
-    for name, theirs, ours in odd_activations(model, built):
-        raise UserError(f"{name} is {theirs} in the file, where this layer is built with {ours} only")
+    for name, theirs, ours in differing_activations(model, built):
+        raise UserError(f"{name} is {theirs} in the file, but this layer is always built with {ours}")
 
 
-def _anchors_in_pixels(model: Stub) -> Anchors | None:
-    """Anchors of the last layer: its own times its strides; None where it has none."""
+def _anchors_in_pixels(model: ModuleStub) -> Anchors | None:
+    """The last layer's anchors times its strides; None where it has none."""
     layers = list(children(children(model).get("model")).values())
     head = layers[-1] if layers else None
     buffers = getattr(head, "_buffers", None)
@@ -167,23 +136,23 @@ def _anchors_in_pixels(model: Stub) -> Anchors | None:
     if not isinstance(anchors, Tensor) or not isinstance(strides, Tensor):
         return None
     if anchors.ndim != 3 or anchors.shape[2] != 2 or strides.shape != anchors.shape[:1] or anchors.numel() > 10_000:
-        raise ValueError("anchors and strides do not go together")
+        raise ValueError("anchors and strides do not match")
     pixels = (anchors.double() * strides.double().view(-1, 1, 1)).flatten(1)
     if not bool((pixels > 0).all() and torch.isfinite(pixels).all()):
-        raise ValueError("anchors that are not positive")
-    return tuple(tuple(_shortest(value) for value in scale) for scale in pixels.tolist())
+        raise ValueError("anchors must be positive")
+    return tuple(tuple(_rounded(value) for value in scale) for scale in pixels.tolist())
 
 
-def _shortest(value: float) -> float:
-    """A pixel value to three digits behind the point, whole where it is whole, as files write it."""
+def _rounded(value: float) -> float:
+    """A pixel value with at most three decimals; an int where it is whole, as in architecture files."""
     rounded = round(value, 3)
     return int(rounded) if rounded == int(rounded) else rounded
 
 
 def _unfused(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state with batch norms where a convolution `x.conv` lacks the `x.bn` that was folded into its bias.
+    """A state dict with a batch norm `x.bn` for every convolution `x.conv` whose own was folded into its bias.
 
-    A norm of mean 0 and variance 1 − ε adds the bias and does nothing else, and can be trained on.
+    A norm of mean 0 and variance 1 − ε only adds the bias, and can be trained further.
     """
     result: dict[str, Tensor] = {}
     for name, value in state.items():

@@ -1,4 +1,4 @@
-"""What the module tree of a pickled model holds: tensors, activations, batch norms."""
+"""The module tree of a pickled model: its tensors, activations and batch norms."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -9,41 +9,41 @@ from torch import Tensor, nn
 
 from yolo_cli.model.blocks.activations import ACTIVATIONS
 from yolo_cli.model.blocks.conv import BN_EPS
-from yolo_cli.weights.pytorch.stand_ins import Stub
+from yolo_cli.weights.pytorch.allowlist import ModuleStub
 
-MAX_DEPTH = 32  # modules within modules; published ones have about 8
+MAX_DEPTH = 32  # of nested modules; published models have about 8
 MAX_MODULES = 100_000
-# Names that early releases gave to activations of their own, which torch has had since.
-_OWN_NAMES = {"Swish": "SiLU", "MemoryEfficientSwish": "SiLU", "MemoryEfficientMish": "Mish"}
+# Activations of early releases that torch has had since under another name.
+_RENAMED = {"Swish": "SiLU", "MemoryEfficientSwish": "SiLU", "MemoryEfficientMish": "Mish"}
 
 
 def children(stub: Any) -> Mapping[Any, Any]:
-    """The modules directly within one."""
+    """The direct submodules."""
     held = getattr(stub, "_modules", None)
     return held if isinstance(held, Mapping) else {}
 
 
-def modules(model: Stub) -> Iterator[tuple[str, Stub]]:
-    """Every module of a tree, itself first, with the prefix of its names in a state dict.
+def modules(model: ModuleStub) -> Iterator[tuple[str, ModuleStub]]:
+    """Every module of a tree, the root first, with the prefix of its names in a state dict.
 
-    Raises ValueError for a tree that is absurd: too deep, or of too many modules.
+    Raises ValueError for a tree that is too deep or has too many modules.
     """
-    pending: list[tuple[Stub, str, int]] = [(model, "", 0)]
+    pending: list[tuple[ModuleStub, str, int]] = [(model, "", 0)]
     count = 0
     while pending:
         stub, prefix, depth = pending.pop()
         count += 1
         if depth > MAX_DEPTH or count > MAX_MODULES:
-            raise ValueError("modules nested or repeated absurdly")
+            raise ValueError("modules nested too deeply, or too many")
         yield prefix, stub
-        below = [(c, f"{prefix}{n}.", depth + 1) for n, c in children(stub).items() if isinstance(c, Stub)]
+        below = [(c, f"{prefix}{n}.", depth + 1) for n, c in children(stub).items() if isinstance(c, ModuleStub)]
         pending.extend(reversed(below))
 
 
-def tensors(model: Stub, file_size: int) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a tree under their state-dict names.
+def tensors(model: ModuleStub, file_size: int) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of a tree with their state-dict names.
 
-    Raises ValueError for an absurd tree, and for more numbers than the file has bytes.
+    Raises ValueError for a tree that is too deep or too large, and for more numbers than the file has bytes.
     """
     numbers = 0
     for prefix, stub in modules(model):
@@ -59,23 +59,23 @@ def tensors(model: Stub, file_size: int) -> Iterator[tuple[str, Tensor]]:
                     yield f"{prefix}{name}", value.detach()
 
 
-def conv_activation(model: Stub) -> str:
-    """The activation of most convolution blocks, as architecture files write it; "" where none has one.
+def conv_activation(model: ModuleStub) -> str:
+    """The activation of most convolution blocks, as written in architecture files; "" where none has one.
 
-    Releases changed what their `Conv` does without a word in their YAML: LeakyReLU(0.1), Hardswish from v3.0 on, SiLU
-    from v4.0 on.
+    The YAML of published files does not contain it, but releases of YOLOv5 differ: LeakyReLU(0.1), Hardswish from v3.0
+    on, SiLU from v4.0 on.
     """
     found = Counter(
         _activation(below["act"])
         for _, stub in modules(model)
-        if isinstance((below := children(stub)).get("act"), Stub) and "conv" in below
+        if isinstance((below := children(stub)).get("act"), ModuleStub) and "conv" in below
     )
     found.pop("Identity", None)
     return found.most_common(1)[0][0] if found else ""
 
 
-def odd_activations(model: Stub, built: nn.Module) -> Iterator[tuple[str, str, str]]:
-    """Where a tree activates otherwise than the model built for it: the module's name, theirs, ours."""
+def differing_activations(model: ModuleStub, built: nn.Module) -> Iterator[tuple[str, str, str]]:
+    """Modules whose activation differs from that of the model built for them: name, theirs, ours."""
     ours = {name: shown for name, m in built.named_modules() if (shown := _activation(m)).split("(")[0] in ACTIVATIONS}
     for prefix, stub in modules(model):
         name = prefix.removesuffix(".")
@@ -83,10 +83,10 @@ def odd_activations(model: Stub, built: nn.Module) -> Iterator[tuple[str, str, s
             yield name, _activation(stub), ours[name]
 
 
-def rescale_norms(model: Stub, state: dict[str, Tensor]) -> None:
-    """Scale the weights of batch norms that add another epsilon than ours, so that they give the same outputs.
+def rescale_norms(model: ModuleStub, state: dict[str, Tensor]) -> None:
+    """Scale the weights of batch norms whose epsilon differs from ours, so that their outputs stay the same.
 
-    γ / √(σ² + ε) stays what it was; the first release had ε = 1e-4, later ones 1e-3.
+    γ / √(σ² + ε) is kept constant. The first release of YOLOv5 had ε = 1e-4, later ones have 1e-3.
     """
     for prefix, stub in modules(model):
         eps = getattr(stub, "eps", None)
@@ -96,7 +96,7 @@ def rescale_norms(model: Stub, state: dict[str, Tensor]) -> None:
 
 
 def _activation(module: Any) -> str:
-    """A module's class as an activation in an architecture file, with its slope."""
+    """A module's class as written in an architecture file, with its slope."""
     name = type(module).__name__
     slope = getattr(module, "negative_slope", None)
-    return f"{name}({slope})" if isinstance(slope, float) else _OWN_NAMES.get(name, name)
+    return f"{name}({slope})" if isinstance(slope, float) else _RENAMED.get(name, name)
