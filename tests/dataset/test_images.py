@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from yolo_cli.dataset import image_bounds
-from yolo_cli.dataset.image_bounds import BadImage, check_claims
-from yolo_cli.dataset.image_header import image_size
+from yolo_cli.dataset import image_header
+from yolo_cli.dataset.image_header import BadImage, check_claims, image_size
 from yolo_cli.dataset.images import GREY, letterbox, read_image
 from yolo_cli.errors import UserError
 
@@ -91,9 +91,8 @@ def test_other_kinds_of_pixels_become_8_bit_rgb(tmp_path: Path) -> None:
 
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:
-    pil = pytest.importorskip("PIL.Image")
     file = tmp_path / "cmyk.jpg"
-    pil.fromarray(picture()).convert("CMYK").save(file, quality=95)
+    Image.fromarray(picture()).convert("CMYK").save(file, quality=95)
     assert image_size(str(file)) == (48, 64)
     assert np.abs(read_image(file).astype(int) - picture()).mean() < 4
 
@@ -125,25 +124,40 @@ def test_broken_files_are_found_out(kind: str, tmp_path: Path) -> None:
         read_image(file)
 
 
-SUFFIXES = ("png", "bmp", "tiff", "webp", "ppm", "pgm", "pbm", "pam", "pfm", "gif", "avif", "hdr", "ras", "exr", "jp2")
+CHECKED = ["png", "bmp", "tiff", "webp", "ppm", "pgm", "pbm", "gif", "avif", "ras", "jp2"]
+REFUSED = ["pam", "pfm", "hdr", "exr"]  # of color; Pillow does not read them
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_size_is_looked_at_before_it_is_decoded(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not cv2.haveImageWriter(f"a.{suffix}"):
-        pytest.skip("this OpenCV does not write it")
+def written(suffix: str) -> bytes:
+    """An image of 96×80 pixels as OpenCV writes it, or a skip where this OpenCV does not."""
     rgb = picture(80, 96)
     pixels = {"pgm": rgb[:, :, 0], "pbm": rgb[:, :, 0], "pfm": rgb.astype(np.float32)}.get(suffix, rgb)
     try:
-        done, data = cv2.imencode(f".{suffix}", pixels)
+        return encoded(f".{suffix}", pixels)
     except cv2.error:
-        done, data = False, np.empty(0)
-    if not done:
         pytest.skip("this OpenCV does not write it")
-    check_claims(data.tobytes())
-    monkeypatch.setattr(image_bounds, "MAX_PIXELS", 80 * 96 - 1)
+
+
+@pytest.mark.parametrize("suffix", CHECKED)
+def test_the_size_is_checked_before_decoding(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = written(suffix)
+    check_claims(data)
+    monkeypatch.setattr(image_header, "MAX_PIXELS", 80 * 96 - 1)
     with pytest.raises(BadImage, match="96×80 pixels"):
-        check_claims(data.tobytes())
+        check_claims(data)
+
+
+@pytest.mark.parametrize("suffix", REFUSED)
+def test_a_format_whose_size_cannot_be_checked_is_not_decoded(suffix: str) -> None:
+    data = written(suffix)
+    with pytest.raises(BadImage, match="not an image that can be read"):
+        check_claims(data)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tiff"])
+def test_an_image_beyond_pillows_own_limit_is_accepted(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    check_claims(written(suffix))
 
 
 def test_data_behind_the_end_marker_is_fine(tmp_path: Path) -> None:

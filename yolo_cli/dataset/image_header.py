@@ -1,32 +1,51 @@
-"""An image's displayed size and soundness from a few bytes of its file: JPEG and PNG without decoding them."""
+"""An image's displayed size, and whether its file is complete, without decoding it where possible.
+
+JPEG and PNG headers are read here: Pillow takes three times as long, and refuses PNGs that every viewer shows (a wrong
+checksum of a comment, say). For all other formats Pillow reads the size before OpenCV decodes them.
+"""
 
 import os
 import stat
 import struct
+from collections.abc import Callable, Iterator
+from io import BytesIO
 
 import cv2
 import numpy as np
-
-from yolo_cli.dataset.image_bounds import MAX_PIXELS, MIN_SIDE, BadImage, check_claims
-
-WITHOUT_WAITING = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait
-TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+from PIL import BmpImagePlugin, Image, TiffImagePlugin, WebPImagePlugin
 
 SUFFIXES = frozenset((".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
+MIN_SIDE = 4  # pixels
+MAX_PIXELS = 2**28  # about 268 megapixels; beyond, it is a decompression bomb or a broken header
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # does not wait for a pipe
+SWAPS_AXES = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
-_FIRST = 2048  # holds the size of most JPEGs; more is read where it does not
+_FIRST = 2048  # bytes that hold the size of most JPEGs; more is read where it does not
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
-_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_ALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))  # markers that stand alone
+# Created directly: Image.open has a lower limit of its own, which is a setting of the whole process.
+_PLUGINS: dict[tuple[bytes, ...], Callable[[BytesIO], Image.Image]] = {
+    (b"BM",): BmpImagePlugin.BmpImageFile,
+    (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"): TiffImagePlugin.TiffImageFile,
+    (b"RIFF",): WebPImagePlugin.WebPImageFile,
+}
+
+Size = tuple[int, int]  # height, width
+Reader = Callable[[int, int], bytes]  # the bytes of an image from a position on, at most a count; fewer at its end
 
 
-def image_size(path: str) -> tuple[int, int]:
+class BadImage(Exception):
+    """Why an image file cannot be used."""
+
+
+def image_size(path: str) -> Size:
     """(height, width) of an image as displayed, EXIF orientation applied.
 
     Raises BadImage for a file that is empty, cut off, of absurd size, or no image; OSError where it cannot be read.
     """
-    handle = os.open(path, WITHOUT_WAITING)
+    handle = os.open(path, OPEN_FLAGS)
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):  # a device may give bytes without end
             raise BadImage("is a device, a pipe or a folder, not a file")
@@ -35,9 +54,49 @@ def image_size(path: str) -> tuple[int, int]:
         os.close(handle)
 
 
-def image_size_within(handle: int, start: int, length: int) -> tuple[int, int]:
-    """The same of an image that is `length` bytes of an open file, from `start` on."""
+def image_size_within(handle: int, start: int, length: int) -> Size:
+    """The same for an image that is `length` bytes of an open file, from byte `start`."""
     return _size(_Content(handle, start, length))
+
+
+def check_claims(data: bytes) -> None:
+    """Check an image that OpenCV is to decode, before it takes memory for what the header claims.
+
+    Raises BadImage for more pixels than are accepted, a PNG chunk beyond the end of the file, and data that is no
+    image. JPEGs pass: their decoder is asked for their size first.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return
+    if not data.startswith(_PNG):
+        check_size(*_pillow_size(data))
+        return
+    check_size(*_png_size(data))
+    for kind, start, length in _png_chunks(_reader(data), len(data)):
+        if start + length + 4 > len(data):
+            raise BadImage(f"truncated PNG (a chunk of {length} bytes goes beyond its end)")
+        if kind == b"IEND":
+            break
+
+
+def check_size(height: int, width: int) -> None:
+    """Raises BadImage for a size that is not accepted."""
+    if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
+        raise BadImage(
+            f"{width}×{height} pixels; at least {MIN_SIDE} per side and at most {MAX_PIXELS:.2g} in all are accepted"
+        )
+
+
+def jpeg_orientation(data: bytes) -> int:
+    """The EXIF orientation of a JPEG, 1 … 8; 1 where there is none."""
+    try:
+        return _jpeg_header(_reader(data))[1]
+    except BadImage:  # decoding it gives the reason
+        return 1
+
+
+def png_orientation(data: bytes) -> int:
+    """The orientation in a PNG's eXIf chunk before the pixels, 1 … 8; 1 where there is none."""
+    return _png_orientation(_reader(data), len(data))
 
 
 class _Content:
@@ -51,22 +110,22 @@ class _Content:
             os.lseek(handle, start, os.SEEK_SET)
         self.first = os.read(handle, _FIRST if length is None else min(_FIRST, length))
 
-    def end(self) -> int:
+    def length(self) -> int:
         if self._length is None:
             self._length = os.lseek(self._handle, 0, os.SEEK_END)
         return self._length
 
-    def at(self, start: int, count: int) -> bytes:
+    def read(self, start: int, count: int) -> bytes:
         if start + count <= len(self.first):
             return self.first[start : start + count]
-        count = min(count, self.end() - start)
+        count = min(count, self.length() - start)
         if count <= 0:
             return b""
         os.lseek(self._handle, self._start + start, os.SEEK_SET)
         return os.read(self._handle, count)
 
-    def rest(self, start: int) -> bytes:
-        parts, left = [], self.end() - start
+    def read_from(self, start: int) -> bytes:
+        parts, left = [], self.length() - start
         os.lseek(self._handle, self._start + start, os.SEEK_SET)
         while left > 0 and (part := os.read(self._handle, min(2**24, left))):
             parts.append(part)
@@ -74,25 +133,39 @@ class _Content:
         return b"".join(parts)
 
 
-def _size(content: _Content) -> tuple[int, int]:
-    if not content.first:
+def _reader(data: bytes) -> Reader:
+    return lambda start, count: data[start : start + count]
+
+
+def _size(content: _Content) -> Size:
+    first = content.first
+    if not first:
         raise BadImage("empty file (zero bytes)")
-    if content.first.startswith(b"\xff\xd8"):
-        height, width = _jpeg_size(content)
-    elif content.first.startswith(_PNG):
-        height, width = _png_size(content)
+    if first.startswith(b"\xff\xd8"):
+        size, orientation, scan = _jpeg_header(content.read)
+        if size is None:
+            raise BadImage("JPEG without a size")
+        end = content.length() - 2
+        # Cameras and editors append data after the end marker, so only its absence from the whole rest is an error;
+        # within the scan's data the two bytes cannot occur (T.81 B.1.1.5).
+        if content.read(end, 2) != b"\xff\xd9" and (end < scan or b"\xff\xd9" not in content.read_from(scan)):
+            raise BadImage("truncated JPEG (its data ends before the end marker)")
+    elif first.startswith(_PNG):
+        size, length = _png_size(first), content.length()
+        if length < 45 or (content.read(length - 8, 8) != _PNG_END and _PNG_END not in content.read_from(33)):
+            raise BadImage("truncated PNG (it has no end chunk)")
+        orientation = _png_orientation(content.read, length)
     else:
-        height, width = _decoded_size(content)
-    if height < MIN_SIDE or width < MIN_SIDE or height * width > MAX_PIXELS:
-        raise BadImage(f"image of {width}×{height} pixels (from {MIN_SIDE} a side up to {MAX_PIXELS:.2g} are accepted)")
-    return height, width
+        size, orientation = _decoded_size(content.read_from(0)), 1
+    check_size(*size)
+    return size[::-1] if orientation in SWAPS_AXES else size
 
 
-def _jpeg_size(content: _Content) -> tuple[int, int]:
-    """ITU-T T.81 annex B: walk the marker segments up to the scan."""
-    size, turned, at = None, False, 2
+def _jpeg_header(read: Reader) -> tuple[Size | None, int, int]:
+    """(height, width), EXIF orientation, and where the scan begins (ITU-T T.81, annex B)."""
+    size, orientation, at = None, 0, 2
     while True:
-        head = content.at(at, 4)
+        head = read(at, 4)
         if len(head) < 4:
             raise BadImage("truncated JPEG (it ends in its header)")
         if head[0] != 0xFF:
@@ -101,106 +174,54 @@ def _jpeg_size(content: _Content) -> tuple[int, int]:
         if marker == 0xFF:  # fill byte
             at += 1
             continue
-        if marker in _ALONE:
+        if marker in _WITHOUT_LENGTH:
             at += 2
             continue
         if marker == 0xD9:
             raise BadImage("JPEG without image data")
         length = head[2] << 8 | head[3]
-        if marker in _SOF:
-            frame = content.at(at + 5, 4)
+        if marker in _START_OF_FRAME:
+            frame = read(at + 5, 4)
             if len(frame) == 4:
-                size = struct.unpack(">HH", frame)
-        elif marker == 0xE1 and not turned:
-            turned = exif_orientation(content.at(at + 4, length - 2)) in TURNED
+                size = (frame[0] << 8 | frame[1], frame[2] << 8 | frame[3])
+        elif marker == 0xE1 and not orientation:
+            segment = read(at + 4, length - 2)
+            orientation = _exif_orientation(segment[6:]) if segment.startswith(b"Exif\0\0") else 0
         elif marker == 0xDA:
-            break
+            return size, orientation or 1, at
         at += 2 + length
-    if size is None:
-        raise BadImage("JPEG without a size")
-    end = content.end() - 2
-    # Cameras and editors append data behind the end marker, so only its absence from the whole rest is an error; within
-    # the scan's data the two bytes cannot occur (T.81 B.1.1.5).
-    if content.at(end, 2) != b"\xff\xd9" and (end < at or b"\xff\xd9" not in content.rest(at)):
-        raise BadImage("truncated JPEG (its data ends before the end marker)")
-    return (size[1], size[0]) if turned else (size[0], size[1])
 
 
-def _png_size(content: _Content) -> tuple[int, int]:
-    first = content.first
+def _png_size(first: bytes) -> Size:
     if len(first) < 33 or first[12:16] != b"IHDR":
         raise BadImage("broken PNG header")
     width, height = struct.unpack(">II", first[16:24])
-    end = content.end()
-    if end < 45 or (content.at(end - 8, 8) != _PNG_END and _PNG_END not in content.rest(33)):
-        raise BadImage("truncated PNG (it has no end chunk)")
-    if _png_turn(content, end) in TURNED:
-        width, height = height, width
     return height, width
 
 
-def _png_turn(content: _Content, end: int) -> int:
-    """The orientation in the eXIf chunk, which may stand behind a long colour profile; 1 where there is none."""
-    at = 8
+def _png_chunks(read: Reader, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, first byte of the content and length of each chunk after the header, as far as the file goes."""
+    at = 33
     while at + 8 <= end:
-        length, kind = struct.unpack(">I4s", content.at(at, 8))
+        length, kind = struct.unpack(">I4s", read(at, 8))
+        yield kind, at + 8, length
+        at += 12 + length
+
+
+def _png_orientation(read: Reader, end: int) -> int:
+    for kind, start, length in _png_chunks(read, end):  # a long color profile may come before it
         if kind == b"eXIf":
-            return exif_orientation(b"Exif\0\0" + content.at(at + 8, min(length, 65536)))
+            return _exif_orientation(read(start, min(length, 65536)))
         if kind in (b"IDAT", b"IEND"):
             break
-        at += 12 + length
     return 1
 
 
-def _decoded_size(content: _Content) -> tuple[int, int]:
-    data = content.rest(0)
-    check_claims(data)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # a size beyond OpenCV's own bounds
-        image = None
-    if image is None:
-        raise BadImage("not an image that can be read")
-    return image.shape[0], image.shape[1]
+def _exif_orientation(tiff: bytes) -> int:
+    """The orientation tag (0x0112) of EXIF data, 1 … 8; 1 where it is absent or broken (Exif 2.32, 4.6).
 
-
-def png_orientation(data: bytes) -> int:
-    """The orientation of a PNG's eXIf chunk where it stands before the pixels, else 1."""
-    at = 8
-    while at + 8 <= len(data):
-        length, kind = struct.unpack(">I4s", data[at : at + 8])
-        if kind == b"eXIf":
-            return exif_orientation(b"Exif\0\0" + data[at + 8 : at + 8 + length])
-        if kind in (b"IDAT", b"IEND"):
-            break
-        at += 12 + length
-    return 1
-
-
-def jpeg_orientation(data: bytes) -> int:
-    """The EXIF orientation of a whole JPEG file, 1 … 8; 1 where there is none."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif marker in _ALONE:
-            at += 2
-        elif marker in (0xDA, 0xD9):
-            break
-        else:
-            length = data[at + 2] << 8 | data[at + 3]
-            if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-                return exif_orientation(data[at + 4 : at + 2 + length])
-            at += 2 + length
-    return 1
-
-
-def exif_orientation(segment: bytes) -> int:
-    """The orientation tag (0x0112) of an Exif segment, 1 … 8; 1 where it is absent or broken (Exif 2.32, 4.6)."""
-    if segment[:6] != b"Exif\0\0" or len(segment) < 14:
-        return 1
-    tiff = segment[6:]
+    Pillow would warn on the user's terminal about every camera that writes other tags wrongly.
+    """
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
         return 1
@@ -214,3 +235,24 @@ def exif_orientation(segment: bytes) -> int:
     except struct.error:
         pass
     return 1
+
+
+def _decoded_size(data: bytes) -> Size:
+    """(height, width) of an image that has to be decoded to find out whether it is complete."""
+    check_claims(data)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # a size beyond OpenCV's own bounds
+        image = None
+    if image is None:
+        raise BadImage("not an image that can be read")
+    return image.shape[0], image.shape[1]
+
+
+def _pillow_size(data: bytes) -> Size:
+    open_image = next((plugin for magic, plugin in _PLUGINS.items() if data.startswith(magic)), Image.open)
+    try:
+        with open_image(BytesIO(data)) as image:
+            return image.height, image.width
+    except Exception:  # Pillow's plugins raise errors of many kinds for damaged files
+        raise BadImage("not an image that can be read") from None

@@ -9,8 +9,14 @@ import simplejpeg
 from jaxtyping import UInt8
 
 from yolo_cli.batch import Letterbox
-from yolo_cli.dataset.image_bounds import MAX_PIXELS, MIN_SIDE, BadImage, check_claims
-from yolo_cli.dataset.image_header import TURNED, jpeg_orientation, png_orientation
+from yolo_cli.dataset.image_header import (
+    SWAPS_AXES,
+    BadImage,
+    check_claims,
+    check_size,
+    jpeg_orientation,
+    png_orientation,
+)
 from yolo_cli.errors import UserError
 
 GREY = 114  # of a canvas where no image lies
@@ -38,7 +44,7 @@ def decode_image(data: bytes, path: Path | str, min_size: tuple[int, int] | None
     """The pixels of an image file's content, as `read_image` gives them; `path` is what an error names."""
     if data.startswith(b"\xff\xd8"):
         turn = jpeg_orientation(data)
-        image = _decode_jpeg(data, path, min_size[::-1] if min_size and turn in TURNED else min_size)
+        image = _decode_jpeg(data, path, min_size[::-1] if min_size and turn in SWAPS_AXES else min_size)
     elif data.startswith(b"\x89PNG"):
         turn, image = png_orientation(data), _decode_other(data, path, _KEEP_TURN)
     else:
@@ -87,7 +93,10 @@ def _decode_jpeg(data: bytes, path: Path | str, min_size: tuple[int, int] | None
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, LookupError):  # simplejpeg looks up what a file that is cut off in its header does not say
         raise _unreadable(path, "broken JPEG header") from None
-    _check_size(height, width, path)
+    try:
+        check_size(height, width)
+    except BadImage as error:
+        raise _unreadable(path, str(error)) from None
     # What follows the scan may be a camera's own data, but a file without any end marker was cut off.
     if not data.endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") < data.find(b"\xff\xda"):
         raise _unreadable(path, "it ends before its end marker")
@@ -109,22 +118,19 @@ def _decode_jpeg(data: bytes, path: Path | str, min_size: tuple[int, int] | None
 
 
 def _decode_other(data: bytes, path: Path | str, flags: int) -> Image:
+    if not data:
+        raise _unreadable(path, "zero bytes")
     try:
         check_claims(data)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        if image is None:
+            raise BadImage("no pixels can be decoded")
+        check_size(*image.shape[:2])
     except BadImage as error:
         raise _unreadable(path, str(error)) from None
     except cv2.error:
-        image = None
-    if image is None:
-        raise _unreadable(path, "no pixels can be decoded" if data else "zero bytes")
-    _check_size(image.shape[0], image.shape[1], path)
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-
-
-def _check_size(height: int, width: int, path: Path | str) -> None:
-    if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
-        raise _unreadable(path, f"{width}×{height} pixels")
+        raise _unreadable(path, "no pixels can be decoded") from None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _unreadable(path: Path | str, why: str) -> UserError:
@@ -133,7 +139,7 @@ def _unreadable(path: Path | str, why: str) -> UserError:
 
 def _turned(image: Image, orientation: int) -> UInt8[np.ndarray, "nh nw 3"]:
     """Undo an EXIF orientation 2 … 8 (Exif 2.32, tag 0x0112)."""
-    if orientation in TURNED:
+    if orientation in SWAPS_AXES:
         image = image.transpose(1, 0, 2)
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1

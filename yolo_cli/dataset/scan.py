@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 
-from yolo_cli.dataset.image_header import SUFFIXES, WITHOUT_WAITING, BadImage, image_size, image_size_within
+from yolo_cli.dataset.image_header import OPEN_FLAGS, SUFFIXES, BadImage, image_size, image_size_within
 from yolo_cli.dataset.tar import BrokenTar, Member, members
 from yolo_cli.dataset.yolo_labels import MAX_BYTES, parse_labels
 
@@ -144,7 +144,7 @@ def read_within(shard: str, start: int, length: int) -> bytes:
 
 def _read(path: str) -> bytes:
     """A whole file with as few system calls as a small one needs."""
-    handle = os.open(path, WITHOUT_WAITING)
+    handle = os.open(path, OPEN_FLAGS)
     try:
         text = os.read(handle, 65536)
         if len(text) == 65536:
