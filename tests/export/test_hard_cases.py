@@ -229,8 +229,8 @@ def test_eight_bits_with_fewer_images_than_a_batch(tmp_path: Path, odd: tuple[Pa
         ({"include": ","}, "names no format"),
         ({"include": "coreml"}, "runs on macOS alone"),
         ({"include": "ncnn", "int8": True}, "ncnn cannot have it"),
-        ({"weights": "x.onnx"}, r"is itself exported \(onnx\)"),
-        ({"weights": "x_openvino_model"}, r"is itself exported \(openvino\)"),
+        ({"weights": "x.onnx"}, r"is an exported model \(onnx\)"),
+        ({"weights": "x_openvino_model"}, r"is an exported model \(openvino\)"),
     ],
 )
 def test_a_benchmark_refuses_before_it_measures(

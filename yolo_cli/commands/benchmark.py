@@ -1,10 +1,9 @@
-"""`yolo benchmark`: size, average precision, speed and memory of a model in every format that runs here."""
+"""`yolo benchmark`: file size, mAP, latency and memory of a model in every export format that runs on this machine."""
 
-import json
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import torch
 
 from yolo_cli.commands.export import Exported, requested_formats
 from yolo_cli.commands.export import run as export
@@ -16,51 +15,84 @@ from yolo_cli.errors import UserError
 from yolo_cli.evaluation.evaluate import Thresholds, evaluate
 from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.export.formats import FORMATS, format_of, lacking
+from yolo_cli.inference.latency import measure_in_process
 from yolo_cli.progress import Reporter, Silent
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_json, write_options
 from yolo_cli.weights.load import LoadedModel, load_model
 
 PYTORCH = "pytorch"
-BATCH = 16
+BATCH = 16  # of the evaluation; latency is measured at batch size 1
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table."""
+    """The results of one format."""
 
     name: str
-    megabytes: float
+    megabytes: float  # of the file
     map50_95: float
-    milliseconds: float
-    memory: float  # MB, the whole process at its most
-    same: bool | None  # as PyTorch; None for PyTorch itself, for 8 bits, and where nothing was found to compare
+    milliseconds: float  # per image
+    memory: float  # peak of the whole process in MB
+    precision: str  # of the images that the model takes: "float32" or "float16"
+    same: bool | None  # whether detections equal PyTorch's; None for PyTorch, INT8, and without any detection
+
+    def __str__(self) -> str:
+        same = {True: "same as PyTorch", False: "DIFFERS from PyTorch", None: ""}[self.same]
+        return (
+            f"{self.name:>14} {self.megabytes:>8.1f} MB  mAP@.5:.95 {self.map50_95:.4f} "
+            f"{self.milliseconds:>8.1f} ms per image {self.memory:>7.0f} MB of memory  {same}".rstrip()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What every format is measured with."""
+
+    config: BenchmarkConfig  # weights and image size as they are used
+    device: torch.device
+    split: Split
+    classes: tuple[str, ...]
+    folder: Path
 
 
 def run(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
-    """Write, judge and time every format. Raises UserError for anything that the user can mend."""
+    """Export, evaluate and time every format. Raises UserError for the user's mistakes."""
+    # Set up
     device = select_device(config.device)
+    if kind := format_of(Path(config.weights)):
+        fix = "give the checkpoint it was exported from"
+        raise UserError(f"is an exported model ({kind})", where=config.weights, fix=fix)
     path = weights_or_newest(config.weights, config.project, reporter)
-    if kind := format_of(path):
-        raise UserError(f"is itself exported ({kind})", where=path, fix="give the checkpoint it was made from")
-    names = _formats(config, reporter)
-    opened = load_model(path, device, reporter, cfg=config.cfg)
-    img = checked_image_size(config.img, opened.stride, reporter)
-    config = replace(config, weights=str(path), img=img)
+    formats = _formats(config, reporter)
+    model = load_model(path, device, reporter, cfg=config.cfg, half=pytorch_in_half(config, device))
+    config = replace(config, weights=str(path), img=checked_image_size(config.img, model.stride, reporter))
     spec = open_data(config.data, reporter)
     classes = class_names(spec, single_cls=False)
-    if len(classes) != len(opened.names):
-        what = f"has {len(classes)} classes, but {path} knows {len(opened.names)}"
-        raise UserError(what, where=config.data, fix="give the data set that it was trained on")
+    if len(classes) != len(model.names):
+        what = f"has {len(classes)} classes, but {path} has {len(model.names)}"
+        raise UserError(what, where=config.data, fix="give the dataset that it was trained on")
     workers = default_workers(-1, BATCH)
     split = open_split(spec, "val", single_cls=False, strict=False, workers=workers, reporter=reporter)
     folder = create_run_dir(config.project, config.name, exist_ok=config.exist_ok)
     write_options(folder / "opt.yaml", config)
-    size = path.stat().st_size / 1e6
-    rows = [_row(config, PYTORCH, path, size, _average_precision(opened, split, config, classes, reporter), None)]
-    reporter.info(table_line(rows[0]))
-    for name in names:
-        rows += _measured(config, name, path, folder, split, classes, reporter)
-        write_json(folder / "benchmark.json", [asdict(row) for row in rows])  # what an interrupted run leaves
+    setup = Setup(config, device, split, classes, folder)
+
+    # Measure
+    rows: list[Row] = []
+
+    def add(row: Row) -> None:
+        rows.append(row)
+        reporter.info(str(row))
+        write_json(folder / "benchmark.json", [asdict(row) for row in rows])  # an interrupted run keeps these
+
+    add(measured_row(setup, PYTORCH, model, path.stat().st_size / 1e6, None, reporter))
+    for name in formats:
+        try:
+            add(_exported_row(setup, name, reporter))
+        except UserError as error:
+            reporter.warn(str(error))
+
+    # Report
     from yolo_cli.plots.speed import draw_speed  # noqa: PLC0415 - matplotlib is slow to import
 
     draw_speed(folder / "benchmark.png", [(row.name, row.milliseconds, row.map50_95) for row in rows])
@@ -68,48 +100,38 @@ def run(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
     return rows
 
 
-def table_line(row: Row) -> str:
-    """A row in words, columns aligned."""
-    same = {True: "same as PyTorch", False: "DIFFERS from PyTorch", None: ""}[row.same]
-    return (
-        f"{row.name:>14} {row.megabytes:>8.1f} MB  mAP@.5:.95 {row.map50_95:.4f} {row.milliseconds:>8.1f} ms an image "
-        f"{row.memory:>7.0f} MB of memory  {same}".rstrip()
-    )
+def pytorch_in_half(config: BenchmarkConfig, device: torch.device) -> bool:
+    """Whether PyTorch runs in half precision: only on a GPU, because on the CPU that is slower than FP32."""
+    return config.half and device.type == "cuda"
 
 
 def _formats(config: BenchmarkConfig, reporter: Reporter) -> list[str]:
-    """The formats asked for, or all that run here; why others do not is said. Raises UserError for what cannot be."""
+    """The requested formats, or all that run on this machine. Raises UserError for a format that cannot run."""
     if config.include:
         options = ExportConfig(
             include=config.include, half=config.half, int8=config.int8, data=config.data, device=config.device
         )
-        for name in (chosen := requested_formats(options)):
+        chosen = list(requested_formats(options))
+        for name in chosen:
             if FORMATS[name].open is None:
                 raise UserError(FORMATS[name].experimental, where=f"--include {name}", fix="leave it out")
-        return list(chosen)
+        return chosen
     found = []
     for name, known in FORMATS.items():
         able = all(getattr(known, option) or not getattr(config, option) for option in ("half", "int8"))
         why = known.experimental if known.open is None else lacking(name)
         if why:
-            reporter.info(f"{name} left out: {why}")
+            reporter.info(f"{name} skipped: {why}")
         elif able:
             found.append(name)
     return found
 
 
-def _measured(
-    config: BenchmarkConfig,
-    name: str,
-    weights: Path,
-    folder: Path,
-    split: Split,
-    classes: tuple[str, ...],
-    reporter: Reporter,
-) -> list[Row]:
-    """The format's row; none, with a warning, where it could not be written."""
+def _exported_row(setup: Setup, name: str, reporter: Reporter) -> Row:
+    """Export to a format and measure the file. Raises UserError where the format cannot be written or run."""
+    config = setup.config
     options = ExportConfig(
-        weights=str(weights),
+        weights=config.weights,
         include=name,
         cfg=config.cfg,
         img=config.img,
@@ -117,55 +139,57 @@ def _measured(
         int8=config.int8,
         data=config.data if config.int8 else "",
         device=config.device,
-        project=str(folder),
+        project=str(setup.folder),
         name=name,
     )
-    try:
-        (written,) = export(options, Silent())
-        opened = load_model(written.path, select_device(config.device), Silent())
-        ap = _average_precision(opened, split, config, classes, reporter)
-        row = _row(config, name, written.path, written.megabytes, ap, _same(written))
-    except UserError as error:
-        reporter.warn(str(error))
-        return []
-    reporter.info(table_line(row))
-    return [row]
+    (written,) = export(options, Silent())
+    model = load_model(written.path, setup.device, Silent())
+    return measured_row(setup, name, model, written.megabytes, _same(written), reporter)
 
 
 def _same(written: Exported) -> bool | None:
     proof = written.proof
-    judged = proof is not None and proof.tolerance is not None and (proof.compared or not proof.passed)
-    return proof.passed if proof is not None and judged else None
+    if proof is None or proof.tolerance is None or (proof.passed and not proof.compared):
+        return None
+    return proof.passed
 
 
-def _average_precision(
-    opened: LoadedModel, split: Split, config: BenchmarkConfig, classes: tuple[str, ...], reporter: Reporter
-) -> float:
-    """On canvases of the one size that files are made for, PyTorch's too."""
+def measured_row(
+    setup: Setup, name: str, model: LoadedModel, megabytes: float, same: bool | None, reporter: Reporter
+) -> Row:
+    """Evaluate and time a model, both in the same precision."""
+    config = setup.config
+    # Exported files take FP32 images, whatever the precision of their weights.
+    half = model.weights is not None and model.runtime.metadata.half
     loader = val_loader(
-        split.index, img=config.img, batch=BATCH, stride=opened.stride, workers=default_workers(-1, BATCH), rect=False
+        setup.split.index,
+        img=config.img,
+        batch=BATCH,
+        stride=model.stride,
+        workers=default_workers(-1, BATCH),
+        rect=False,  # exported files have a fixed image size
     )
     evaluation = evaluate(
-        opened.runtime,
+        model.runtime,
         loader,
-        split.index,
-        Evaluator(classes),
+        setup.split.index,
+        Evaluator(setup.classes),
         thresholds=Thresholds(),
-        device=select_device(config.device),
+        device=setup.device,
         reporter=reporter,
         batches=len(loader),
+        half=half,
     )
-    return evaluation.metrics.map50_95
-
-
-def _row(config: BenchmarkConfig, name: str, path: Path, size: float, ap: float, same: bool | None) -> Row:
-    half = "half" if config.half and name == PYTORCH and select_device(config.device).type == "cuda" else "single"
-    height, width = config.img
-    words = [str(path), config.cfg, config.device, str(height), str(width), str(config.images), half]
-    command = [sys.executable, "-m", "yolo_cli.commands.measure", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"could not be measured ({last[:160]})", where=path)
-    found = json.loads(done.stdout.strip().splitlines()[-1])
-    return Row(name, size, ap, found["milliseconds"], found["megabytes"], same)
+    cfg = config.cfg if model.weights is not None else ""
+    latency = measure_in_process(
+        model.path, cfg=cfg, device=config.device, img=config.img, images=config.images, half=half
+    )
+    return Row(
+        name,
+        megabytes,
+        evaluation.metrics.map50_95,
+        latency.milliseconds,
+        latency.megabytes,
+        latency.dtype,
+        same,
+    )
