@@ -68,11 +68,12 @@ def ours(data: str, cache: str) -> tuple[float, float]:
 
     from yolo_cli.config import Hyperparameters
     from yolo_cli.dataset.loader import train_loader
-    from yolo_cli.dataset.splits import open_data, open_split
+    from yolo_cli.dataset.splits import load_split, prepare_dataset
     from yolo_cli.progress import Silent
 
     cv2.setNumThreads(1)
-    split = open_split(open_data(data, Silent()), "train", single_cls=False, strict=False, workers=0, reporter=Silent())
+    spec = prepare_dataset(data, Silent())
+    split = load_split(spec, "train", single_cls=False, strict=False, workers=0, reporter=Silent())
     hyp = Hyperparameters(**HYP)
     loader = train_loader(split.index, img=(IMG, IMG), batch=BATCH, hyp=hyp, seed=0, workers=0, cache=cache)
     return rate(loader, lambda batch: len(batch.images))

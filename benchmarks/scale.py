@@ -1,4 +1,4 @@
-"""What a data set of a million images costs: start-up, memory, shuffling, sampling, judging.
+"""What a dataset of a million images costs: start-up, memory, shuffling, sampling, judging.
 
 The index is made up (about seven boxes an image, the paths those of a few thousand real, tiny images, so that workers
 can load what they are asked for); the folder that is scanned is real and smaller, and what is extrapolated from it says
@@ -196,12 +196,12 @@ def part_shards(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
 
 def part_sampler(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
     from yolo_cli.anchors.score import training_sizes
-    from yolo_cli.dataset.sampler import EpochBatches, image_weights, rect_canvases
+    from yolo_cli.dataset.sampler import EpochBatchSampler, image_weights, rect_canvases
 
     index = opened(folder)
     rows: list[Row] = []
 
-    def epoch(what: str, batches: EpochBatches) -> None:
+    def epoch(what: str, batches: EpochBatchSampler) -> None:
         batches.set_epoch(1)
         with costs() as first:
             iterator = iter(batches)
@@ -217,21 +217,23 @@ def part_sampler(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
         rows.append((f"{what}: resumed in the middle, to the first batch", clock(middle.seconds)))
 
     canvas = (640, 640)
-    plain = EpochBatches(images, BATCH, canvas, seed=0, shuffle=True)
+    plain = EpochBatchSampler(images, BATCH, canvas, seed=0, shuffle=True)
     epoch("shuffle", plain)
     with costs() as length:
         len(plain)
     rows.append(("number of batches", clock(length.seconds)))
-    epoch("shuffle, one of 8 ranks", EpochBatches(images, BATCH, canvas, seed=0, shuffle=True, rank=3, world=8))
+    epoch(
+        "shuffle, one of 8 ranks", EpochBatchSampler(images, BATCH, canvas, seed=0, shuffle=True, rank=3, world_size=8)
+    )
     with costs() as weighing:
         weights = image_weights(index, CLASSES)
     rows.append(("`--image-weights`: weights of the images", str(weighing)))
-    epoch("`--image-weights`", EpochBatches(images, BATCH, canvas, seed=0, shuffle=True, weights=weights))
+    epoch("`--image-weights`", EpochBatchSampler(images, BATCH, canvas, seed=0, shuffle=True, weights=weights))
     with costs() as canvases:
         rect = rect_canvases(index.sizes, canvas, 32, 0.0)
     rows.append(("`--rect`: canvases", str(canvases)))
     with costs() as slots:
-        batches = EpochBatches(images, BATCH, canvas, seed=0, shuffle=True, canvases=rect)
+        batches = EpochBatchSampler(images, BATCH, canvas, seed=0, shuffle=True, canvases=rect)
     rows.append(("`--rect`: batches", str(slots)))
     epoch("`--rect`", batches)
     with costs() as sizes:

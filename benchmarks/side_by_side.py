@@ -120,20 +120,20 @@ def environment(
 def copy_dataset(data: str, folder: Path, splits: Sequence[str] = ("train", "val")) -> Path:
     """A writable copy (peers write caches beside the labels) as YOLO folders; returns its data.yaml."""
     from yolo_cli.dataset.labels import label_path
-    from yolo_cli.dataset.spec import split_images
-    from yolo_cli.dataset.splits import open_data
+    from yolo_cli.dataset.spec import split_files
+    from yolo_cli.dataset.splits import prepare_dataset
     from yolo_cli.errors import UserError
     from yolo_cli.progress import Silent
 
     try:
-        spec = open_data(data, Silent())
+        spec = prepare_dataset(data, Silent())
     except UserError as error:
         sys.exit(f"error: {error}")
     for split in splits:
         images, labels = folder / "images" / split, folder / "labels" / split
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
-        for image in split_images(spec, split):
+        for image in map(Path, split_files(spec, split)):
             shutil.copyfile(image, images / image.name)
             label = Path(label_path(str(image)))
             if label.exists():

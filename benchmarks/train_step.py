@@ -158,11 +158,11 @@ def make_batches(data: Path, folder: Path) -> dict[str, str]:
 
     from yolo_cli.config import Hyperparameters
     from yolo_cli.dataset.loader import train_loader
-    from yolo_cli.dataset.splits import open_data, open_split
+    from yolo_cli.dataset.splits import load_split, prepare_dataset
     from yolo_cli.progress import Silent
 
-    split = open_split(
-        open_data(str(data), Silent()), "train", single_cls=False, strict=False, workers=0, reporter=Silent()
+    split = load_split(
+        prepare_dataset(str(data), Silent()), "train", single_cls=False, strict=False, workers=0, reporter=Silent()
     )
     files = {}
     for number, (name, (img, batch)) in enumerate(CASES.items()):
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from dataclasses import asdict
 
     from yolo_cli.config import Hyperparameters
-    from yolo_cli.dataset.splits import open_data
+    from yolo_cli.dataset.splits import prepare_dataset
     from yolo_cli.progress import Silent
 
     with workplace() as folder:
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         task = {
             "data": str(data),
             "batches": make_batches(data, folder),
-            "nc": open_data(str(data), Silent()).nc,
+            "nc": prepare_dataset(str(data), Silent()).nc,
             "hyp": asdict(Hyperparameters()) | {"label_smoothing": 0.0},
         }
         sides = {

@@ -14,7 +14,7 @@ from yolo_cli.commands.anchors import run
 from yolo_cli.commands.train import run as train
 from yolo_cli.config import AnchorsConfig, TrainConfig
 from yolo_cli.dataset.labels import LabelIndex, build_index
-from yolo_cli.dataset.spec import load_spec, prepare, split_images
+from yolo_cli.dataset.spec import load_spec, prepare, split_files
 from yolo_cli.errors import UserError
 from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.model.architecture import find_architecture, read_architecture
@@ -32,7 +32,7 @@ some_sizes = st.lists(st.tuples(side, side), min_size=1, max_size=40).map(np.arr
 
 def coco(reference: Path, split: str) -> LabelIndex:
     spec = load_spec(str(reference / "datasets/coco128/data.yaml"))
-    images = split_images(spec, split)
+    images = split_files(spec, split)
     return build_index(images, spec.nc, strict=False, cache_dir=None, workers=0, progress=None)
 
 
@@ -129,7 +129,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> LabelIndex:
     patch = pytest.MonkeyPatch()
     patch.setenv("YOLO_CACHE_DIR", str(tmp_path_factory.mktemp("shapes")))
     spec = prepare(load_spec("shapes"), Silent())
-    index = build_index(split_images(spec, "train"), 3, strict=True, cache_dir=None, workers=0, progress=None)
+    index = build_index(split_files(spec, "train"), 3, strict=True, cache_dir=None, workers=0, progress=None)
     patch.undo()
     return index
 

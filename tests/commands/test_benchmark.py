@@ -8,7 +8,7 @@ import torch
 from yolo_cli.commands.benchmark import PYTORCH, Setup, measured_row, pytorch_in_half, run
 from yolo_cli.commands.convert import run as convert
 from yolo_cli.config import BenchmarkConfig, ConvertConfig
-from yolo_cli.dataset.splits import class_names, open_data, open_split
+from yolo_cli.dataset.splits import class_names, load_split, prepare_dataset
 from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.progress import Silent
 from yolo_cli.weights.load import load_model
@@ -29,8 +29,8 @@ def test_the_evaluated_model_has_the_precision_of_the_timed_one(
     half: bool, dtype: torch.dtype, ours: Path, data: Path, tmp_path: Path
 ) -> None:
     config = BenchmarkConfig(weights=str(ours), data=str(data), img=(64, 64), images=1)
-    spec = open_data(config.data, Silent())
-    split = open_split(spec, "val", single_cls=False, strict=False, workers=0, reporter=Silent())
+    spec = prepare_dataset(config.data, Silent())
+    split = load_split(spec, "val", single_cls=False, strict=False, workers=0, reporter=Silent())
     setup = Setup(config, CPU, split, class_names(spec, single_cls=False), tmp_path)
     model = load_model(ours, CPU, Silent(), half=half)
     evaluated = set()

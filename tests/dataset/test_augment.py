@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
-from yolo_cli.dataset.images import GREY, shrink
+from yolo_cli.dataset.images import PAD_VALUE, shrink
 
 STILL = replace(Hyperparameters(), translate=0.0, scale=0.0, hsv_h=0.0, hsv_s=0.0, hsv_v=0.0)
 
@@ -51,18 +51,18 @@ def test_drawn_object_lies_in_its_moved_box(changes: dict[str, float], resolutio
     rim = np.stack([150 + 20 * np.cos(turns), 120 + 20 * np.sin(turns)], -1)
     for seed in range(20):
         matrix = augment.random_transform(generator(seed), hyp, canvas, canvas)
-        matrix = augment.snap_to_pixels(matrix @ augment.letterbox_place(size, canvas), size)
+        matrix = augment.snap_to_pixels(matrix @ augment.letterbox_matrix(size, canvas), size)
         drawn = np.zeros((*canvas, 3), np.uint8)
         augment.draw_tile(drawn, image, matrix, size)
-        moved = augment._apply(matrix, rim)
+        moved = augment._transform_points(matrix, rim)
         low, high = moved.min(0), moved.max(0)
         if (low < 2).any() or (high > 254).any():
             continue
         np.testing.assert_allclose(white_extent(drawn), [*low, *high], atol=1.5)
         weight = drawn[:, :, 0].astype(float)
-        centre = [(weight.sum(axis) * (np.arange(256) + 0.5)).sum() / weight.sum() for axis in (0, 1)]
+        center = [(weight.sum(axis) * (np.arange(256) + 0.5)).sum() / weight.sum() for axis in (0, 1)]
         # Drawing by resizing rounds edges to whole pixels; warping is exact, and half a pixel off would show here.
-        np.testing.assert_allclose(centre, (low + high) / 2, atol=0.25 if changes else 0.6)
+        np.testing.assert_allclose(center, (low + high) / 2, atol=0.25 if changes else 0.6)
         box = np.array([[150 / 320, 0.5, 40 / 320, 40 / 240]], np.float32)
         (xyxy,), (keep,) = augment.transform_boxes(box, matrix, size, canvas)
         assert keep
@@ -78,17 +78,17 @@ def test_upright_drawing_agrees_with_warping() -> None:
         random = generator(seed)
         matrix = augment.random_transform(random, Hyperparameters(), (200, 200), (100, 100))
         matrix = augment.snap_to_pixels(
-            matrix @ augment.mosaic_places(random, [(120, 160)] * 4, (100, 100))[seed % 4], (120, 160)
+            matrix @ augment.mosaic_matrices(random, [(120, 160)] * 4, (100, 100))[seed % 4], (120, 160)
         )
-        fast, general = (np.full((100, 100, 3), GREY, np.uint8) for _ in range(2))
+        fast, general = (np.full((100, 100, 3), PAD_VALUE, np.uint8) for _ in range(2))
         augment.draw_tile(fast, image, matrix, (120, 160))
         nearly = matrix.copy()
         nearly[0, 1] = 1e-9  # not upright any more, by nothing
         augment.draw_tile(general, image, nearly, (120, 160))
-        inside = (general != GREY).all(-1) & (fast != GREY).all(-1)
+        inside = (general != PAD_VALUE).all(-1) & (fast != PAD_VALUE).all(-1)
         difference = np.abs(fast.astype(int) - general)[inside]
         assert difference.size == 0 or difference.max() <= 3  # one source pixel differs by 1 or 2
-        assert ((fast != GREY).any(-1) ^ (general != GREY).any(-1)).sum() <= 500  # the rim
+        assert ((fast != PAD_VALUE).any(-1) ^ (general != PAD_VALUE).any(-1)).sum() <= 500  # the rim
 
 
 def test_mosaic_tiles_meet_without_overlap_or_seam() -> None:
@@ -96,7 +96,7 @@ def test_mosaic_tiles_meet_without_overlap_or_seam() -> None:
     for seed in range(30):
         random = generator(seed)
         tiles = [(100, 120), (120, 100), (110, 110), (90, 130)]
-        places = augment.mosaic_places(random, tiles, canvas)
+        places = augment.mosaic_matrices(random, tiles, canvas)
         change = augment.random_transform(random, Hyperparameters(), (256, 256), canvas)
         owners = np.zeros(canvas, int)
         for place, size in zip(places, tiles, strict=True):
@@ -106,8 +106,8 @@ def test_mosaic_tiles_meet_without_overlap_or_seam() -> None:
             )
             owners += drawn[:, :, 0] > 0
         assert owners.max() <= 1
-        centre = augment._apply(change @ places[3], np.zeros((1, 2)))[0]
-        x, y = (round(float(v)) for v in centre)
+        center = augment._transform_points(change @ places[3], np.zeros((1, 2)))[0]
+        x, y = (round(float(v)) for v in center)
         if 2 < x < 126 and 2 < y < 126:
             assert owners[y - 2 : y + 2, x - 2 : x + 2].all()
 
@@ -120,7 +120,7 @@ def test_boxes_of_a_mosaic_lie_on_the_canvas(
     random = generator(seed)
     hyp = replace(Hyperparameters(), scale=0.9, **({"degrees": 45.0, "perspective": 0.001} if bent else {}))
     boxes = np.concatenate([random.uniform(0, 1, (20, 2)), random.uniform(0.001, 1, (20, 2))], 1).astype(np.float32)
-    places = augment.mosaic_places(random, tiles, canvas)
+    places = augment.mosaic_matrices(random, tiles, canvas)
     change = augment.random_transform(random, hyp, (canvas[0] * 2, canvas[1] * 2), canvas)
     for place, size in zip(places, tiles, strict=True):
         matrix = augment.snap_to_pixels(change @ place, size)
@@ -179,7 +179,7 @@ def test_flip_moves_pixels_and_boxes_together() -> None:
         assert tuple(xyxy[0]) == white_extent(flipped)
 
 
-def test_colours() -> None:
+def test_colors() -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     assert augment.hsv_tables(generator(0), STILL) is None
     tables = augment.hsv_tables(generator(0), replace(STILL, hsv_v=1e-9))

@@ -17,7 +17,7 @@ import yaml
 from tests.recording import Recording
 from yolo_cli.dataset import download
 from yolo_cli.dataset.download import unpack
-from yolo_cli.dataset.spec import load_spec, prepare, split_images
+from yolo_cli.dataset.spec import load_spec, prepare, split_files
 from yolo_cli.errors import UserError
 from yolo_cli.io import fetch
 from yolo_cli.progress import Silent
@@ -89,19 +89,19 @@ def test_archive_is_fetched_once_and_said_so(top: str, serve, tmp_path: Path, ow
     spec = prepare(spec_of(tmp_path, url, sha256=digest), reporter)
     assert len(reporter.lines) == 1
     assert url in reporter.lines[0]
-    (image,) = split_images(spec, "train")
+    (image,) = map(Path, split_files(spec, "train"))
     assert image.is_relative_to(own_cache)
     assert image.read_bytes() == b"x"
     assert not list((own_cache / "datasets").glob(".*"))  # nothing temporary stays behind
     again = prepare(spec_of(tmp_path, url), reporter)
     assert len(reporter.lines) == 1
-    assert split_images(again, "train") == [image]
+    assert split_files(again, "train") == [str(image)]
 
 
 def test_tar_is_unpacked_too(serve, tmp_path: Path) -> None:
     url = serve("set.tar.gz", taped(member("images", DIRTYPE), member("images/train/a.jpg", size=3)))
     spec = prepare(spec_of(tmp_path, url), Silent())
-    assert split_images(spec, "train")[0].read_bytes() == b"xxx"
+    assert Path(split_files(spec, "train")[0]).read_bytes() == b"xxx"
 
 
 @pytest.mark.parametrize(

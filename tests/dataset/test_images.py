@@ -11,7 +11,7 @@ from PIL import Image
 
 from yolo_cli.dataset import image_header
 from yolo_cli.dataset.image_header import BadImage, check_claims, image_size
-from yolo_cli.dataset.images import GREY, letterbox, read_image
+from yolo_cli.dataset.images import PAD_VALUE, letterbox, read_image
 from yolo_cli.errors import UserError
 
 
@@ -76,18 +76,18 @@ def test_other_kinds_of_pixels_become_8_bit_rgb(tmp_path: Path) -> None:
     kinds = {
         "16-bit": (rgb[:, :, ::-1].astype(np.uint16) * 257, rgb),
         "alpha": (np.dstack([rgb[:, :, ::-1], np.full(rgb.shape[:2], 7, np.uint8)]), rgb),
-        "grey": (rgb[:, :, 0], np.repeat(rgb[:, :, :1], 3, 2)),
-        "16-bit grey": (rgb[:, :, 0].astype(np.uint16) * 257, np.repeat(rgb[:, :, :1], 3, 2)),
+        "gray": (rgb[:, :, 0], np.repeat(rgb[:, :, :1], 3, 2)),
+        "16-bit gray": (rgb[:, :, 0].astype(np.uint16) * 257, np.repeat(rgb[:, :, :1], 3, 2)),
     }
     for name, (pixels, expected) in kinds.items():
         file = tmp_path / f"{name}.png"
         cv2.imwrite(str(file), pixels)
         assert image_size(str(file)) == (48, 64), name
         np.testing.assert_array_equal(read_image(file), expected, err_msg=name)
-    cv2.imwrite(str(tmp_path / "grey.jpg"), rgb[:, :, 0])
-    grey = read_image(tmp_path / "grey.jpg")
-    assert grey.shape == (48, 64, 3)
-    assert np.abs(grey.astype(int) - rgb[:, :, :1]).max() < 8
+    cv2.imwrite(str(tmp_path / "gray.jpg"), rgb[:, :, 0])
+    gray = read_image(tmp_path / "gray.jpg")
+    assert gray.shape == (48, 64, 3)
+    assert np.abs(gray.astype(int) - rgb[:, :, :1]).max() < 8
 
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_letterbox_leads_back(size: tuple[int, int], canvas: tuple[int, int], po
     # The image covers exactly the rectangle that the numbers say.
     left, top = round(place.pad_x), round(place.pad_y)
     right, bottom = round(place.pad_x + size[1] * place.scale_x), round(place.pad_y + size[0] * place.scale_y)
-    expected = np.full((*canvas, 3), GREY, np.uint8)
+    expected = np.full((*canvas, 3), PAD_VALUE, np.uint8)
     expected[top:bottom, left:right] = 200
     np.testing.assert_array_equal(out, expected)
     assert right - left == canvas[1] or bottom - top == canvas[0]
@@ -236,7 +236,7 @@ def test_letterbox_fit_only_adds_borders() -> None:
     np.testing.assert_array_equal(out[16:496, 16:656], picture(480, 640))
 
 
-def test_a_rotated_png_behind_a_long_colour_profile(tmp_path: Path) -> None:
+def test_a_rotated_png_behind_a_long_color_profile(tmp_path: Path) -> None:
     """The index and the reader must agree on the orientation, however far back it stands in the file."""
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), np.zeros((90, 130, 3), np.uint8))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from yolo_cli.dataset import labels as labels_module
 from yolo_cli.dataset.labels import LabelIndex, build_index, label_path
-from yolo_cli.dataset.yolo_labels import MAX_PROBLEMS, check_row, parse_labels
+from yolo_cli.dataset.yolo_labels import MAX_PROBLEMS, parse_labels, parse_row
 from yolo_cli.errors import UserError
 
 
@@ -116,7 +116,7 @@ def test_every_row_is_kept_or_named(rows: list[str]) -> None:
     assert len(classes) + len(problems) == len(rows)
     bad = {line for line, _ in problems}
     for number, row in enumerate(rows, 1):
-        complaint = check_row(row.encode().split(), 3)
+        complaint = parse_row(row.encode().split(), 3)
         assert number in bad if isinstance(complaint, str) else True
 
 

@@ -11,17 +11,17 @@ from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import pixel_cache, shared_memory
 from yolo_cli.dataset.labels import LabelIndex, build_index
-from yolo_cli.dataset.loader import (
-    DetectionDataset,
-    EpochBatches,
+from yolo_cli.dataset.loader import DetectionDataset, train_loader, val_loader
+from yolo_cli.dataset.pixel_cache import build_pixel_cache
+from yolo_cli.dataset.sampler import (
+    RECT_GROUP,
+    EpochBatchSampler,
     class_weights,
     image_weights,
     multi_scale_size,
-    train_loader,
-    val_loader,
+    rect_batches,
+    rect_canvases,
 )
-from yolo_cli.dataset.pixel_cache import build_pixel_cache
-from yolo_cli.dataset.sampler import RECT_GROUP, rect_canvases, rect_slots
 from yolo_cli.errors import UserError
 
 HYP = replace(Hyperparameters(), mixup=0.3, degrees=5.0, flipud=0.2)
@@ -143,7 +143,7 @@ def test_rectangular_canvases_hold_their_images() -> None:
 @pytest.mark.parametrize("batch", [1, 3, 16, 40])
 def test_batches_are_of_one_canvas_each_and_cover_everything(batch: int) -> None:
     canvases = np.repeat(np.array([[64, 96], [96, 96], [64, 64]]), [20, 5, 1], axis=0)
-    slots = rect_slots(canvases, batch)
+    slots = rect_batches(canvases, batch)
     assert [i for start, end in slots for i in range(start, end)] == list(range(26))
     assert all(len({tuple(c) for c in canvases[start:end].tolist()}) == 1 for start, end in slots)
     assert all(0 < end - start <= batch for start, end in slots)
@@ -250,7 +250,7 @@ class TestSampler:
         for shuffle in (False, True):
             shards = []
             for rank in range(3):
-                batches = EpochBatches(10, 2, (64, 64), seed=1, shuffle=shuffle, rank=rank, world=3)
+                batches = EpochBatchSampler(10, 2, (64, 64), seed=1, shuffle=shuffle, rank=rank, world_size=3)
                 shards.append([key.index for keys in batches for key in keys])
                 assert len(batches) == len(list(batches))
             everything = sorted(i for shard in shards for i in shard)
@@ -262,7 +262,7 @@ class TestSampler:
 
     def test_weighted_drawing(self) -> None:
         weights = np.array([0.0, 1.0, 3.0])
-        batches = EpochBatches(3, 1, (64, 64), weights=weights, shuffle=True)
+        batches = EpochBatchSampler(3, 1, (64, 64), weights=weights, shuffle=True)
         keys = []
         for epoch in range(400):
             batches.set_epoch(epoch)
@@ -273,7 +273,7 @@ class TestSampler:
         assert len({(key.epoch, key.index, key.repeat) for key in keys}) == len(keys)
 
     def test_new_weights_for_an_epoch(self) -> None:
-        batches = EpochBatches(4, 4, (64, 64), shuffle=True)
+        batches = EpochBatchSampler(4, 4, (64, 64), shuffle=True)
         batches.set_epoch(1, weights=np.array([0.0, 0.0, 1.0, 0.0]))
         (keys,) = batches
         assert [key.index for key in keys] == [2] * 4

@@ -9,7 +9,7 @@ import yaml
 
 from tests.recording import Recording
 from yolo_cli.dataset.labels import build_index
-from yolo_cli.dataset.spec import load_spec, prepare, split_files, split_images
+from yolo_cli.dataset.spec import load_spec, prepare, split_files
 from yolo_cli.errors import UserError
 from yolo_cli.io import assets
 from yolo_cli.progress import Silent
@@ -28,8 +28,8 @@ def touch(*files: Path) -> None:
         file.write_bytes(b"")
 
 
-def names(files: list[Path], folder: Path) -> list[str]:
-    return [file.relative_to(folder).as_posix() for file in files]
+def names(files: list[str], folder: Path) -> list[str]:
+    return [Path(file).relative_to(folder).as_posix() for file in files]
 
 
 class TestNames:
@@ -103,7 +103,7 @@ class TestWhereItLies:
             touch(folder / "set/images/train/a.jpg")
             spec = prepare(load_spec(data), Silent())
             assert spec.root == folder / "set"
-            assert split_images(spec, "train") == [folder / "set/images/train/a.jpg"]
+            assert split_files(spec, "train") == [str(folder / "set/images/train/a.jpg")]
 
     def test_without_path_it_is_the_yamls_own_folder(self, tmp_path: Path) -> None:
         touch(tmp_path / "images/train/a.jpg")
@@ -112,7 +112,7 @@ class TestWhereItLies:
     def test_exported_yaml_with_dots(self, tmp_path: Path) -> None:
         touch(tmp_path / "set/train/images/a.jpg")
         spec = load_spec(write(tmp_path / "set", train="../train/images"))
-        assert names(split_images(spec, "train"), tmp_path) == ["set/train/images/a.jpg"]
+        assert names(split_files(spec, "train"), tmp_path) == ["set/train/images/a.jpg"]
 
     def test_nowhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
@@ -127,18 +127,18 @@ class TestSplits:
             *(tmp_path / "images/train" / name for name in ("b.JPG", "x/a.png", "notes.txt", "._b.jpg", ".hid/c.jpg"))
         )
         spec = load_spec(write(tmp_path))
-        assert names(split_images(spec, "train"), tmp_path) == ["images/train/b.JPG", "images/train/x/a.png"]
+        assert names(split_files(spec, "train"), tmp_path) == ["images/train/b.JPG", "images/train/x/a.png"]
 
     def test_links_in_circles_end(self, tmp_path: Path) -> None:
         touch(tmp_path / "images/train/a.jpg")
         (tmp_path / "images/train/loop").symlink_to(tmp_path / "images", target_is_directory=True)
-        assert len(split_images(load_spec(write(tmp_path)), "train")) >= 1
+        assert len(split_files(load_spec(write(tmp_path)), "train")) >= 1
 
     def test_linked_folder_is_followed(self, tmp_path: Path) -> None:
         touch(tmp_path / "far/a.jpg")
         (tmp_path / "images").mkdir()
         (tmp_path / "images/train").symlink_to(tmp_path / "far", target_is_directory=True)
-        assert names(split_images(load_spec(write(tmp_path)), "train"), tmp_path) == ["images/train/a.jpg"]
+        assert names(split_files(load_spec(write(tmp_path)), "train"), tmp_path) == ["images/train/a.jpg"]
 
     def test_an_unreadable_subfolder_is_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The path is too long for the system, which stops every user; permissions would not stop root."""
@@ -166,18 +166,18 @@ class TestSplits:
         )
         spec = load_spec(write(tmp_path, train="lists/train.txt"))
         expected = ["else/c.jpg", "images/d.jpg", "lists/a.jpg", "lists/x/b.jpg"]
-        assert names(split_images(spec, "train"), tmp_path) == expected
+        assert names(split_files(spec, "train"), tmp_path) == expected
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
     def test_a_list_that_is_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "train.txt")
         with pytest.raises(UserError, match=r"train\.txt: .*not a file"):
-            split_images(load_spec(write(tmp_path, train="train.txt")), "train")
+            split_files(load_spec(write(tmp_path, train="train.txt")), "train")
 
     def test_lists_of_entries(self, tmp_path: Path) -> None:
         touch(tmp_path / "one/a.jpg", tmp_path / "two/b.jpg", tmp_path / "c.jpg")
         spec = load_spec(write(tmp_path, train=["one", "two", "one", "c.jpg"]))
-        assert names(split_images(spec, "train"), tmp_path) == ["c.jpg", "one/a.jpg", "two/b.jpg"]
+        assert names(split_files(spec, "train"), tmp_path) == ["c.jpg", "one/a.jpg", "two/b.jpg"]
 
     @pytest.mark.parametrize(
         ("split", "message"),
@@ -190,7 +190,7 @@ class TestSplits:
     def test_what_is_missing_is_said(self, split: str, message: str, tmp_path: Path) -> None:
         (tmp_path / "images/train").mkdir(parents=True)
         with pytest.raises(UserError, match=message):
-            split_images(load_spec(write(tmp_path)), split)
+            split_files(load_spec(write(tmp_path)), split)
 
 
 @pytest.mark.parametrize("name", assets.names("data"))
@@ -206,7 +206,7 @@ def test_coco128_is_taken_from_the_shared_folder(reference: Path, monkeypatch: p
     spec = prepare(load_spec("coco128"), reporter)
     assert reporter.lines == []
     for split, boxes in (("train", 929), ("val", 898)):
-        images = split_images(spec, split)
+        images = split_files(spec, split)
         index = build_index(images, 80, strict=False, cache_dir=None, workers=0, progress=None)
         assert (len(index), len(index.boxes)) == (128, boxes)
 
@@ -222,4 +222,4 @@ def test_coco128_without_val_says_that_train_stands_in(
     spec = prepare(load_spec("coco128"), reporter)
     assert len(reporter.lines) == 1
     assert "val is the train split" in reporter.lines[0]
-    assert split_images(spec, "val") == split_images(spec, "train")
+    assert split_files(spec, "val") == split_files(spec, "train")

@@ -10,7 +10,7 @@ import pytest
 from tests.recording import Recording
 from yolo_cli.dataset import synthetic
 from yolo_cli.dataset.labels import build_index
-from yolo_cli.dataset.spec import load_spec, prepare, split_images
+from yolo_cli.dataset.spec import load_spec, prepare, split_files
 from yolo_cli.errors import UserError
 from yolo_cli.progress import Silent
 
@@ -32,7 +32,7 @@ def test_it_is_a_sound_data_set(own_cache: Path) -> None:
     spec = prepare(load_spec("shapes"), reporter)
     assert spec.root.is_relative_to(own_cache)
     for split, count in (("train", synthetic.TRAIN_IMAGES), ("val", synthetic.VAL_IMAGES)):
-        images = split_images(spec, split)
+        images = split_files(spec, split)
         index = build_index(images, spec.nc, strict=True, cache_dir=None, workers=0, progress=None)
         assert len(index) == count
         per_class = np.bincount(index.classes, minlength=3)
@@ -67,7 +67,7 @@ def test_files_hold_the_drawn_pixels(tmp_path: Path) -> None:
 
 
 def _prepare(_: int) -> int:
-    return len(split_images(prepare(load_spec("shapes"), Silent()), "train"))
+    return len(split_files(prepare(load_spec("shapes"), Silent()), "train"))
 
 
 def test_processes_at_once_make_one_data_set(own_cache: Path) -> None:

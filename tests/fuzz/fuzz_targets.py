@@ -15,7 +15,7 @@ from fuzz_pickles import packed
 from yolo_cli.dataset.download import unpack
 from yolo_cli.dataset.image_header import BadImage, image_size
 from yolo_cli.dataset.images import decode_image
-from yolo_cli.dataset.spec import load_spec, prepare, split_images
+from yolo_cli.dataset.spec import load_spec, prepare, split_files
 from yolo_cli.dataset.yolo_labels import parse_labels
 from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import Architecture, from_mapping, read_architecture
@@ -74,7 +74,7 @@ def data_yaml(data: bytes, folder: Path) -> None:
     spec = prepare(spec, Silent())
     for split, entries in spec.splits.items():
         if not any(entry.startswith(("/", "~")) or ".." in entry for entry in entries):  # the disk is no input
-            split_images(spec, split)
+            split_files(spec, split)
 
 
 def architecture_yaml(data: bytes, folder: Path) -> None:

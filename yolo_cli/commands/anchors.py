@@ -10,7 +10,7 @@ from yolo_cli.anchors.autoanchor import per_scale
 from yolo_cli.anchors.fit import fit_anchors
 from yolo_cli.anchors.score import AnchorScore, learnable, score, training_sizes
 from yolo_cli.config import AnchorsConfig
-from yolo_cli.dataset.splits import open_data, open_split
+from yolo_cli.dataset.splits import load_split, prepare_dataset
 from yolo_cli.device import default_workers
 from yolo_cli.errors import UserError
 from yolo_cli.io.yaml_file import write_mapping
@@ -36,8 +36,8 @@ def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
     if config.save and n % len(strides):
         what = f"{n} anchors cannot be shared out over {len(strides)} scales"
         raise UserError(what, where="--save", fix="change --n")
-    spec = open_data(config.data, reporter)
-    split = open_split(
+    spec = prepare_dataset(config.data, reporter)
+    split = load_split(
         spec,
         config.task,
         single_cls=False,

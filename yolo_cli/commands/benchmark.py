@@ -9,7 +9,7 @@ from yolo_cli.commands.export import Exported, requested_formats
 from yolo_cli.commands.export import run as export
 from yolo_cli.config import BenchmarkConfig, ExportConfig
 from yolo_cli.dataset.loader import val_loader
-from yolo_cli.dataset.splits import Split, checked_image_size, class_names, open_data, open_split
+from yolo_cli.dataset.splits import Split, checked_image_size, class_names, load_split, prepare_dataset
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.evaluate import Thresholds, evaluate
@@ -66,13 +66,13 @@ def run(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
     formats = _formats(config, reporter)
     model = load_model(path, device, reporter, cfg=config.cfg, half=pytorch_in_half(config, device))
     config = replace(config, weights=str(path), img=checked_image_size(config.img, model.stride, reporter))
-    spec = open_data(config.data, reporter)
+    spec = prepare_dataset(config.data, reporter)
     classes = class_names(spec, single_cls=False)
     if len(classes) != len(model.names):
         what = f"has {len(classes)} classes, but {path} has {len(model.names)}"
         raise UserError(what, where=config.data, fix="give the dataset that it was trained on")
     workers = default_workers(-1, BATCH)
-    split = open_split(spec, "val", single_cls=False, strict=False, workers=workers, reporter=reporter)
+    split = load_split(spec, "val", single_cls=False, strict=False, workers=workers, reporter=reporter)
     folder = create_run_dir(config.project, config.name, exist_ok=config.exist_ok)
     write_options(folder / "opt.yaml", config)
     setup = Setup(config, device, split, classes, folder)

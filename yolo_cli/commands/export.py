@@ -16,7 +16,7 @@ from torch import Tensor
 
 from yolo_cli.config import ExportConfig
 from yolo_cli.dataset.loader import val_loader
-from yolo_cli.dataset.splits import Split, checked_image_size, class_names, open_data, open_split
+from yolo_cli.dataset.splits import Split, checked_image_size, class_names, load_split, prepare_dataset
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.evaluate import Thresholds, evaluate
@@ -135,14 +135,14 @@ def requested_formats(config: ExportConfig) -> dict[str, Format]:
 
 
 def _open_data(config: ExportConfig, model: DetectionModel, reporter: Reporter) -> _Data:
-    spec = open_data(config.data, reporter)
+    spec = prepare_dataset(config.data, reporter)
     names = class_names(spec, single_cls=False)
     if len(names) != model.nc:
         what = f"has {len(names)} classes, but {config.weights} knows {model.nc}"
         raise UserError(what, where=config.data, fix="give the data set that it was trained on")
     workers = default_workers(-1, AP_BATCH)
     splits = {
-        task: open_split(spec, task, single_cls=False, strict=False, workers=workers, reporter=reporter)
+        task: load_split(spec, task, single_cls=False, strict=False, workers=workers, reporter=reporter)
         for task in (("val", "train") if config.int8 else ("val",))
     }
     return _Data(splits["val"], splits.get("train", splits["val"]), names)

@@ -11,7 +11,7 @@ from yolo_cli.config import ValConfig
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.loader import val_loader
 from yolo_cli.dataset.spec import DataSpec
-from yolo_cli.dataset.splits import Split, class_names, open_data, open_split
+from yolo_cli.dataset.splits import Split, class_names, load_split, prepare_dataset
 from yolo_cli.device import check_half, default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions, image_ids, write_predictions
@@ -31,14 +31,14 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     path = weights_or_newest(config.weights, config.project, reporter)
     opened = load_model(path, device, reporter, cfg=config.cfg, half=config.half)
     warn_of_fixed_thresholds(opened, config.conf, config.iou, config.max_det, reporter)
-    spec = open_data(config.data, reporter)
+    spec = prepare_dataset(config.data, reporter)
     names = _check_classes(opened.names, spec, config, path, reporter)
     img = resolve_image_size(opened, config.img, ValConfig().img, reporter)
     weights = opened.weights
     if weights and weights.origin == "darknet" and weights.img and weights.img != img:
         reporter.info(f"its .cfg is made for {_sides(weights.img)}; judged at {_sides(img)} (--img)")
     workers = default_workers(config.workers, config.batch)
-    split = open_split(
+    split = load_split(
         spec, config.task, single_cls=config.single_cls, strict=config.strict, workers=workers, reporter=reporter
     )
     folder = create_run_dir(config.project, config.name, exist_ok=config.exist_ok)

@@ -3,7 +3,7 @@
 Geometry is composed before any pixel is touched: a tile's place in the mosaic and the random transform become one 3×3
 matrix per image, from its own pixels to the canvas, and each image is drawn once, straight into its part of the canvas.
 The mosaic of twice the size that the transform is defined on never exists in memory. Matrices act on continuous
-coordinates, in which a pixel covers the unit square and its centre lies at one half.
+coordinates, in which a pixel covers the unit square and its center lies at one half.
 """
 
 import math
@@ -28,14 +28,14 @@ _FAR = 0.9  # the nearest that perspective may bring a mosaic's corner to the ho
 def random_transform(random: np.random.Generator, hyp: Hyperparameters, source: Size, canvas: Size) -> Matrix:
     """Perspective, rotation, scale, shear and shift, from a picture of size `source` to `canvas`.
 
-    The picture's centre lands in the canvas's centre ± `translate`.
+    The picture's center lands in the canvas's center ± `translate`.
     """
     far_x, far_y = random.uniform(-hyp.perspective, hyp.perspective, 2)
     angle = math.radians(random.uniform(-hyp.degrees, hyp.degrees))
     gain = random.uniform(1 - hyp.scale, 1 + hyp.scale)
     shear_x, shear_y = np.tan(np.radians(random.uniform(-hyp.shear, hyp.shear, 2)))
     shift_x, shift_y = random.uniform(0.5 - hyp.translate, 0.5 + hyp.translate, 2)
-    centre = _shift(-source[1] / 2, -source[0] / 2)
+    center = _translation(-source[1] / 2, -source[0] / 2)
     # Images of a mosaic reach up to half as far again as its nominal border.
     steepest = 0.75 * (abs(far_x) * source[1] + abs(far_y) * source[0])
     far = np.eye(3)
@@ -43,17 +43,17 @@ def random_transform(random: np.random.Generator, hyp: Hyperparameters, source: 
     cos, sin = gain * math.cos(angle), gain * math.sin(angle)
     turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
     shear = np.array([[1.0, shear_x, 0.0], [shear_y, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    return np.asarray(_shift(shift_x * canvas[1], shift_y * canvas[0]) @ shear @ turn @ far @ centre)
+    return np.asarray(_translation(shift_x * canvas[1], shift_y * canvas[0]) @ shear @ turn @ far @ center)
 
 
-def letterbox_place(size: Size, canvas: Size) -> Matrix:
+def letterbox_matrix(size: Size, canvas: Size) -> Matrix:
     """An image scaled to fit the canvas, in its middle."""
     height, width = fitted_size(size, canvas)
-    place = _shift((canvas[1] - width) // 2, (canvas[0] - height) // 2)
+    place = _translation((canvas[1] - width) // 2, (canvas[0] - height) // 2)
     return np.asarray(place @ np.diag([width / size[1], height / size[0], 1.0]))
 
 
-def mosaic_places(random: np.random.Generator, sizes: list[Size], canvas: Size) -> list[Matrix]:
+def mosaic_matrices(random: np.random.Generator, sizes: list[Size], canvas: Size) -> list[Matrix]:
     """Four images, each scaled to fit the canvas, around a random point of a picture of twice its size.
 
     The point lies in the middle half of each axis; the images touch it with their inner corners (Bochkovskiy et al.
@@ -64,7 +64,7 @@ def mosaic_places(random: np.random.Generator, sizes: list[Size], canvas: Size) 
     for corner, size in enumerate(sizes):
         height, width = fitted_size(size, canvas)
         left, top = x - width * (corner % 2 == 0), y - height * (corner < 2)
-        places.append(_shift(left, top) @ np.diag([width / size[1], height / size[0], 1.0]))
+        places.append(_translation(left, top) @ np.diag([width / size[1], height / size[0], 1.0]))
     return places
 
 
@@ -108,8 +108,8 @@ def draw_tile(
     if right <= left or bottom <= top:
         return
     own = np.diag([size[1] / image.shape[1], size[0] / image.shape[0], 1.0])
-    # cv2 counts from pixel centres.
-    whole = _shift(-left - 0.5, -top - 0.5) @ matrix @ own @ _shift(0.5, 0.5)
+    # cv2 counts from pixel centers.
+    whole = _translation(-left - 0.5, -top - 0.5) @ matrix @ own @ _translation(0.5, 0.5)
     part = canvas[top:bottom, left:right]
     extent = (right - left, bottom - top)
     if whole[2, 0] == 0 and whole[2, 1] == 0:
@@ -127,11 +127,11 @@ def transform_boxes(
     A box becomes the box around its four moved corners, cut at the canvas. It remains where both sides exceed 2 pixels,
     more than a tenth of its area shows, and it is not thinner than 1:100.
     """
-    centre, half = boxes_cxcywhn[:, :2].astype(np.float64), boxes_cxcywhn[:, 2:].astype(np.float64) / 2
+    center, half = boxes_cxcywhn[:, :2].astype(np.float64), boxes_cxcywhn[:, 2:].astype(np.float64) / 2
     scale = np.array([size[1], size[0]], np.float64)
-    low, high = np.clip(centre - half, 0, 1) * scale, np.clip(centre + half, 0, 1) * scale
+    low, high = np.clip(center - half, 0, 1) * scale, np.clip(center + half, 0, 1) * scale
     corners = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
-    moved = _apply(matrix, corners)
+    moved = _transform_points(matrix, corners)
     before = np.concatenate([moved.min(1), moved.max(1)], 1)
     limit = np.array([canvas[1], canvas[0]] * 2, np.float64)
     after = np.clip(before, 0, limit)
@@ -172,12 +172,12 @@ def flip(
     return image, xyxy
 
 
-def mixup_share(random: np.random.Generator) -> float:
+def mixup_ratio(random: np.random.Generator) -> float:
     """The first image's share in a blend of two: Beta(32, 32), near one half (Zhang et al. 2018, mixup, equation 2)."""
     return float(random.beta(32.0, 32.0))
 
 
-def _shift(x: float, y: float) -> Matrix:
+def _translation(x: float, y: float) -> Matrix:
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
@@ -186,7 +186,7 @@ def _is_upright(matrix: Matrix) -> bool:
     return not (shear_x or shear_y or far_x or far_y) and x > 0 and y > 0
 
 
-def _apply(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
+def _transform_points(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
     moved = points @ matrix[:2, :2].T + matrix[:2, 2]
     return np.asarray(moved / (points @ matrix[2, :2] + matrix[2, 2])[..., None])
 
@@ -199,7 +199,7 @@ def _edges(matrix: Matrix, size: Size) -> tuple[int, int, int, int]:
 
 def _bounds(matrix: Matrix, size: Size) -> tuple[float, float, float, float]:
     height, width = size
-    moved = _apply(matrix, np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]]))
+    moved = _transform_points(matrix, np.array([[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]]))
     return float(moved[:, 0].min()), float(moved[:, 1].min()), float(moved[:, 0].max()), float(moved[:, 1].max())
 
 
@@ -207,8 +207,8 @@ def _draw_upright(
     canvas: UInt8[np.ndarray, "ch cw 3"], image: UInt8[np.ndarray, "h w 3"], edges: tuple[int, int, int, int]
 ) -> None:
     left, top, right, bottom = edges
-    rows = _visible(top, bottom, canvas.shape[0], image.shape[0])
-    columns = _visible(left, right, canvas.shape[1], image.shape[1])
+    rows = _visible_range(top, bottom, canvas.shape[0], image.shape[0])
+    columns = _visible_range(left, right, canvas.shape[1], image.shape[1])
     if rows is None or columns is None:
         return
     (y1, y2), (read_y1, read_y2), (drawn_y1, drawn_y2) = rows
@@ -223,7 +223,7 @@ def _draw_upright(
         part[:] = drawn[y1 - drawn_y1 : y2 - drawn_y1, x1 - drawn_x1 : x2 - drawn_x1]
 
 
-def _visible(
+def _visible_range(
     low: int, high: int, limit: int, pixels: int
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None:
     """Along one axis: the part of the canvas to fill, the image pixels to read, and where those come to lie.

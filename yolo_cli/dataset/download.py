@@ -1,4 +1,4 @@
-"""Fetch a data set's archive and unpack it: checked, bounded, and never outside its folder."""
+"""Fetch a dataset's archive and unpack it: checked, bounded, and never outside its folder."""
 
 import lzma
 import os

@@ -54,7 +54,7 @@ def image_size(path: str) -> Size:
         os.close(handle)
 
 
-def image_size_within(handle: int, start: int, length: int) -> Size:
+def image_size_at(handle: int, start: int, length: int) -> Size:
     """The same for an image that is `length` bytes of an open file, from byte `start`."""
     return _size(_Content(handle, start, length))
 

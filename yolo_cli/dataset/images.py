@@ -19,7 +19,7 @@ from yolo_cli.dataset.image_header import (
 )
 from yolo_cli.errors import UserError
 
-GREY = 114  # of a canvas where no image lies
+PAD_VALUE = 114  # of a canvas where no image lies
 
 Image = UInt8[np.ndarray, "h w 3"]
 
@@ -27,7 +27,7 @@ _KEEP_TURN = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def read_image(path: Path, min_size: tuple[int, int] | None = None) -> Image:
-    """The pixels of an image file as displayed: RGB, 8 bits; grey, 16-bit, CMYK and transparent images are converted.
+    """The pixels of an image file as displayed: RGB, 8 bits; gray, 16-bit, CMYK and transparent images are converted.
 
     With `min_size` (height, width) the result may be smaller than the file by a whole factor, though not below
     `min_size`, and chroma is interpolated faster and coarser: right for augmentation, not for validation, where JPEGs
@@ -66,10 +66,10 @@ def shrink(image: Image, min_size: tuple[int, int]) -> UInt8[np.ndarray, "nh nw 
 def letterbox(
     image: Image, canvas: tuple[int, int], fit: tuple[int, int] | None = None
 ) -> tuple[UInt8[np.ndarray, "ch cw 3"], Letterbox]:
-    """The image scaled to fit `canvas` (height, width), its proportions kept, in the middle of grey 114.
+    """The image scaled to fit `canvas` (height, width), its proportions kept, in the middle of gray 114.
 
     `fit`, where it is given, is the size that the scale is chosen for, and the canvas only adds borders to it.
-    Shrinking averages areas (as few artefacts as possible), enlarging interpolates linearly.
+    Shrinking averages areas (as few artifacts as possible), enlarging interpolates linearly.
     """
     height, width = image.shape[:2]
     new_height, new_width = fitted_size((height, width), fit or canvas)
@@ -77,7 +77,7 @@ def letterbox(
         smooth = cv2.INTER_AREA if new_height < height or new_width < width else cv2.INTER_LINEAR
         image = np.asarray(cv2.resize(image, (new_width, new_height), interpolation=smooth))
     top, left = (canvas[0] - new_height) // 2, (canvas[1] - new_width) // 2
-    out = np.full((*canvas, 3), GREY, np.uint8)
+    out = np.full((*canvas, 3), PAD_VALUE, np.uint8)
     out[top : top + new_height, left : left + new_width] = image
     return out, Letterbox(height, width, new_width / width, new_height / height, float(left), float(top))
 
@@ -90,7 +90,7 @@ def fitted_size(size: tuple[int, int], fit: tuple[int, int]) -> tuple[int, int]:
 
 def _decode_jpeg(data: bytes, path: Path | str, min_size: tuple[int, int] | None) -> Image:
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+        height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, LookupError):  # simplejpeg looks up what a file that is cut off in its header does not say
         raise _unreadable(path, "broken JPEG header") from None
     try:
@@ -100,7 +100,7 @@ def _decode_jpeg(data: bytes, path: Path | str, min_size: tuple[int, int] | None
     # What follows the scan may be a camera's own data, but a file without any end marker was cut off.
     if not data.endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") < data.find(b"\xff\xda"):
         raise _unreadable(path, "it ends before its end marker")
-    if colours in ("CMYK", "YCCK"):
+    if colors in ("CMYK", "YCCK"):
         return _decode_other(data, path, _KEEP_TURN)
     fast: dict[str, int | bool] = {}
     if min_size is not None:
@@ -146,7 +146,7 @@ def _turned(image: Image, orientation: int) -> UInt8[np.ndarray, "nh nw 3"]:
     return np.ascontiguousarray(image[::rows, ::columns])
 
 
-def tile_need(size: tuple[int, int], matrix: np.ndarray) -> tuple[int, int]:
+def required_size(size: tuple[int, int], matrix: np.ndarray) -> tuple[int, int]:
     """How many pixels (height, width) an image of `size` should have to be drawn through `matrix` without loss."""
     along_x, along_y = (math.hypot(matrix[0, i], matrix[1, i]) / abs(matrix[2, 2]) for i in (0, 1))
     return max(math.ceil(size[0] * along_y), 1), max(math.ceil(size[1] * along_x), 1)

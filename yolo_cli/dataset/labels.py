@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from yolo_cli.dataset.scan import Chunk, is_shard, label_path, read_within, scan_files, scan_shard
+from yolo_cli.dataset.scan import ScanResult, is_shard, label_path, read_range, scan_files, scan_shard
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import atomic_path
 
@@ -28,7 +28,7 @@ _WORTH_PROCESSES = 10_000  # below this many images, starting processes takes lo
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in the data set that is left out: a row of a label file, or (line 0) a whole file."""
+    """Something in the dataset that is left out: a row of a label file, or (line 0) a whole file."""
 
     file: str
     line: int
@@ -44,7 +44,7 @@ class LabelIndex:
 
     `sizes` are height and width as displayed; `boxes` cx, cy, w, h as fractions of the image; those of image i are the
     rows `offsets[i]` to `offsets[i + 1]`. `fingerprint` is a hash of names, sizes and labels that does not depend on
-    where the data set lies.
+    where the dataset lies.
 
     Where images lie in tar shards, a path is the shard's with the name in it behind, and `places` says for every image
     how many bytes of its path are the shard's, and its content's first byte there and length; all 0 for an image that
@@ -79,11 +79,11 @@ class LabelIndex:
             if not shard:
                 return self.path(i).read_bytes()
             _, start, length = self.places[i].tolist()
-            content = read_within(os.fsdecode(shard), start, length)
+            content = read_range(os.fsdecode(shard), start, length)
         except OSError as error:
             raise UserError(f"cannot be read ({error.strerror})", where=self.path(i)) from None
         if len(content) < length:
-            raise UserError("the shard ends before it", where=self.path(i), fix="leave the data set alone during a run")
+            raise UserError("the shard ends before it", where=self.path(i), fix="leave the dataset alone during a run")
         return content
 
     def _shard(self, i: int) -> bytes:
@@ -150,12 +150,12 @@ def build_index(
     return index
 
 
-def _scan(files: Sequence[str], nc: int) -> Chunk:
+def _scan(files: Sequence[str], nc: int) -> ScanResult:
     return scan_shard(files[0], nc) if is_shard(files[0]) else scan_files(files, nc)
 
 
 def _groups(files: Sequence[str]) -> list[Sequence[str]]:
-    """What is scanned in one go: a shard, or neighbouring files."""
+    """What is scanned in one go: a shard, or neighboring files."""
     groups: list[Sequence[str]] = []
     for shards, part in itertools.groupby(files, is_shard):
         run, size = list(part), 1 if shards else _CHUNK
@@ -163,7 +163,7 @@ def _groups(files: Sequence[str]) -> list[Sequence[str]]:
     return groups
 
 
-def _scanned(groups: list[Sequence[str]], nc: int, workers: int) -> Iterator[Chunk]:
+def _scanned(groups: list[Sequence[str]], nc: int, workers: int) -> Iterator[ScanResult]:
     done = 0
     large = sum(map(len, groups)) >= _WORTH_PROCESSES or sum(is_shard(group[0]) for group in groups) > workers
     if workers > 1 and large:
@@ -180,7 +180,7 @@ def _scanned(groups: list[Sequence[str]], nc: int, workers: int) -> Iterator[Chu
 
 
 def _gather(
-    groups: list[Sequence[str]], chunks: Iterable[Chunk], progress: Callable[[int, int], None] | None
+    groups: list[Sequence[str]], chunks: Iterable[ScanResult], progress: Callable[[int, int], None] | None
 ) -> LabelIndex:
     names: list[bytes] = []
     places, sizes, counts, classes, boxes = (bytearray() for _ in range(5))

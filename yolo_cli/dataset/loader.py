@@ -17,34 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from yolo_cli.batch import Batch, Letterbox
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
-from yolo_cli.dataset.images import GREY, decode_image, letterbox, tile_need
+from yolo_cli.dataset.images import PAD_VALUE, decode_image, letterbox, required_size
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.pixel_cache import PixelCache, build_pixel_cache, require_size
-from yolo_cli.dataset.sampler import (
-    EpochBatches,
-    SampleKey,
-    class_weights,
-    image_weights,
-    multi_scale_size,
-    rect_canvases,
-    sample_random,
-)
+from yolo_cli.dataset.sampler import EpochBatchSampler, SampleKey, rect_canvases, sample_random
 from yolo_cli.dataset.shared_memory import SharedIndex
 from yolo_cli.errors import UserError
-
-__all__ = [
-    "BatchLoader",
-    "DetectionDataset",
-    "EpochBatches",
-    "Sample",
-    "SampleKey",
-    "class_weights",
-    "collate",
-    "image_weights",
-    "multi_scale_size",
-    "train_loader",
-    "val_loader",
-]
 
 _VAL_PAD = 0.5  # strides of border in validation's rectangular batches
 
@@ -124,7 +102,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
             if random.random() < hyp.mixup:
                 second = self._four(random, int(random.integers(len(self))))
                 other, more_classes, more_xyxy = self._compose(random, hyp, second, canvas)
-                share = augment.mixup_share(random)
+                share = augment.mixup_ratio(random)
                 cv2.addWeighted(image, share, other, 1 - share, 0.0, dst=image)
                 classes, xyxy = np.concatenate([classes, more_classes]), np.concatenate([xyxy, more_xyxy])
         else:
@@ -150,17 +128,17 @@ class DetectionDataset(Dataset[Sample | UserError]):
         """One image, or a mosaic of four, through one random transform: pixels, classes and boxes (xyxy in pixels)."""
         sizes = [self._size(i) for i in members]
         if len(members) == 1:
-            source, places = canvas, [augment.letterbox_place(sizes[0], canvas)]
+            source, places = canvas, [augment.letterbox_matrix(sizes[0], canvas)]
         else:
-            source, places = (canvas[0] * 2, canvas[1] * 2), augment.mosaic_places(random, sizes, canvas)
+            source, places = (canvas[0] * 2, canvas[1] * 2), augment.mosaic_matrices(random, sizes, canvas)
         change = augment.random_transform(random, hyp, source, canvas)
-        image = np.full((*canvas, 3), GREY, np.uint8)
+        image = np.full((*canvas, 3), PAD_VALUE, np.uint8)
         classes, boxes = [], []
         for member, size, place in zip(members, sizes, places, strict=True):
             matrix = augment.snap_to_pixels(change @ place, size)
             if not augment.is_visible(matrix, size, canvas):
                 continue
-            augment.draw_tile(image, self._read(member, tile_need(size, matrix)), matrix, size)
+            augment.draw_tile(image, self._read(member, required_size(size, matrix)), matrix, size)
             rows = self._index.labels(member)
             xyxy, keep = augment.transform_boxes(rows[:, 1:], matrix, size, canvas)
             classes.append(rows[keep, 0])
@@ -185,14 +163,13 @@ class DetectionDataset(Dataset[Sample | UserError]):
 class BatchLoader(DataLoader[Batch]):
     """A DataLoader of `Batch`es whose epoch can be set; it raises a worker's UserError as it is."""
 
-    def __init__(self, dataset: DetectionDataset, batches: EpochBatches, workers: int, pin_memory: bool) -> None:
+    def __init__(self, dataset: DetectionDataset, batches: EpochBatchSampler, workers: int) -> None:
         self.batches = batches
         super().__init__(
             dataset,  # type: ignore[arg-type]
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=collate,
-            pin_memory=pin_memory,
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker if workers else None,
             # Its own generator, so that iterating leaves torch's global one, and with it the weights, alone.
@@ -220,35 +197,24 @@ def train_loader(
     hyp: Hyperparameters,
     seed: int,
     workers: int,
-    augment: bool = True,
     rect: bool = False,
     stride: int = 32,
     cache: str = "",
-    image_weights: Float[np.ndarray, " n"] | None = None,
-    pin_memory: bool = False,
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
 ) -> BatchLoader:
-    """Shuffled batches on canvases of `img` (height, width).
+    """Shuffled, augmented batches on canvases of `img` (height, width).
 
-    `rect` makes batches of similar proportions on canvases that just hold them, without mosaic. `image_weights` draws
-    images in these proportions (with mosaic: the first of the four). Raises UserError where a cache has no room.
+    With `rect`, images of similar aspect ratio share a canvas just large enough for them, without mosaic. `cache` is
+    "ram", "disk" or empty. `batch` is per rank. Raises UserError where the cache has no room.
     """
     canvases = rect_canvases(index.sizes, img, stride, 0.0) if rect else None
-    sampler = EpochBatches(
-        len(index),
-        batch,
-        img,
-        seed=seed,
-        shuffle=True,
-        canvases=canvases,
-        weights=image_weights,
-        rank=rank,
-        world=world,
+    sampler = EpochBatchSampler(
+        len(index), batch, img, seed=seed, shuffle=True, canvases=canvases, rank=rank, world_size=world_size
     )
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
-    dataset = DetectionDataset(index, img, hyp=hyp if augment else None, mosaic=not rect, seed=seed, pixels=pixels)
-    return BatchLoader(dataset, sampler, workers, pin_memory)
+    dataset = DetectionDataset(index, img, hyp=hyp, mosaic=not rect, seed=seed, pixels=pixels)
+    return BatchLoader(dataset, sampler, workers)
 
 
 def val_loader(
@@ -261,15 +227,17 @@ def val_loader(
     rect: bool = True,
     pad: float = _VAL_PAD,
     cache: str = "",
-    pin_memory: bool = False,
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
 ) -> BatchLoader:
-    """Every image once, letterboxed, in an order that `Batch.indices` tells; nothing random."""
+    """Every image once, letterboxed, without augmentation; `Batch.indices` holds the order.
+
+    With `rect`, canvases are as in `train_loader`, plus `pad` strides of border.
+    """
     canvases = rect_canvases(index.sizes, img, stride, pad) if rect else None
-    sampler = EpochBatches(len(index), batch, img, canvases=canvases, rank=rank, world=world)
+    sampler = EpochBatchSampler(len(index), batch, img, canvases=canvases, rank=rank, world_size=world_size)
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
-    return BatchLoader(DetectionDataset(index, img, pixels=pixels), sampler, workers, pin_memory)
+    return BatchLoader(DetectionDataset(index, img, pixels=pixels), sampler, workers)
 
 
 def collate(samples: list[Sample | UserError]) -> Batch | UserError:

@@ -127,7 +127,7 @@ def require_size(image: UInt8[np.ndarray, "h w 3"], index: LabelIndex, i: int) -
         raise UserError(
             f"was {width}×{height} pixels and is now {image.shape[1]}×{image.shape[0]}",
             where=index.path(i),
-            fix="start again, and leave the data set alone during a run",
+            fix="start again, and leave the dataset alone during a run",
         )
 
 

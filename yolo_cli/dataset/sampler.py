@@ -49,8 +49,8 @@ def rect_canvases(
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "n 2"]]:
     """Rectangular canvases: the images in order of height to width, and each one's (height, width) in that order.
 
-    RECT_GROUP neighbours in the order share a canvas as large as they need once each fits `img`, plus `pad` strides,
-    rounded up to the stride. The groups are the data set's own, so that no result depends on the batch size.
+    RECT_GROUP neighbors in the order share a canvas as large as they need once each fits `img`, plus `pad` strides,
+    rounded up to the stride. The groups are the dataset's own, so that no result depends on the batch size.
     """
     order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable")
     gain = np.minimum(img[0] / sizes[:, 0], img[1] / sizes[:, 1])
@@ -60,8 +60,8 @@ def rect_canvases(
     return order, (np.ceil(largest / stride + pad) * stride).astype(np.int64)
 
 
-def rect_slots(canvases: Int64[np.ndarray, "n 2"], batch: int) -> Int64[np.ndarray, "batches 2"]:
-    """First position and end of each batch: at most `batch` neighbours, all of one canvas."""
+def rect_batches(canvases: Int64[np.ndarray, "n 2"], batch: int) -> Int64[np.ndarray, "batches 2"]:
+    """First position and end of each batch: at most `batch` neighbors, all of one canvas."""
     changes = np.flatnonzero((canvases[1:] != canvases[:-1]).any(1)) + 1
     edges = [0, *changes.tolist(), len(canvases)]
     slots = [(i, min(i + batch, end)) for start, end in pairwise(edges) for i in range(start, end, batch)]
@@ -86,12 +86,12 @@ def image_weights(
     return np.bincount(image_of_box, per_class[index.classes], minlength=len(index))
 
 
-class EpochBatches(Sampler[list[SampleKey]]):
+class EpochBatchSampler(Sampler[list[SampleKey]]):
     """Batches of sample keys for one epoch after another.
 
-    `canvases` = (order, sizes) from `rect_canvases` makes the batches rectangular; shuffling then exchanges whole
-    batches, and `weights` have no say. Otherwise `weights` draws images with replacement. Of `world` processes, the
-    one of number `rank` gets its share of the same order; under `shuffle` shares are made equal by starting over.
+    `canvases` = (order, sizes) from `rect_canvases` makes the batches rectangular; shuffling then permutes whole
+    batches, and `weights` are ignored. Otherwise `weights` draws images with replacement. Rank `rank` of `world_size`
+    takes its share of one common order; with `shuffle`, shares are padded from the start of the order to equal length.
     """
 
     def __init__(
@@ -105,12 +105,12 @@ class EpochBatches(Sampler[list[SampleKey]]):
         canvases: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "n 2"]] | None = None,
         weights: Float[np.ndarray, " n"] | None = None,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
     ) -> None:
         self._count, self._batch, self._canvas = count, batch, canvas
         self._seed, self._shuffle, self._canvases = seed, shuffle, canvases
-        self._slots = rect_slots(canvases[1], batch) if canvases is not None else None
-        self._weights, self._rank, self._world = weights, rank, world
+        self._slots = rect_batches(canvases[1], batch) if canvases is not None else None
+        self._weights, self._rank, self._world_size = weights, rank, world_size
         self._epoch, self._start = 0, 0
 
     def set_epoch(self, epoch: int, start_batch: int = 0, weights: Float[np.ndarray, " n"] | None = None) -> None:
@@ -167,7 +167,8 @@ class EpochBatches(Sampler[list[SampleKey]]):
         return np.arange(places.start, places.stop, places.step) % max(count, 1)
 
     def _places(self, count: int) -> range:
-        return range(self._rank, math.ceil(count / self._world) * self._world if self._shuffle else count, self._world)
+        end = math.ceil(count / self._world_size) * self._world_size if self._shuffle else count
+        return range(self._rank, end, self._world_size)
 
 
 def _earlier(order: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 
-from yolo_cli.dataset.image_header import OPEN_FLAGS, SUFFIXES, BadImage, image_size, image_size_within
+from yolo_cli.dataset.image_header import OPEN_FLAGS, SUFFIXES, BadImage, image_size, image_size_at
 from yolo_cli.dataset.tar import BrokenTar, Member, members
 from yolo_cli.dataset.yolo_labels import MAX_BYTES, parse_labels
 
@@ -14,7 +14,7 @@ SHARD = ".tar"
 
 
 @dataclass(slots=True)
-class Chunk:
+class ScanResult:
     """What was read of consecutive images: flat arrays, so that little is pickled between processes."""
 
     kept: bytearray = field(default_factory=bytearray)  # of loose files: one byte each, 1 where it is readable
@@ -57,9 +57,9 @@ def label_path(image: str) -> str:
     return f"{stem}.txt"
 
 
-def scan_files(files: Sequence[str], nc: int) -> Chunk:
+def scan_files(files: Sequence[str], nc: int) -> ScanResult:
     """Read images that are files of their own, and their label files."""
-    chunk = Chunk(kept=bytearray(len(files)))
+    chunk = ScanResult(kept=bytearray(len(files)))
     for i, file in enumerate(files):
         try:
             measured: tuple[int, int] | Exception = image_size(file)
@@ -79,13 +79,13 @@ def scan_files(files: Sequence[str], nc: int) -> Chunk:
     return chunk
 
 
-def scan_shard(shard: str, nc: int) -> Chunk:
+def scan_shard(shard: str, nc: int) -> ScanResult:
     """Read a tar archive's images, in the order of their names, and their labels, which lie in it as in a folder.
 
     Of files of one name the last counts, as it does for tar. What is wrong with the archive becomes a problem; what
     lies whole before that is read.
     """
-    chunk = Chunk()
+    chunk = ScanResult()
     if os.path.exists(shard) and not os.path.isfile(shard):  # opening a pipe would wait
         chunk.add_size(shard, BadImage("is a device, a pipe or a folder, not a file"))
         return chunk
@@ -97,9 +97,7 @@ def scan_shard(shard: str, nc: int) -> Chunk:
                 file, member = f"{shard}{os.sep}{name}", table[name]
                 label = label_path(f"{os.sep}{name}")[len(os.sep) :]
                 try:
-                    measured: tuple[int, int] | Exception = image_size_within(
-                        archive.fileno(), member.start, member.length
-                    )
+                    measured: tuple[int, int] | Exception = image_size_at(archive.fileno(), member.start, member.length)
                 except BadImage as error:
                     measured = error
                 text = _within(archive, table.get(label))
@@ -112,7 +110,7 @@ def scan_shard(shard: str, nc: int) -> Chunk:
     return chunk
 
 
-def _table(shard: str, archive: FileIO, chunk: Chunk) -> dict[str, Member]:
+def _table(shard: str, archive: FileIO, chunk: ScanResult) -> dict[str, Member]:
     table: dict[str, Member] = {}
     try:
         for member in members(archive):
@@ -135,7 +133,7 @@ def _within(archive: FileIO, label: Member | None) -> bytes:
     return archive.read(min(label.length, MAX_BYTES + 1))
 
 
-def read_within(shard: str, start: int, length: int) -> bytes:
+def read_range(shard: str, start: int, length: int) -> bytes:
     """A part of a file. Raises OSError; shorter than `length` where the file ends before."""
     with open(shard, "rb") as archive:
         archive.seek(start)

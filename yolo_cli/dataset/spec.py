@@ -20,7 +20,7 @@ from yolo_cli.progress import Reporter
 MAX_CLASSES = 100_000
 SPLITS = ("train", "val", "test")
 
-# Data sets that a YAML may ask for by name. A table, so that no file can name code to run.
+# Datasets that a YAML may ask for by name. A table, so that no file can name code to run.
 GENERATORS: Mapping[str, Callable[[Path], None]] = {"shapes": synthetic.generate}
 
 
@@ -93,14 +93,9 @@ def prepare(spec: DataSpec, reporter: Reporter) -> DataSpec:
         raise UserError(
             f"no {_first_entry(spec)} in {' or '.join(map(str, _roots(spec)))}",
             where=spec.source,
-            fix="correct `path`, or set YOLO_DATASETS to the folder that holds your data sets",
+            fix="correct `path`, or set YOLO_DATASETS to the folder that holds your datasets",
         )
     return _with_fallback(spec, reporter.info)
-
-
-def split_images(spec: DataSpec, split: str) -> list[Path]:
-    """What `split_files` gives, as paths."""
-    return [Path(file) for file in split_files(spec, split)]
 
 
 def split_files(spec: DataSpec, split: str) -> list[str]:
@@ -119,7 +114,7 @@ def split_files(spec: DataSpec, split: str) -> list[str]:
             raise UserError(
                 f"{split}: {entry} is not in {spec.root}",
                 where=spec.source,
-                fix="correct the path, or set YOLO_DATASETS to the folder that holds your data sets",
+                fix="correct the path, or set YOLO_DATASETS to the folder that holds your datasets",
             )
         if os.path.isdir(path):
             found.update(_files_under(path))
@@ -205,7 +200,7 @@ def _bases(source: Path) -> list[Path]:
 
 
 def _kept(spec: DataSpec) -> Path:
-    """Where a generated or downloaded data set is kept."""
+    """Where a generated or downloaded dataset is kept."""
     name = re.sub(r"[^\w.-]", "_", spec.generate or spec.source.stem)
     if spec.generate:
         return user_cache_folder() / "datasets" / f"{name}-v{synthetic.VERSION}"
@@ -215,7 +210,7 @@ def _kept(spec: DataSpec) -> Path:
 
 
 def _roots(spec: DataSpec) -> list[Path]:
-    """Every folder that the data set may lie in, in the order of preference."""
+    """Every folder that the dataset may lie in, in the order of preference."""
     if spec.generate:
         return [_kept(spec)]
     roots = [Path(os.path.abspath(base / os.path.expanduser(spec.path))) for base in _bases(spec.source)]

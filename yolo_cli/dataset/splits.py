@@ -1,4 +1,4 @@
-"""From a `--data` option to the index of a split: what every command that reads a data set begins with."""
+"""From a `--data` option to the index of a split: what every command that reads a dataset begins with."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from yolo_cli.progress import Reporter
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One split of a data set, read and checked."""
+    """One split of a dataset, read and checked."""
 
     name: str
     index: LabelIndex
@@ -42,12 +42,12 @@ class Split:
         }
 
 
-def open_data(data: str, reporter: Reporter) -> DataSpec:
-    """The data set of `--data`, generated or fetched where it has to be. Raises UserError."""
+def prepare_dataset(data: str, reporter: Reporter) -> DataSpec:
+    """The dataset of `--data`, generated or fetched where it has to be. Raises UserError."""
     return prepare(load_spec(data), reporter)
 
 
-def open_split(
+def load_split(
     spec: DataSpec, split: str, *, single_cls: bool, strict: bool, workers: int, reporter: Reporter
 ) -> Split:
     """Index a split, saying in one line what it holds. Raises UserError where it has no readable image."""
@@ -72,7 +72,7 @@ def open_split(
 
 
 def class_names(spec: DataSpec, *, single_cls: bool) -> tuple[str, ...]:
-    """The names that a model of this data set has."""
+    """The names that a model of this dataset has."""
     return ("object",) if single_cls else spec.names
 
 

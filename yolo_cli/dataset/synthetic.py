@@ -1,4 +1,4 @@
-"""The embedded data set: coloured circles, squares and triangles on noise, the same pixels on every machine."""
+"""The embedded dataset: colored circles, squares and triangles on noise, the same pixels on every machine."""
 
 import tempfile
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _MAX_COVERED = 0.15  # of a shape's box, by another's
 
 
 def generate(folder: Path) -> None:
-    """Draw the data set into `folder`: `images/{train,val}/*.png` and `labels/{train,val}/*.txt`.
+    """Draw the dataset into `folder`: `images/{train,val}/*.png` and `labels/{train,val}/*.txt`.
 
     Raises OSError where it cannot be written.
     """
@@ -83,9 +83,9 @@ def draw(split: int, i: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarr
         kind = int(random.integers(len(NAMES)))
         mask = _mask(kind, side, bool(random.integers(2)))
         patch = image[top : top + side, left : left + side]
-        colour = _distinct_colour(random, patch.reshape(-1, 3).mean(0))
+        color = _distinct_color(random, patch.reshape(-1, 3).mean(0))
         noise = random.integers(-12, 13, (side, side, 1))
-        patch[mask] = np.clip(colour + noise, 0, 255).astype(np.uint8)[mask]
+        patch[mask] = np.clip(color + noise, 0, 255).astype(np.uint8)[mask]
         boxes.append((left, top, side))
         ys, xs = np.nonzero(mask)
         x1, y1, x2, y2 = left + xs.min(), top + ys.min(), left + xs.max() + 1, top + ys.max() + 1
@@ -94,7 +94,7 @@ def draw(split: int, i: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarr
 
 
 def _background(random: np.random.Generator, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A gradient between four corner colours, under noise; smooth, for blotches with edges would pass for squares."""
+    """A gradient between four corner colors, under noise; smooth, for blotches with edges would pass for squares."""
     corners = random.integers(40, 216, 3) + random.integers(-40, 41, (2, 2, 3))
     y, x = np.arange(height)[:, None, None], np.arange(width)[None, :, None]
     top = corners[0, 0] * (width - x) + corners[0, 1] * x
@@ -104,12 +104,12 @@ def _background(random: np.random.Generator, height: int, width: int) -> UInt8[n
     return np.asarray(np.clip(noisy, 0, 255), np.uint8)
 
 
-def _distinct_colour(random: np.random.Generator, behind: Float[np.ndarray, " 3"]) -> np.ndarray:
-    """A colour that stands out from what is behind it."""
+def _distinct_color(random: np.random.Generator, behind: Float[np.ndarray, " 3"]) -> np.ndarray:
+    """A color that stands out from what is behind it."""
     while True:
-        colour = random.integers(0, 256, 3)
-        if np.abs(colour - np.round(behind)).sum() > 180:
-            return colour
+        color = random.integers(0, 256, 3)
+        if np.abs(color - np.round(behind)).sum() > 180:
+            return color
 
 
 def _covered(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:

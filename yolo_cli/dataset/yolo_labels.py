@@ -32,7 +32,7 @@ def parse_labels(
         if not tokens:
             continue
         row = None if careful else _plain_row(tokens, nc)
-        checked = row or check_row(tokens, nc)
+        checked = row or parse_row(tokens, nc)
         if not isinstance(checked, str) and checked in seen:
             checked = "duplicate row"
         if isinstance(checked, str):
@@ -49,7 +49,7 @@ def parse_labels(
 
 
 def _plain_row(tokens: list[bytes], nc: int) -> Row | None:
-    """The values of a faultless box row, fast; None asks `check_row`."""
+    """The values of a faultless box row, fast; None asks `parse_row`."""
     try:
         c, x, y, w, h = map(float, tokens)
     except ValueError:
@@ -60,7 +60,7 @@ def _plain_row(tokens: list[bytes], nc: int) -> Row | None:
     return None
 
 
-def check_row(tokens: list[bytes], nc: int) -> Row | str:
+def parse_row(tokens: list[bytes], nc: int) -> Row | str:
     """A row's values (class, cx, cy, w, h), or what is wrong with it."""
     count = len(tokens)
     if count != 5 and (count < 7 or count % 2 == 0):

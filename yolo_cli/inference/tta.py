@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from yolo_cli.dataset.images import GREY
+from yolo_cli.dataset.images import PAD_VALUE
 
 # Scale and whether mirrored left to right; the customary three passes.
 PASSES = ((1.0, False), (0.83, True), (0.67, False))
@@ -40,5 +40,5 @@ def _scaled(
     height, width = images.shape[2:]
     h, w = max(round(height * scale), 1), max(round(width * scale), 1)
     small = functional.interpolate(images, size=(h, w), mode="bilinear", align_corners=False)
-    filled = functional.pad(small, (0, -w % stride, 0, -h % stride), value=GREY / 255)
+    filled = functional.pad(small, (0, -w % stride, 0, -h % stride), value=PAD_VALUE / 255)
     return filled.contiguous(memory_format=torch.channels_last), (h / height, w / width)

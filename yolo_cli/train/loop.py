@@ -89,12 +89,11 @@ class Trainer:
             hyp=hyp,
             seed=config.seed,
             workers=workers,
-            augment=True,
             rect=config.rect,
             stride=model.stride,
             cache=config.cache,
             rank=world.rank,
-            world=world.size,
+            world_size=world.size,
         )
         self.val_loader = val_loader(
             data.val.index,
@@ -104,7 +103,7 @@ class Trainer:
             workers=workers,
             cache=config.cache,
             rank=world.rank,
-            world=world.size,
+            world_size=world.size,
         )
         self.batches_per_epoch = len(self.train_loader.batches)
         self.schedule = Schedule(hyp, config.epochs, self.batches_per_epoch, config.batch, config.cos_lr)

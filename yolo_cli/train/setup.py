@@ -6,7 +6,7 @@ from math import isfinite
 from typing import Any
 
 from yolo_cli.config import MATCHINGS, Hyperparameters, TrainConfig
-from yolo_cli.dataset.splits import Split, class_names, open_data, open_split
+from yolo_cli.dataset.splits import Split, class_names, load_split, prepare_dataset
 from yolo_cli.distributed.world import SINGLE_PROCESS, World, per_rank_batch
 from yolo_cli.errors import UserError
 from yolo_cli.io import assets
@@ -74,9 +74,9 @@ class TrainData:
 
 def open_train_data(config: TrainConfig, workers: int, reporter: Reporter) -> TrainData:
     """Both splits of `--data`, indexed."""
-    spec = open_data(config.data, reporter)
+    spec = prepare_dataset(config.data, reporter)
     train, val = (
-        open_split(spec, split, single_cls=config.single_cls, strict=config.strict, workers=workers, reporter=reporter)
+        load_split(spec, split, single_cls=config.single_cls, strict=config.strict, workers=workers, reporter=reporter)
         for split in ("train", "val")
     )
     if not len(train.index.boxes):
