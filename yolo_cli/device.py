@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from yolo_cli.errors import UserError
 
@@ -79,6 +80,11 @@ def cores() -> int:
 def default_workers(request: int, batch: int, processes: int = 1) -> int:
     """`--workers`, or for -1 as many as there are cores for each process, at most 8 and at most the batch size."""
     return request if request >= 0 else min(max(cores() // processes, 1), 8, batch)
+
+
+def to_float64(tensor: Tensor) -> Tensor:
+    """The tensor in float64: on its own device, or on the CPU if that is MPS, which has no float64."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
 
 
 def seed_everything(seed: int) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import box_iou, complete_box_iou_loss
 
-from yolo_cli.boxes.convert import cxcywh_to_xyxy, xyxy_to_cxcywh, xyxy_to_xywh
+from yolo_cli.boxes.convert import cxcywh_to_xyxy, xyxy_to_cxcywh
 from yolo_cli.boxes.iou import complete_iou, pairwise_iou
 
 coordinate = st.floats(-1000, 1000, width=32)
@@ -16,12 +16,8 @@ boxes = st.lists(st.tuples(coordinate, coordinate, side, side), min_size=1, max_
 
 
 @given(boxes)
-def test_corners_and_back_is_the_identity(cxcywh: torch.Tensor) -> None:
+def test_cxcywh_to_xyxy_and_back_is_the_identity(cxcywh: torch.Tensor) -> None:
     torch.testing.assert_close(xyxy_to_cxcywh(cxcywh_to_xyxy(cxcywh.double())), cxcywh.double())
-
-
-def test_coco_format_is_corner_and_size() -> None:
-    assert xyxy_to_xywh(torch.tensor([[10.0, 20.0, 15.0, 40.0]])).tolist() == [[10, 20, 5, 20]]
 
 
 @given(boxes, boxes)
@@ -30,7 +26,7 @@ def test_pairwise_iou_equals_torchvision(a: torch.Tensor, b: torch.Tensor) -> No
     torch.testing.assert_close(pairwise_iou(a, b), box_iou(a, b), atol=1e-9, rtol=0)
 
 
-def test_boxes_without_area_overlap_nothing() -> None:
+def test_iou_of_boxes_without_area_is_zero() -> None:
     point = torch.tensor([[3.0, 3.0, 3.0, 3.0]])
     assert pairwise_iou(point, point).item() == 0.0
 
@@ -56,6 +52,6 @@ def test_complete_iou_gradient_matches_torchvision() -> None:
 
 
 @pytest.mark.parametrize("same", [(5.0, 5.0, 2.0, 3.0), (0.0, 0.0, 100.0, 1.0)])
-def test_a_box_equals_itself(same: tuple[float, ...]) -> None:
+def test_complete_iou_of_a_box_with_itself_is_one(same: tuple[float, ...]) -> None:
     box = torch.tensor([same])
     assert math.isclose(complete_iou(box, box).item(), 1.0, abs_tol=1e-6)

@@ -1,18 +1,22 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
+from emulated_mps import EmulatedMPS, on_mps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolo_cli.boxes.iou import pairwise_iou
-from yolo_cli.boxes.nms import nms, non_max_suppression
+from yolo_cli.boxes.nms import nms, non_max_suppression, operator_libraries
 from yolo_cli.weights.load import load_weights
 
 
 def greedy(xyxy: torch.Tensor, confidence: torch.Tensor, class_id: torch.Tensor, iou: float) -> list[int]:
-    """The definition, one box at a time."""
+    """NMS by its definition, one box at a time."""
     overlap = pairwise_iou(xyxy.double(), xyxy.double())
     kept: list[int] = []
     for i in confidence.argsort(descending=True, stable=True).tolist():
@@ -33,7 +37,7 @@ def test_nms_equals_its_definition(seed: int, count: int, iou: float) -> None:
 
 
 @pytest.mark.parametrize(("count", "classes"), [(257, 1), (700, 4), (1500, 80)])
-def test_many_boxes_of_many_classes_too_and_ties_keep_their_order(count: int, classes: int) -> None:
+def test_nms_in_groups_of_classes_equals_its_definition(count: int, classes: int) -> None:
     rng = np.random.default_rng(count)
     low = torch.from_numpy(rng.uniform(0, 200, (count, 2)))
     xyxy = torch.cat((low, low + torch.from_numpy(rng.uniform(5, 60, (count, 2)))), 1).float()
@@ -42,8 +46,8 @@ def test_many_boxes_of_many_classes_too_and_ties_keep_their_order(count: int, cl
     assert nms(xyxy, confidence, class_id, 0.5).tolist() == greedy(xyxy, confidence, class_id, 0.5)
 
 
-def test_classes_far_apart_do_not_blur_boxes() -> None:
-    """The shift between classes must not round away the difference between two overlaps."""
+def test_a_high_class_id_does_not_cost_precision() -> None:
+    """The offset of a class is much larger than the difference between the two IoUs."""
     box = torch.tensor([[0.0, 0.0, 100.0, 100.0], [0.0, 0.0, 100.0, 60.01], [0.0, 0.0, 100.0, 59.99]])
     for class_id in (0, 5_000):
         ids = torch.full((3,), class_id)
@@ -64,20 +68,20 @@ def test_confidence_is_objectness_times_class() -> None:
     assert found.xyxy[0].tolist() == [40, 40, 60, 60]
 
 
-def test_single_label_takes_the_best_class_alone() -> None:
+def test_single_label_keeps_the_most_confident_class() -> None:
     (found,) = non_max_suppression(
         decoded([[50, 50, 20, 20, 0.8, 0.5, 0.6]]), conf=0.1, iou=0.5, max_det=10, multi_label=False
     )
     assert found.class_id.tolist() == [1]
 
 
-def test_chosen_classes_hide_the_others() -> None:
+def test_classes_are_filtered() -> None:
     rows = decoded([[50, 50, 20, 20, 0.8, 0.5, 0.6]])
     (found,) = non_max_suppression(rows, conf=0.1, iou=0.5, max_det=10, multi_label=False, classes=torch.tensor([0, 7]))
     assert found.class_id.tolist() == [0]
 
 
-def test_at_most_max_det_and_the_most_confident() -> None:
+def test_the_max_det_most_confident_remain() -> None:
     rows = [[20.0 * i, 50, 10, 10, 0.1 + 0.01 * i, 1.0] for i in range(50)]
     (found,) = non_max_suppression(decoded(rows), conf=0.05, iou=0.5, max_det=7, multi_label=True)
     assert len(found) == 7
@@ -85,7 +89,7 @@ def test_at_most_max_det_and_the_most_confident() -> None:
     assert found.confidence[0].item() == pytest.approx(0.59, abs=1e-6)
 
 
-def test_nothing_above_the_threshold_is_nothing() -> None:
+def test_no_box_above_the_confidence_threshold() -> None:
     for multi_label in (True, False):
         (found,) = non_max_suppression(
             decoded([[5, 5, 1, 1, 0.1, 0.1]]), conf=0.5, iou=0.5, max_det=9, multi_label=multi_label
@@ -94,7 +98,7 @@ def test_nothing_above_the_threshold_is_nothing() -> None:
         assert found.xyxy.shape == (0, 4)
 
 
-def test_published_weights_find_what_they_are_published_to_find(reference: Path) -> None:
+def test_detections_equal_the_published_ones(reference: Path) -> None:
     model = load_weights(reference / "weights/yolov5n.pt").build_model().eval()
     stored = np.load(reference / "reference/forward/yolov5n_pretrained_000000000034.npz")
     with torch.inference_mode():
@@ -107,3 +111,36 @@ def test_published_weights_find_what_they_are_published_to_find(reference: Path)
     np.testing.assert_allclose(found.xyxy.numpy(), expected[:, :4], atol=0.01)
     np.testing.assert_allclose(found.confidence.numpy(), expected[:, 4], atol=1e-4)
     assert found.class_id.tolist() == expected[:, 5].tolist()
+
+
+def test_torchvisions_operators_load_without_its_package() -> None:
+    """If this fails with a new torchvision: see where it has its operators now, and change `operator_libraries`."""
+    assert operator_libraries(), f"torchvision {torchvision.__version__} has no file _C*.so or _C*.pyd"
+    code = (
+        "import sys; from yolo_cli.boxes.nms import load_operator; load_operator(); print('torchvision' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False", f"torchvision {torchvision.__version__}: its library did not register nms"
+
+
+@pytest.mark.parametrize("libraries", ["()", "(nms.Path('no-such-library.so'),)"], ids=["not found", "does not load"])
+def test_torchvision_is_imported_if_its_library_cannot_be_used(libraries: str) -> None:
+    code = (
+        "import sys, torch; from yolo_cli.boxes import nms;"
+        f"nms.operator_libraries = lambda: {libraries}; nms.load_operator();"
+        "torch.ops.torchvision.nms; print('torchvision' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize("count", [0, 60, 700])
+def test_nms_needs_no_float64_on_mps(count: int) -> None:
+    rng = np.random.default_rng(count)
+    low = torch.from_numpy(rng.uniform(0, 200, (count, 2)))
+    xyxy = torch.cat((low, low + torch.from_numpy(rng.uniform(5, 60, (count, 2)))), 1).float()
+    confidence, class_id = torch.from_numpy(rng.random(count)).float(), torch.from_numpy(rng.integers(0, 4, count))
+    with EmulatedMPS():
+        kept = nms(on_mps(xyxy), on_mps(confidence), on_mps(class_id), 0.5)
+    assert kept.device.type == "mps"
+    assert kept.cpu().tolist() == nms(xyxy, confidence, class_id, 0.5).tolist()

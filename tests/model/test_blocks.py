@@ -1,5 +1,6 @@
 """Single blocks: against the published ones, before and after fusing, and errors for invalid arguments."""
 
+import copy
 import json
 import sys
 from fractions import Fraction
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from emulated_mps import EmulatedMPS, module_on_mps, on_mps
 from torch import nn
 
 from yolo_cli.errors import UserError
@@ -126,18 +128,37 @@ def test_a_block_has_the_shape_of_its_plan_and_keeps_its_output_when_fused(name:
     assert not any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_block_fuses_on_mps(name: str) -> None:
+    channels, args = CASES[name]
+    module = randomize(built(name, channels, args)[0])
+    x = [torch.randn(2, c, 16, 24) for c in channels]
+    with torch.inference_mode():
+        expected = fuse_all(copy.deepcopy(module))(x if module.joins else x[0])
+    with torch.no_grad(), EmulatedMPS():
+        inputs = [on_mps(source) for source in x]
+        fused = fuse_all(module_on_mps(module))(inputs if module.joins else inputs[0])
+    assert fused.device.type == "mps"
+    assert torch.equal(fused.cpu(), expected)
+
+
 @pytest.mark.parametrize("name", sorted(HEADS))
 def test_a_head_keeps_its_output_when_fused(name: str) -> None:
     channels = [16, 32] * (2 if name == "IAuxDetect" else 1)
     head, _, _ = built(name, channels, [4, [[1, 2, 3, 4], [5, 6, 7, 8]]])
     head.place((8, 16))  # type: ignore[operator]
     randomize(head)
+    on_cpu = copy.deepcopy(head)
     x = [torch.randn(2, 16, 8, 8), torch.randn(2, 32, 4, 4)]
     with torch.inference_mode():
         before, after = head(x), fuse_all(head)(x)
     assert {key.split(".")[0] for key in head.state_dict()} == {"anchors", "m"}
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    with torch.no_grad(), EmulatedMPS():
+        on_device = fuse_all(module_on_mps(on_cpu))([on_mps(source) for source in x])
+    for a, b in zip(after, on_device, strict=True):
+        torch.testing.assert_close(a, b.cpu())
 
 
 def test_reorg_orders_the_pixels_of_a_patch() -> None:
@@ -155,8 +176,8 @@ def test_orepa_has_an_identity_branch_only_if_the_shape_stays() -> None:
 @pytest.mark.parametrize(
     ("name", "channels", "args", "message"),
     [
-        ("RepConv", [8], [8, 5], "kernel is 3"),
-        ("RepConv_OREPA", [8], [8, 3, 1, 1, 2], "number of arguments"),
+        ("RepConv", [8], [8, 5], "kernel must be 3"),
+        ("RepConv_OREPA", [8], [8, 3, 1, 1, 2], "takes 1 to 4 arguments"),
         ("Shortcut", [8, 16], [1], "equal channels"),
         ("Shortcut", [8], [1], "two or more"),
         ("SP", [8], [4], "must be odd"),

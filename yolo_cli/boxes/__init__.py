@@ -1,1 +1,1 @@
-"""Box geometry: tensors in, tensors out."""
+"""Boxes: conversion between formats, IoU and non-maximum suppression."""

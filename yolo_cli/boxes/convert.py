@@ -1,4 +1,4 @@
-"""Between box formats: corners `xyxy`, center and size `cxcywh`, corner and size `xywh`."""
+"""Conversion between box formats: corners (xyxy), center and size (cxcywh)."""
 
 import torch
 from jaxtyping import Float
@@ -15,9 +15,3 @@ def xyxy_to_cxcywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
     """Corners to center and size, in any unit."""
     low, high = boxes[..., :2], boxes[..., 2:]
     return torch.cat(((low + high) / 2, high - low), dim=-1)
-
-
-def xyxy_to_xywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    """Corners to top-left corner and size (COCO's format), in any unit."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat((low, high - low), dim=-1)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from yolo_cli.device import to_float64
 from yolo_cli.model.heads import Detect, RawMaps
 
 
@@ -58,10 +59,11 @@ class IDetect(Detect):
             assert convolution.bias is not None
             assert isinstance(before.implicit, Tensor)
             assert isinstance(after.implicit, Tensor)
-            weight, factor = convolution.weight.double(), after.implicit.double().reshape(-1)
-            offset = weight.flatten(1) @ before.implicit.double().reshape(-1)
-            convolution.bias.copy_((convolution.bias.double() + offset) * factor)
-            convolution.weight.copy_(weight * factor.reshape(-1, 1, 1, 1))
+            dtype = convolution.weight.dtype
+            weight, factor = to_float64(convolution.weight), to_float64(after.implicit).reshape(-1)
+            offset = weight.flatten(1) @ to_float64(before.implicit).reshape(-1)
+            convolution.bias.copy_(((to_float64(convolution.bias) + offset) * factor).to(dtype))
+            convolution.weight.copy_((weight * factor.reshape(-1, 1, 1, 1)).to(dtype))
         self.ia, self.im = nn.ModuleList(), nn.ModuleList()
 
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from yolo_cli.device import to_float64
 from yolo_cli.model.blocks.activations import Named
 from yolo_cli.model.blocks.activations import activation as make_activation
 from yolo_cli.model.plan import (
@@ -114,8 +115,10 @@ class Focus(PlannedModule):
             return
         kernel, stride, padding = cells.kernel_size[0], cells.stride[0], int(cells.padding[0])
         c1, c2 = cells.in_channels // 4, cells.out_channels
-        pixels = nn.Conv2d(c1, c2, 2 * kernel, 2 * stride, 2 * padding, bias=cells.bias is not None)
-        pixels = pixels.to(cells.weight).requires_grad_(False)
+        device, dtype = cells.weight.device, cells.weight.dtype
+        pixels = nn.Conv2d(
+            c1, c2, 2 * kernel, 2 * stride, 2 * padding, bias=cells.bias is not None, device=device, dtype=dtype
+        ).requires_grad_(False)
         for i, (column, row) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
             pixels.weight[..., row::2, column::2] = cells.weight[:, i * c1 : (i + 1) * c1]
         if pixels.bias is not None and cells.bias is not None:
@@ -152,8 +155,6 @@ def space_to_depth(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c4 h2 w2"]:
 @torch.no_grad()
 def fuse_conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
     """One convolution with bias that equals `bn(conv(x))` in eval mode, within rounding."""
-    if bn.running_mean is None or bn.running_var is None:
-        raise ValueError("batch norm without running statistics cannot be fused")
     fused = nn.Conv2d(
         conv.in_channels,
         conv.out_channels,
@@ -166,10 +167,19 @@ def fuse_conv_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
         device=conv.weight.device,
         dtype=conv.weight.dtype,
     ).requires_grad_(False)
-    # double: the quotient by a small deviation is where single precision would lose digits
-    gain = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
-    bias = conv.bias.double() if conv.bias is not None else torch.zeros_like(gain)
-    fused.weight.copy_(conv.weight.double() * gain.reshape(-1, 1, 1, 1))
     assert fused.bias is not None
-    fused.bias.copy_(bn.bias.double() + (bias - bn.running_mean.double()) * gain)
+    scale, shift = norm_scale_and_shift(bn)
+    fused.weight.copy_((to_float64(conv.weight) * scale.reshape(-1, 1, 1, 1)).to(conv.weight.dtype))
+    if conv.bias is not None:
+        shift = shift + to_float64(conv.bias) * scale
+    fused.bias.copy_(shift.to(conv.weight.dtype))
     return fused.train(conv.training)
+
+
+def norm_scale_and_shift(bn: nn.Module) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"]]:
+    """A batch norm in eval mode as y = scale · x + shift, in float64: small variances would cost float32 digits."""
+    assert isinstance(bn, nn.BatchNorm2d)
+    if bn.running_mean is None or bn.running_var is None:
+        raise ValueError("batch norm without running statistics cannot be fused")
+    scale = to_float64(bn.weight) / (to_float64(bn.running_var) + bn.eps).sqrt()
+    return scale, to_float64(bn.bias) - to_float64(bn.running_mean) * scale
