@@ -50,7 +50,7 @@ def ours(weights: str, folder: Path) -> dict[str, Run]:
     for name, path in {"pytorch": Path(weights), **files}.items():
         runtime = load_model(path, CPU, Silent()).runtime
         given = pixels.contiguous(memory_format=torch.channels_last) if name == "pytorch" else pixels
-        runs[name] = lambda runtime=runtime, given=given: runtime.rows(given)  # type: ignore[misc]
+        runs[name] = lambda runtime=runtime, given=given: runtime.predict(given)  # type: ignore[misc]
     return runs
 
 

@@ -10,21 +10,21 @@ import torch
 
 from yolo_cli import load
 from yolo_cli.cli.app import main
-from yolo_cli.commands.export import Exported
+from yolo_cli.commands.export import ExportResult
 from yolo_cli.commands.export import run as export
 from yolo_cli.commands.val import run as validate
 from yolo_cli.config import ExportConfig, ValConfig
 from yolo_cli.errors import UserError
 from yolo_cli.export import formats
-from yolo_cli.export.formats import FORMATS, format_of, lacking, open_exported
-from yolo_cli.export.request import Request
+from yolo_cli.export.formats import FORMATS, format_of, missing_requirement, open_exported
+from yolo_cli.export.spec import ExportSpec
 from yolo_cli.progress import Silent
 
 CPU = torch.device("cpu")
 
 
-def run(tmp_path: Path, weights: Path, include: str, **options: Any) -> Exported:
-    if missing := lacking(include):
+def run(tmp_path: Path, weights: Path, include: str, **options: Any) -> ExportResult:
+    if missing := missing_requirement(include):
         pytest.skip(missing)
     given = {"img": (128, 160), "project": str(tmp_path / "runs"), **options}
     (done,) = export(ExportConfig(weights=str(weights), include=include, **given), Silent())
@@ -58,11 +58,11 @@ def test_a_file_gives_pytorchs_detections_and_precision(
     tmp_path: Path, weights: Path, photos: Path, name: str, options: dict[str, Any]
 ) -> None:
     done = run(tmp_path, weights, name, data=str(photos), **options)
-    assert done.proof is not None
-    assert done.proof.passed, done.proof.where
-    assert done.proof.matched == done.proof.detections > 5
-    assert done.average_precision is not None
-    before, after = done.average_precision
+    assert done.parity is not None
+    assert done.parity.passed, done.parity.violations
+    assert done.parity.matched == done.parity.detections > 5
+    assert done.map50_95 is not None
+    before, after = done.map50_95
     assert after == pytest.approx(before, abs=0.02 if options.get("half") else 0.001)  # six images weigh much
     report = json.loads((done.path.parent / "report.json").read_text())["formats"][name]
     assert report["proof"]["passed"]
@@ -76,7 +76,7 @@ def test_a_batch_that_the_file_is_not_made_for_is_cut_and_filled(
     done = run(tmp_path, weights, name, batch=2, verify=False)
     images = torch.rand(3, 3, 128, 160)
     with torch.inference_mode():
-        found, wanted = open_exported(done.path, CPU).rows(images), fused.decode(fused(images))
+        found, wanted = open_exported(done.path, CPU).predict(images), fused.decode(fused(images))
     torch.testing.assert_close(torch.stack(list(found)), wanted, rtol=1e-3, atol=1e-2)
 
 
@@ -84,7 +84,7 @@ def test_a_batch_that_the_file_is_not_made_for_is_cut_and_filled(
 def test_suppression_inside_finds_nothing_on_nothing(tmp_path: Path, weights: Path, name: str) -> None:
     done = run(tmp_path, weights, name, nms=True, verify=False)
     with torch.inference_mode():
-        (rows,) = open_exported(done.path, CPU).rows(torch.full((1, 3, 128, 160), 0.45))
+        (rows,) = open_exported(done.path, CPU).predict(torch.full((1, 3, 128, 160), 0.45))
     assert rows.shape == (0, 85)
 
 
@@ -93,10 +93,10 @@ def test_suppression_inside_keeps_the_most_confident_of_each_image(
     tmp_path: Path, weights: Path, photos: Path, name: str
 ) -> None:
     done = run(tmp_path, weights, name, nms=True, batch=2, conf=0.001, max_det=5, data=str(photos))
-    assert done.proof is not None
-    assert done.proof.passed, done.proof.where
+    assert done.parity is not None
+    assert done.parity.passed, done.parity.violations
     with torch.inference_mode():
-        rows = open_exported(done.path, CPU).rows(torch.rand(2, 3, 128, 160))
+        rows = open_exported(done.path, CPU).predict(torch.rand(2, 3, 128, 160))
     assert [len(r) <= 5 for r in rows] == [True, True]
 
 
@@ -104,9 +104,9 @@ def test_eight_bits_are_reported_and_smaller(tmp_path: Path, weights: Path, phot
     whole = run(tmp_path, weights, "onnx", verify=False)
     done = run(tmp_path, weights, "onnx", int8=True, data=str(photos))
     assert done.megabytes < 0.5 * whole.megabytes
-    assert done.proof is not None
-    assert done.proof.tolerance is None
-    assert done.proof.matched > 0.5 * done.proof.detections
+    assert done.parity is not None
+    assert done.parity.tolerance is None
+    assert done.parity.matched > 0.5 * done.parity.detections
 
 
 def test_val_and_detect_take_an_exported_file(tmp_path: Path, weights: Path, photos: Path) -> None:
@@ -131,10 +131,10 @@ def test_a_model_whose_proof_fails_ends_with_status_4(
 ) -> None:
     known = FORMATS["torchscript"]
 
-    def spoiled(request: Request, path: Path) -> None:
+    def spoiled(spec: ExportSpec, path: Path) -> None:
         with torch.no_grad():
-            request.model.model[0].conv.weight.mul_(1.1)
-        known.write(request, path)
+            spec.model.model[0].conv.weight.mul_(1.1)
+        known.write(spec, path)
 
     table = {**FORMATS, "torchscript": replace(known, write=spoiled)}
     monkeypatch.setattr(formats, "FORMATS", table)
@@ -144,7 +144,7 @@ def test_a_model_whose_proof_fails_ends_with_status_4(
     assert ended.value.code == 4
     out, err = capfd.readouterr()
     assert "DIFFERS from PyTorch" in out
-    assert "drawn image" in err
+    assert "synthetic image" in err
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_a_model_whose_proof_fails_ends_with_status_4(
         ({"include": "tflite"}, "unknown format; known are torchscript, onnx"),
         ({"include": ""}, "names no format"),
         ({"include": "onnx", "int8": True}, "needs images to calibrate on; give --data"),
-        ({"include": "ncnn", "nms": True}, "ncnn cannot have it; those that can"),
-        ({"include": "torchscript", "int8": True, "data": "x"}, "torchscript cannot have it"),
+        ({"include": "ncnn", "nms": True}, "ncnn does not support it; formats that do"),
+        ({"include": "torchscript", "int8": True, "data": "x"}, "torchscript does not support it"),
         ({"include": "onnx", "opset": 9}, "must be from 17"),
         ({"include": "onnx", "conf": 2.0}, "must be from 0 to 1"),
         ({"include": "onnx", "batch": 0}, "must be at least 1"),
@@ -168,7 +168,7 @@ def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, weights: Path, options
 
 def test_an_exported_file_is_not_exported_again(tmp_path: Path, weights: Path) -> None:
     done = run(tmp_path, weights, "torchscript", verify=False)
-    with pytest.raises(UserError, match="is itself exported"):
+    with pytest.raises(UserError, match="is an exported model"):
         export(ExportConfig(weights=str(done.path), project=str(tmp_path / "runs")), Silent())
 
 
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, weights: Path) -> None:
 @pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino", "pt2", "ncnn"])
 @pytest.mark.parametrize("harm", ["cut", "noise"])
 def test_a_damaged_file_is_one_clear_line(tmp_path: Path, name: str, harm: str) -> None:
-    if missing := lacking(name):
+    if missing := missing_requirement(name):
         pytest.skip(missing)
     known, path = FORMATS[name], tmp_path / f"m{FORMATS[name].suffix}"
     data = b"PK\x03\x04" if harm == "cut" else bytes(range(256)) * 20
@@ -214,7 +214,7 @@ def test_an_onnx_file_of_another_program_is_said_to_be_one(tmp_path: Path) -> No
         onnx.helper.make_graph([node], "g", [a], [b]), opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9
     )
     onnx.save(model, tmp_path / "other.onnx")
-    with pytest.raises(UserError, match="says nothing of its classes and size"):
+    with pytest.raises(UserError, match="contains no class names and sizes"):
         open_exported(tmp_path / "other.onnx", CPU)
 
 

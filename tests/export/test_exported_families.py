@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from yolo_cli.export.formats import FORMATS, lacking
+from yolo_cli.export.formats import FORMATS, missing_requirement
 from yolo_cli.export.metadata import Metadata
-from yolo_cli.export.request import Request
+from yolo_cli.export.spec import ExportSpec
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
 from yolo_cli.weights.networks import find_network
@@ -20,7 +20,7 @@ FAMILIES = ["yolov5s6", "yolov3-tiny", "yolov7-tiny", "yolov5s-v3.1", "darknet"]
 @pytest.mark.parametrize("name", ["torchscript", "onnx", "ncnn"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_outputs_equal_pytorchs(tmp_path: Path, reference: Path, family: str, name: str) -> None:
-    if missing := lacking(name):
+    if missing := missing_requirement(name):
         pytest.skip(missing)
     torch.manual_seed(1)
     cfg = str(reference / "weights/yolo-fastest-1.1.cfg") if family == "darknet" else family
@@ -35,8 +35,8 @@ def test_outputs_equal_pytorchs(tmp_path: Path, reference: Path, family: str, na
     with torch.inference_mode():
         wanted = fused.decode(fused(images))
     path = FORMATS[name].path(tmp_path / "m.pt")
-    FORMATS[name].write(Request(fused, about, 18, False, CPU), path)
+    FORMATS[name].write(ExportSpec(fused, about, 18, False, CPU), path)
     opener: Any = FORMATS[name].open
     with torch.inference_mode():
-        (found,) = opener(path, CPU).rows(images)
+        (found,) = opener(path, CPU).predict(images)
     torch.testing.assert_close(found, wanted[0], rtol=1e-3, atol=1e-2)

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from yolo_cli.commands.benchmark import run as benchmark
-from yolo_cli.commands.export import Exported
+from yolo_cli.commands.export import ExportResult
 from yolo_cli.commands.export import run as export
 from yolo_cli.config import BenchmarkConfig, ExportConfig
 from yolo_cli.errors import UserError
 from yolo_cli.export import formats
-from yolo_cli.export.formats import FORMATS, lacking, open_exported
-from yolo_cli.export.metadata import Metadata, Suppression, from_text
-from yolo_cli.export.request import Request
+from yolo_cli.export.formats import FORMATS, missing_requirement, open_exported
+from yolo_cli.export.metadata import Metadata, NMSSettings, from_text
+from yolo_cli.export.spec import ExportSpec
 from yolo_cli.io.yaml_file import write_mapping
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Silent
@@ -43,9 +43,9 @@ class Heard(Silent):
     warn = info
 
 
-def run(tmp_path: Path, weights: Path, include: str, reporter: Any = None, **options: Any) -> list[Exported]:
+def run(tmp_path: Path, weights: Path, include: str, reporter: Any = None, **options: Any) -> list[ExportResult]:
     for name in include.split(","):
-        if missing := lacking(name):
+        if missing := missing_requirement(name):
             pytest.skip(missing)
     given = {"img": (64, 96), "project": str(tmp_path / "runs"), **options}
     return export(ExportConfig(weights=str(weights), include=include, **given), reporter or Silent())
@@ -69,28 +69,28 @@ def test_boxes_of_a_model_that_is_sure_of_nothing_are_compared(
 ) -> None:
     heard = Heard()
     (done,) = run(tmp_path, untrained, "torchscript", heard)
-    assert done.proof is not None
-    assert done.proof.passed
-    assert done.proof.matched > 5
-    assert any("proves boxes alone" in line for line in heard.lines)
+    assert done.parity is not None
+    assert done.parity.passed
+    assert done.parity.matched > 5
+    assert any("only boxes are checked" in line for line in heard.lines)
     known = FORMATS["torchscript"]
 
-    def misplaced(request: Request, path: Path) -> None:
-        request.model.head.anchors.mul_(1.5)
-        known.write(request, path)
+    def misplaced(spec: ExportSpec, path: Path) -> None:
+        spec.model.head.anchors.mul_(1.5)
+        known.write(spec, path)
 
     monkeypatch.setattr(formats, "FORMATS", {**FORMATS, "torchscript": replace(known, write=misplaced)})
     (wrong,) = run(tmp_path, untrained, "torchscript")
-    assert wrong.proof is not None
-    assert not wrong.proof.passed
+    assert wrong.parity is not None
+    assert not wrong.parity.passed
 
 
 def test_a_file_that_finds_nothing_is_not_called_the_same(tmp_path: Path, untrained: Path) -> None:
     heard = Heard()
     (done,) = run(tmp_path, untrained, "torchscript", heard, nms=True)
-    assert done.proof is not None
-    assert not done.proof.compared
-    assert any("neither finds anything; give --data" in line for line in heard.lines)
+    assert done.parity is not None
+    assert not done.parity.compared
+    assert any("neither PyTorch nor the file detects anything; give --data" in line for line in heard.lines)
     assert not any("same as PyTorch" in line for line in heard.lines)
 
 
@@ -99,29 +99,29 @@ def test_a_file_that_its_runtime_cannot_run_fails_the_proof(
 ) -> None:
     known = FORMATS["torchscript"]
 
-    def of_another_size(request: Request, path: Path) -> None:
+    def of_another_size(spec: ExportSpec, path: Path) -> None:
         class Fixed(torch.nn.Module):
             def forward(self, images: torch.Tensor) -> torch.Tensor:
                 return images + torch.zeros(1, 3, 7, 7)
 
-        extra = {"yolo_cli.json": request.metadata.to_json().encode()}
+        extra = {"yolo_cli.json": spec.metadata.to_json().encode()}
         torch.jit.save(torch.jit.trace(Fixed(), torch.rand(1, 3, 7, 7)), str(path), _extra_files=extra)
 
     monkeypatch.setattr(formats, "FORMATS", {**FORMATS, "torchscript": replace(known, write=of_another_size)})
     (done,) = run(tmp_path, weights, "torchscript")
-    assert done.proof is not None
-    assert not done.proof.passed
-    assert "its runtime fails on images of 1 × 3 × 64 × 96" in done.proof.where[0]
+    assert done.parity is not None
+    assert not done.parity.passed
+    assert "its runtime fails on images of 1 × 3 × 64 × 96" in done.parity.violations[0]
     with pytest.raises(UserError, match="its runtime fails"):
-        open_exported(done.path, CPU).rows(torch.rand(1, 3, 64, 96))
+        open_exported(done.path, CPU).predict(torch.rand(1, 3, 64, 96))
 
 
 def test_captured_programs_of_free_size_are_proven_on_sizes_that_they_take(tmp_path: Path, weights: Path) -> None:
     (done,) = run(tmp_path, weights, "pt2", dynamic=True)
-    assert done.proof is not None
-    assert done.proof.passed, done.proof.where
+    assert done.parity is not None
+    assert done.parity.passed, done.parity.violations
     with pytest.raises(UserError, match="its runtime fails on images of 1 × 3 × 32 × 32"):
-        open_exported(done.path, CPU).rows(torch.rand(1, 3, 32, 32))
+        open_exported(done.path, CPU).predict(torch.rand(1, 3, 32, 32))
 
 
 def test_a_damaged_package_of_native_code_is_not_run(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_damaged_package_of_native_code_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_damaged_openvino_folder_is_one_line(tmp_path: Path) -> None:
-    if missing := lacking("openvino"):
+    if missing := missing_requirement("openvino"):
         pytest.skip(missing)
     folder = tmp_path / "m_openvino_model"
     folder.mkdir()
@@ -149,8 +149,8 @@ def test_a_damaged_openvino_folder_is_one_line(tmp_path: Path) -> None:
 
 
 def test_thresholds_that_are_none_are_not_sound() -> None:
-    texts = Metadata(("a",), 32, (64, 64), 1, nms=Suppression(0.25, 0.45, 300)).to_text()
-    with pytest.raises(UserError, match="its metadata is not sound"):
+    texts = Metadata(("a",), 32, (64, 64), 1, nms=NMSSettings(0.25, 0.45, 300)).to_text()
+    with pytest.raises(UserError, match="its metadata is not valid"):
         from_text({**texts, "nms": '{"conf": "x", "iou": null, "max_det": []}'}, where="m.onnx")
 
 
@@ -170,7 +170,7 @@ def test_a_second_export_into_a_folder_keeps_what_the_first_reported(tmp_path: P
     run(tmp_path, weights, "pt2", exist_ok=True, verify=False)
     assert list(json.loads((folder / "report.json").read_text())["formats"]) == ["torchscript", "pt2"]
     (folder / "report.json").write_text("[]")
-    with pytest.raises(UserError, match="is no report of an export"):
+    with pytest.raises(UserError, match="is not the report of an export"):
         run(tmp_path, weights, "onnx", exist_ok=True, verify=False)
     assert (folder / "report.json").read_text() == "[]"
 
@@ -212,7 +212,7 @@ def test_odd_names_come_back_and_a_data_set_without_objects_has_no_precision(
     heard = Heard()
     for done in run(tmp_path, odd[0], "torchscript,onnx,openvino,pt2,ncnn", heard, data=str(odd[1])):
         assert open_exported(done.path, CPU).metadata.names == tuple(ODD)
-    assert sum("unknown: the data set shows no object" in line for line in heard.lines) == 5
+    assert sum("unknown: the dataset has no objects" in line for line in heard.lines) == 5
     assert not any("nan" in line for line in heard.lines)
 
 
@@ -228,7 +228,7 @@ def test_eight_bits_with_fewer_images_than_a_batch(tmp_path: Path, odd: tuple[Pa
         ({"half": True, "int8": True}, "exclude each other"),
         ({"include": ","}, "names no format"),
         ({"include": "coreml"}, "runs on macOS alone"),
-        ({"include": "ncnn", "int8": True}, "ncnn cannot have it"),
+        ({"include": "ncnn", "int8": True}, "ncnn does not support it"),
         ({"weights": "x.onnx"}, r"is an exported model \(onnx\)"),
         ({"weights": "x_openvino_model"}, r"is an exported model \(openvino\)"),
     ],
@@ -236,7 +236,7 @@ def test_eight_bits_with_fewer_images_than_a_batch(tmp_path: Path, odd: tuple[Pa
 def test_a_benchmark_refuses_before_it_measures(
     tmp_path: Path, weights: Path, options: dict[str, Any], says: str
 ) -> None:
-    if options.get("include") in FORMATS and (missing := lacking(options["include"])):
+    if options.get("include") in FORMATS and (missing := missing_requirement(options["include"])):
         pytest.skip(missing)
     config = {"weights": str(weights), "project": str(tmp_path / "runs"), **options}
     with pytest.raises(UserError, match=says):

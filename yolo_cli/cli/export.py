@@ -61,5 +61,5 @@ def export(
     from yolo_cli.commands.export import run
 
     done = run(config, Terminal())
-    if any(one.proof is not None and not one.proof.passed for one in done):
+    if any(one.parity is not None and not one.parity.passed for one in done):
         raise typer.Exit(DIFFERS)

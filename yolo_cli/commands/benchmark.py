@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from yolo_cli.commands.export import Exported, requested_formats
+from yolo_cli.commands.export import ExportResult, requested_formats
 from yolo_cli.commands.export import run as export
 from yolo_cli.config import BenchmarkConfig, ExportConfig
 from yolo_cli.dataset.loader import val_loader
@@ -14,7 +14,7 @@ from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.evaluate import Thresholds, evaluate
 from yolo_cli.evaluation.evaluator import Evaluator
-from yolo_cli.export.formats import FORMATS, format_of, lacking
+from yolo_cli.export.formats import FORMATS, format_of, missing_requirement
 from yolo_cli.inference.latency import measure_in_process
 from yolo_cli.progress import Reporter, Silent
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_json, write_options
@@ -119,7 +119,7 @@ def _formats(config: BenchmarkConfig, reporter: Reporter) -> list[str]:
     found = []
     for name, known in FORMATS.items():
         able = all(getattr(known, option) or not getattr(config, option) for option in ("half", "int8"))
-        why = known.experimental if known.open is None else lacking(name)
+        why = known.experimental if known.open is None else missing_requirement(name)
         if why:
             reporter.info(f"{name} skipped: {why}")
         elif able:
@@ -147,11 +147,11 @@ def _exported_row(setup: Setup, name: str, reporter: Reporter) -> Row:
     return measured_row(setup, name, model, written.megabytes, _same(written), reporter)
 
 
-def _same(written: Exported) -> bool | None:
-    proof = written.proof
-    if proof is None or proof.tolerance is None or (proof.passed and not proof.compared):
+def _same(written: ExportResult) -> bool | None:
+    parity = written.parity
+    if parity is None or parity.tolerance is None or (parity.passed and not parity.compared):
         return None
-    return proof.passed
+    return parity.passed
 
 
 def measured_row(
@@ -159,7 +159,7 @@ def measured_row(
 ) -> Row:
     """Evaluate and time a model, both in the same precision."""
     config = setup.config
-    # Exported files take FP32 images, whatever the precision of their weights.
+    # ExportResult files take FP32 images, whatever the precision of their weights.
     half = model.weights is not None and model.runtime.metadata.half
     loader = val_loader(
         setup.split.index,

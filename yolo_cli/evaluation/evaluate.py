@@ -95,7 +95,7 @@ def evaluate(
                     sums += loss(raw, batch.targets.to(device)).values().cpu() * len(batch.indices)
                 rows: Sequence[Tensor] = list(model.decode(raw))
             else:
-                rows = model.rows(pixels)
+                rows = model.predict(pixels)
             clock.stage("network")
             found = _detections(rows, thresholds)
             _judge(evaluator, batch, found, index, image_ids)

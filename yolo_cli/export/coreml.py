@@ -1,28 +1,26 @@
-"""CoreML: Apple's format. Written anywhere, run on macOS alone, so that it cannot be proven here."""
+"""CoreML: Apple's format. It can be written anywhere, but runs only on macOS, so it is not verified here."""
 
 from pathlib import Path
 
-from yolo_cli.export.program import IMAGES, ROWS
+from yolo_cli.export.dependencies import import_optional
 from yolo_cli.export.pt2 import capture
-from yolo_cli.export.quiet import quiet
-from yolo_cli.export.request import Request, require
+from yolo_cli.export.silence import silence
+from yolo_cli.export.spec import ExportSpec
+from yolo_cli.export.wrappers import IMAGES, ROWS
 
-EXTRA = "coreml"
 
-
-def write(request: Request, path: Path) -> None:
-    """Convert the captured program to an ML program. Raises UserError where the package is missing."""
-    with quiet(native=True):
-        tools = require("coremltools", EXTRA)
-        program = capture(request).run_decompositions({})
-        shape = tuple(request.example().shape)
-        precision = tools.precision.FLOAT16 if request.metadata.half else tools.precision.FLOAT32
-        model = tools.convert(
+def write(spec: ExportSpec, path: Path) -> None:
+    """Convert the captured program to an ML program."""
+    with silence(native=True):
+        coremltools = import_optional("coremltools", "coreml")
+        program = capture(spec).run_decompositions({})
+        precision = coremltools.precision.FLOAT16 if spec.metadata.half else coremltools.precision.FLOAT32
+        model = coremltools.convert(
             program,
-            inputs=[tools.TensorType(name=IMAGES, shape=shape)],
-            outputs=[tools.TensorType(name=ROWS)],
+            inputs=[coremltools.TensorType(name=IMAGES, shape=tuple(spec.example().shape))],
+            outputs=[coremltools.TensorType(name=ROWS)],
             convert_to="mlprogram",
             compute_precision=precision,
         )
-        model.user_defined_metadata.update(request.metadata.to_text())
+        model.user_defined_metadata.update(spec.metadata.to_text())
         model.save(str(path))

@@ -1,11 +1,11 @@
-"""What an exported file says of itself, in plain text that any language reads: classes, size, thresholds, producer."""
+"""The metadata inside an exported file: class names, size, thresholds and producer, as plain text."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from yolo_cli.errors import UserError
+from yolo_cli.errors import UserError, first_line
 from yolo_cli.version import __version__
 
 PRODUCER = f"yolo_cli {__version__}"
@@ -14,8 +14,8 @@ MAX_CLASSES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Suppression:
-    """Non-maximum suppression inside a file, and its thresholds."""
+class NMSSettings:
+    """Confidence threshold, IoU threshold and maximum detections per image."""
 
     conf: float
     iou: float
@@ -24,40 +24,38 @@ class Suppression:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Everything that running a file takes beyond the file's own graph."""
+    """Everything that is needed to run a file, besides its network."""
 
     names: tuple[str, ...]
     stride: int
-    img: tuple[int, int]  # height and width; the largest where sizes are dynamic
+    img: tuple[int, int]  # height and width; the largest ones of a dynamic file
     batch: int
-    dynamic: bool = False  # batch and sizes may be others, sizes multiples of the stride
+    dynamic: bool = False  # any batch size, and any image size that is a multiple of the stride
     half: bool = False
     int8: bool = False
-    nms: Suppression | None = None
+    nms: NMSSettings | None = None  # of a file with NMS inside
     architecture: str = ""
     producer: str = PRODUCER
     task: str = TASK
 
     def to_text(self) -> dict[str, str]:
-        """Key by key as JSON texts, the form in which most formats hold metadata."""
+        """Each field as JSON text, the form in which most formats store metadata."""
         return {key: json.dumps(value, ensure_ascii=False) for key, value in asdict(self).items()}
 
     def to_json(self) -> str:
-        """All of it as one JSON object."""
+        """All fields as one JSON object."""
         return json.dumps(asdict(self), ensure_ascii=False, indent=1)
 
 
 def from_text(texts: Mapping[str, str], *, where: object) -> Metadata:
-    """Metadata from JSON texts by key. Raises UserError for a file that another program wrote, or that is damaged."""
+    """Metadata from its fields as JSON texts. Raises UserError for a file of another program, or a damaged one."""
     if not {"names", "stride", "img", "batch"} <= texts.keys():
-        fix = "export it with `yolo export`, which writes classes and sizes into the file"
-        raise UserError("says nothing of its classes and size", where=where, fix=fix)
+        fix = "export it with `yolo export`, which writes class names and sizes into the file"
+        raise UserError("contains no class names and sizes", where=where, fix=fix)
     try:
-        known = {key: json.loads(texts[key]) for key in Metadata.__dataclass_fields__ if key in texts}
-        return _checked(known)
+        return _from_fields({key: json.loads(texts[key]) for key in Metadata.__dataclass_fields__ if key in texts})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"its metadata is not sound ({detail[:120]})", where=where) from None
+        raise UserError(f"its metadata is not valid ({first_line(error)})", where=where) from None
 
 
 def from_json(text: str, *, where: object) -> Metadata:
@@ -70,20 +68,20 @@ def from_json(text: str, *, where: object) -> Metadata:
     return from_text({str(key): json.dumps(value) for key, value in mapping.items()}, where=where)
 
 
-def _checked(known: dict[str, Any]) -> Metadata:
-    height, width = (_whole(v, "img", 1, 1 << 16) for v in known["img"])
-    names = tuple(str(name) for name in known["names"])
+def _from_fields(fields: dict[str, Any]) -> Metadata:
+    height, width = (_integer(v, "img", 1, 1 << 16) for v in fields["img"])
+    names = tuple(str(name) for name in fields["names"])
     if not 1 <= len(names) <= MAX_CLASSES:
         raise ValueError(f"{len(names)} classes")
-    nms = Suppression(**known["nms"]) if known.get("nms") else None
+    nms = NMSSettings(**fields["nms"]) if fields.get("nms") else None
     if nms and not all(isinstance(v, int | float) for v in (nms.conf, nms.iou, nms.max_det)):
-        raise ValueError(f"nms is {known['nms']!r}")
-    stride, batch = _whole(known["stride"], "stride", 1, 1 << 12), _whole(known["batch"], "batch", 1, 1 << 16)
-    rest = {key: value for key, value in known.items() if key not in ("names", "stride", "img", "batch", "nms")}
+        raise ValueError(f"nms is {fields['nms']!r}")
+    stride, batch = _integer(fields["stride"], "stride", 1, 1 << 12), _integer(fields["batch"], "batch", 1, 1 << 16)
+    rest = {key: value for key, value in fields.items() if key not in ("names", "stride", "img", "batch", "nms")}
     return Metadata(names, stride, (height, width), batch, nms=nms, **rest)
 
 
-def _whole(value: Any, name: str, low: int, high: int) -> int:
+def _integer(value: Any, name: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ValueError(f"{name} is {value!r}")
     return value

@@ -1,8 +1,8 @@
 """ncnn: for phones and small boards. A folder with the network (.param), its weights (.bin) and yolo_cli.json.
 
-ncnn knows no tensors of five dimensions, so the file gives the head's maps, one a scale, of anchors × (5 + classes)
-channels; boxes are decoded by whoever runs it. yolo_cli.json holds what that takes: the architecture with its anchors,
-and strides.
+ncnn has no tensors of five dimensions. So the outputs of the network are the head's maps, one per scale, with
+anchors × (5 + classes) channels, and the program that runs it decodes the boxes. yolo_cli.json holds what is needed for
+that: the architecture with its anchors, and the strides.
 """
 
 import json
@@ -17,97 +17,91 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from yolo_cli.errors import UserError
+from yolo_cli.export.dependencies import import_optional
 from yolo_cli.export.metadata import from_json
-from yolo_cli.export.quiet import quiet
-from yolo_cli.export.request import Request, require
 from yolo_cli.export.runtime import FileRuntime
+from yolo_cli.export.silence import silence
+from yolo_cli.export.spec import ExportSpec
 from yolo_cli.model.architecture import Anchors, from_mapping
 from yolo_cli.model.build import DetectionModel
 
 EXTRA = "ncnn"
 FILES = ("model.ncnn.param", "model.ncnn.bin")
-DESCRIPTION = "yolo_cli.json"
+METADATA = "yolo_cli.json"
 
 
-class Maps(nn.Module):
-    """A network up to its head's maps."""
+class WithoutDecoding(nn.Module):
+    """A network whose outputs are the head's maps."""
 
     def __init__(self, model: DetectionModel) -> None:
         super().__init__()
         self.model = model
-        model.head.__dict__["forward"] = model.head.maps  # of this copy alone: the split into anchors is left out
+        model.head.__dict__["forward"] = model.head.maps  # in this copy only: leaves out the split into anchors
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The maps, scale by scale."""
         return tuple(self.model(images))
 
 
-def write(request: Request, path: Path) -> None:
-    """Trace, have pnnx convert, write the folder. Raises UserError where pnnx fails or is missing."""
-    program = require("pnnx", EXTRA).EXEC_PATH
-    model = request.model
+def write(spec: ExportSpec, path: Path) -> None:
+    """Trace the network, convert it with pnnx, write the folder. Raises UserError where pnnx fails."""
+    program = import_optional("pnnx", EXTRA).EXEC_PATH
+    model = spec.model
     anchors: Anchors = tuple(tuple(scale) for scale in model.anchors_in_pixels())
-    about = json.loads(request.metadata.to_json())
-    about |= {"network": model.architecture.with_anchors(anchors).to_mapping(), "strides": list(model.strides)}
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), quiet():
-        example = request.example()
-        traced = torch.jit.trace(Maps(model).eval(), example, check_trace=False)
+    metadata = json.loads(spec.metadata.to_json())
+    metadata |= {"network": model.architecture.with_anchors(anchors).to_mapping(), "strides": list(model.strides)}
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), silence():
+        example = spec.example()
+        traced = torch.jit.trace(WithoutDecoding(model).eval(), example, check_trace=False)
         torch.jit.save(traced, str(Path(folder, "model.pt")))
         shape = ",".join(map(str, example.shape))
-        command = [program, "model.pt", f"inputshape=[{shape}]f32", f"fp16={int(request.metadata.half)}"]
+        command = [program, "model.pt", f"inputshape=[{shape}]f32", f"fp16={int(spec.metadata.half)}"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         written = [Path(folder, name) for name in FILES]
         if done.returncode or not all(file.is_file() for file in written):
-            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["nothing said"]
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
             raise UserError(f"pnnx could not convert the network ({last[0][:120]})", where="--include ncnn")
-        # Lines of the .param begin with a layer's kind; kinds of torch's own have a point in them.
-        kinds = {line.split()[0] for line in written[0].read_text().splitlines() if line.strip()}
-        if unknown := sorted(kind for kind in kinds if "." in kind):
+        # Lines of the .param begin with an operator; those of torch that ncnn lacks contain a dot.
+        operators = {line.split()[0] for line in written[0].read_text().splitlines() if line.strip()}
+        if unknown := sorted(operator for operator in operators if "." in operator):
             raise UserError(f"ncnn has no operator for {', '.join(unknown)}", where="--include ncnn")
         path.mkdir()
         for file in written:
             (path / file.name).write_bytes(file.read_bytes())
-    (path / DESCRIPTION).write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
+    (path / METADATA).write_text(json.dumps(metadata, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def open_file(path: Path, device: torch.device) -> "NcnnRuntime":
-    """A folder ready to run. Raises UserError for one that is damaged or was written elsewhere."""
-    return NcnnRuntime(path, device)
-
-
-class NcnnRuntime(FileRuntime):
-    """Runs on ncnn, an image at a time, and decodes."""
+class NCNNRuntime(FileRuntime):
+    """Runs images on ncnn one by one, and decodes the boxes in PyTorch."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        ncnn = require("ncnn", EXTRA)
-        text = _text(path / DESCRIPTION)
-        super().__init__(from_json(text, where=path / DESCRIPTION), path)
+        ncnn = import_optional("ncnn", EXTRA)
+        text = _text(path / METADATA)
+        super().__init__(from_json(text, where=path / METADATA), path)
         network = json.loads(text).get("network")
         if not isinstance(network, dict):
-            raise UserError("lacks the network's architecture", where=path / DESCRIPTION, fix="export it again")
+            raise UserError("lacks the network's architecture", where=path / METADATA, fix="export it again")
         with torch.device("cpu"):
-            # Built for its head alone, which knows how maps become boxes.
-            self._head = DetectionModel(from_mapping(network, name="ncnn", where=path / DESCRIPTION)).head
+            # Only its head is used, which decodes the maps.
+            self._head = DetectionModel(from_mapping(network, name="ncnn", where=path / METADATA)).head
         self._net: Any = ncnn.Net()
         half = self.metadata.half
         options = self._net.opt
         options.use_fp16_storage = options.use_fp16_packed = options.use_fp16_arithmetic = half
         options.num_threads = torch.get_num_threads()
-        with quiet(native=True):
+        with silence(native=True):
             failed = self._net.load_param(str(path / FILES[0])) or self._net.load_model(str(path / FILES[1]))
         if failed:
-            raise UserError(f"holds no sound {' and '.join(FILES)}", where=path, fix="export it again")
+            raise UserError(f"holds no valid {' and '.join(FILES)}", where=path, fix="export it again")
         self._mat = ncnn.Mat
 
     def run(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:
-        """Decoded rows."""
         maps = [self._maps(image) for image in images.cpu().numpy()]
         raw = [self._head._cells(torch.from_numpy(np.stack(scale))) for scale in zip(*maps, strict=True)]
         return self._head.decode(raw)
 
     def _maps(self, image: Float[np.ndarray, "3 h w"]) -> list[np.ndarray]:
         extractor, pixels = self._net.create_extractor(), np.ascontiguousarray(image)
-        extractor.input(self._net.input_names()[0], self._mat(pixels))  # looks into `pixels`, and does not keep them
+        extractor.input(self._net.input_names()[0], self._mat(pixels))  # a view: `pixels` must outlive it
         return [np.array(extractor.extract(name)[1]) for name in self._net.output_names()]
 
 
@@ -115,4 +109,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise UserError("is missing or no text", where=path, fix="export it again") from None
+        raise UserError("is missing, or not a text file", where=path, fix="export it again") from None

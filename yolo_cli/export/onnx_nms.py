@@ -2,21 +2,23 @@
 
 from typing import Any
 
-from yolo_cli.export.metadata import Suppression
-from yolo_cli.export.program import DETECTIONS, ROWS
+import numpy as np
 
-# Each line: outputs, operator, inputs, attributes. Names of constants are those of `_constants`.
+from yolo_cli.export.metadata import NMSSettings
+from yolo_cli.export.wrappers import DETECTIONS, ROWS
+
+# Each line: outputs, operator, inputs, attributes. `_constants` defines the names of constants.
 _NODES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-    ("centre", "Slice", f"{ROWS} i0 i2 axis2", {}),
+    ("center", "Slice", f"{ROWS} i0 i2 axis2", {}),
     ("size", "Slice", f"{ROWS} i2 i4 axis2", {}),
     ("objectness", "Slice", f"{ROWS} i4 i5 axis2", {}),
     ("classes", "Slice", f"{ROWS} i5 end axis2", {}),
     ("half_size", "Mul", "size half", {}),
-    ("low", "Sub", "centre half_size", {}),
-    ("high", "Add", "centre half_size", {}),
+    ("low", "Sub", "center half_size", {}),
+    ("high", "Add", "center half_size", {}),
     ("xyxy", "Concat", "low high", {"axis": 2}),
     ("probabilities", "Mul", "classes objectness", {}),
-    # A box counts for its best class alone, as in `yolo detect`.
+    # Each box counts only for its most probable class, as in `yolo detect`.
     ("best", "ArgMax", "probabilities", {"axis": 2, "keepdims": 0}),
     ("one_hot", "OneHot", "best class_count off_on", {"axis": -1}),
     ("best_only", "Mul", "probabilities one_hot", {}),
@@ -36,7 +38,7 @@ _NODES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("confidence_column", "Unsqueeze", "confidence axis1", {}),
     ("unsorted", "Concat", "image_float corners confidence_column label_float", {"axis": 1}),
     ("ordered", "Gather", "unsorted order", {"axis": 0}),
-    # The rank of each among those of its own image, of which `max_det` stay.
+    # The rank of each detection within its image; `max_det` of them are kept.
     ("owner", "Gather", "image order", {"axis": 0}),
     ("shape", "Shape", ROWS, {}),
     ("batch", "Gather", "shape zero", {"axis": 0}),
@@ -51,16 +53,16 @@ _NODES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 )
 
 
-def append_suppression(onnx: Any, proto: Any, suppression: Suppression, classes: int) -> None:
-    """Put suppression behind a graph whose output is `rows` (b, n, 5 + classes), in place.
+def append_nms(onnx: Any, proto: Any, settings: NMSSettings, classes: int) -> None:
+    """Append NMS to a graph whose output is `rows` (b, n, 5 + classes), in place.
 
-    The graph then gives detections (k, 7): image, x1, y1, x2, y2, confidence, class; most confident first.
+    The new output is `detections` (k, 7): image, x1, y1, x2, y2, confidence, class; most confident first.
     """
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     graph = proto.graph
-    for name, value in _constants(suppression, classes).items():
+    for name, value in _constants(settings, classes).items():
         graph.initializer.append(numpy_helper.from_array(value, f"nms_{name}"))
-    own = set(_constants(suppression, classes)) | {word for outputs, *_ in _NODES for word in outputs.split()}
+    own = set(_constants(settings, classes)) | {word for outputs, *_ in _NODES for word in outputs.split()}
 
     def prefixed(names: str) -> list[str]:
         return [f"nms_{name}" if name in own and name != DETECTIONS else name for name in names.split()]
@@ -72,15 +74,13 @@ def append_suppression(onnx: Any, proto: Any, suppression: Suppression, classes:
     graph.output.append(helper.make_tensor_value_info(DETECTIONS, onnx.TensorProto.FLOAT, ["found", 7]))
 
 
-def _constants(suppression: Suppression, classes: int) -> dict[str, Any]:
-    import numpy as np  # noqa: PLC0415 - kept beside its only use
-
+def _constants(settings: NMSSettings, classes: int) -> dict[str, Any]:
     whole = {f"i{i}": [i] for i in range(6)} | {"end": [5 + classes], "axis1": [1], "axis2": [2], "minus_one": [-1]}
     scalars = {"zero": 0, "one": 1, "class_count": classes}
     constants = {name: np.array(value, np.int64) for name, value in (whole | scalars).items()}
-    constants["max_det"] = np.array([suppression.max_det], np.int64)
-    constants["iou"] = np.array([suppression.iou], np.float32)
-    constants["conf"] = np.array([suppression.conf], np.float32)
+    constants["max_det"] = np.array([settings.max_det], np.int64)
+    constants["iou"] = np.array([settings.iou], np.float32)
+    constants["conf"] = np.array([settings.conf], np.float32)
     constants["half"] = np.array(0.5, np.float32)
     constants["off_on"] = np.array([0, 1], np.float32)
     return constants

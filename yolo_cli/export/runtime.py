@@ -1,5 +1,6 @@
-"""Running a model, whatever file it came from: one interface for `yolo val`, `yolo detect` and an export's proof."""
+"""One interface for running a model, whatever file it came from: `yolo val`, `yolo detect` and parity checks use it."""
 
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,53 +17,52 @@ from yolo_cli.export.metadata import Metadata
 
 @runtime_checkable
 class Runtime(Protocol):
-    """A model ready to run."""
+    """A model that is ready to run."""
 
     @property
     def metadata(self) -> Metadata:
-        """Classes, sizes, thresholds."""
+        """Class names, sizes, thresholds."""
         ...
 
-    def rows(self, images: Float[Tensor, "b 3 h w"]) -> Sequence[Float[Tensor, "_ o"]]:
-        """Decoded rows of each image (cx, cy, w, h in pixels, objectness, class probabilities), on the CPU or a GPU.
+    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Sequence[Float[Tensor, "_ o"]]:
+        """Predictions (cx, cy, w, h in pixels, objectness, class probabilities) for each image, before NMS.
 
-        A file with suppression inside gives what it kept, as rows of objectness = confidence and one class of 1.
+        A file with NMS inside gives its detections: objectness is then the confidence, and one class has 1.
         """
         ...
 
 
 class FileRuntime(ABC):
-    """What the runtimes of exported files share: batches of the file's size, and rows from either kind of output."""
+    """Base of the runtimes of exported files: splits inputs into the file's batch size, and converts both outputs."""
 
     def __init__(self, metadata: Metadata, path: Path) -> None:
         self._metadata, self._path = metadata, path
 
     @property
     def metadata(self) -> Metadata:
-        """What the file says of itself."""
         return self._metadata
 
     @abstractmethod
     def run(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:
-        """The file's output for a batch of its size: rows (b, n, o), or detections (k, 7)."""
+        """The file's output for a batch of its size: predictions (b, n, o), or detections (k, 7)."""
 
-    def rows(self, images: Float[Tensor, "b 3 h w"]) -> Sequence[Float[Tensor, "_ o"]]:
-        """Decoded rows of each image. Raises UserError where the file's own runtime fails on them."""
+    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Sequence[Float[Tensor, "_ o"]]:
+        """See `Runtime.predict`. Raises UserError where the file's own runtime fails."""
         if self.metadata.dynamic:
-            return self._rows(images)
-        size, found = self.metadata.batch, list[Tensor]()
+            return self._predict(images)
+        size, predictions = self.metadata.batch, list[Tensor]()
         for part in images.split(size):
             missing = size - len(part)
             filled = torch.cat((part, part.new_zeros(missing, *part.shape[1:]))) if missing else part
-            found += self._rows(filled)[: len(part)]
-        return found
+            predictions += self._predict(filled)[: len(part)]
+        return predictions
 
-    def _rows(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+    def _predict(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         try:
             return self._split(self.run(images), len(images))
         except UserError:
             raise
-        except Exception as error:  # runtimes raise what they like where a file is damaged, or is not what it says
+        except Exception as error:  # runtimes raise any exception for a damaged file, or an input that does not fit
             detail = " ".join(str(error).split())[:160] or type(error).__name__
             what = f"its runtime fails on images of {' × '.join(map(str, images.shape))} ({detail})"
             raise UserError(what, where=self._path, fix="export it again") from error
@@ -74,3 +74,10 @@ class FileRuntime(ABC):
         labels = torch.nn.functional.one_hot(output[:, 6].long(), classes).to(output.dtype)
         rows = torch.cat((xyxy_to_cxcywh(output[:, 1:5]), output[:, 5:6], labels), 1)
         return [rows[image == i] for i in range(batch)]
+
+
+def check_zip(path: Path) -> None:
+    """Raises UserError for a damaged member of a zip file, or BadZipFile. torch does not verify checksums."""
+    with zipfile.ZipFile(path) as archive:
+        if bad := archive.testzip():
+            raise UserError(f"damaged at {bad}", where=path, fix="export it again")

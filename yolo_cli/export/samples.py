@@ -1,4 +1,4 @@
-"""Images for proving and calibrating: a data set's, or drawn ones where none is given."""
+"""Images for parity checks and calibration: those of a dataset, or synthetic ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,28 +12,26 @@ from yolo_cli.dataset.images import decode_image, letterbox
 from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.dataset.synthetic import draw
 
-BUILT_IN = 8
-_VAL = 1  # the split of the drawn images
+SYNTHETIC_IMAGES = 8
+_VAL = 1  # split of the synthetic dataset
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
-    """Some images of an index, evenly spread over it; drawn ones without an index."""
+class SampleImages:
+    """At most `limit` images, evenly spaced over an index; synthetic images without an index."""
 
     index: LabelIndex | None
-    most: int
+    limit: int
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return min(self.most, len(self.index)) if self.index is not None else BUILT_IN
+    def __len__(self) -> int:
+        return min(self.limit, len(self.index)) if self.index is not None else SYNTHETIC_IMAGES
 
     def batches(
         self, canvas: tuple[int, int], size: int, count: int = 0
     ) -> Iterator[tuple[Sequence[str], Float[Tensor, "b 3 h w"]]]:
-        """Names and images in 0 … 1 on a canvas (height, width), in batches; `count` of them, or all."""
+        """Names and images (0 … 1, letterboxed to `canvas` = height, width) in batches; the first `count`, or all."""
         names, images = [], []
-        total = min(count, self.count) if count else self.count
+        total = min(count, len(self)) if count else len(self)
         for i in range(total):
             name, pixels = self._read(i)
             image, _ = letterbox(pixels, canvas, canvas)
@@ -45,7 +43,7 @@ class Samples:
 
     def _read(self, i: int) -> tuple[str, UInt8[np.ndarray, "h w 3"]]:
         if self.index is None:
-            return f"drawn image {i}", draw(_VAL, i)[0]
-        position = i * len(self.index) // self.count
+            return f"synthetic image {i}", draw(_VAL, i)[0]
+        position = i * len(self.index) // len(self)
         path = self.index.path(position)
         return path.name, decode_image(self.index.content(position), path)

@@ -1,6 +1,6 @@
-"""TensorRT: NVIDIA's runtime, built on the GPU that is to run it, from the ONNX graph.
+"""TensorRT: NVIDIA's runtime. An engine is built from the ONNX graph, on the GPU that will run it.
 
-An engine file begins with its metadata: a length of four bytes (little-endian), then JSON of that length.
+An engine file begins with its metadata: the length in four bytes (little-endian), then JSON of that length.
 """
 
 import struct
@@ -13,32 +13,36 @@ from torch import Tensor
 
 from yolo_cli.errors import UserError
 from yolo_cli.export import onnx
+from yolo_cli.export.dependencies import import_optional
 from yolo_cli.export.metadata import Metadata, from_json
-from yolo_cli.export.program import IMAGES
-from yolo_cli.export.request import Request, require
 from yolo_cli.export.runtime import FileRuntime
+from yolo_cli.export.spec import ExportSpec
+from yolo_cli.export.wrappers import IMAGES
 from yolo_cli.io.atomic import write_atomically
 
 EXTRA = "tensorrt"
-MAX_DESCRIPTION = 1 << 24
+MAX_METADATA = 1 << 24  # bytes
 
 
-def write(request: Request, path: Path) -> None:
-    """Parse the ONNX graph and build. Raises UserError where there is no GPU, no package, or the build fails."""
-    trt = require("tensorrt", EXTRA)
-    if not torch.cuda.is_available():
-        raise UserError("an engine is built on the GPU that runs it", where="--include tensorrt", fix="export there")
+def missing() -> str:
+    """What is missing on this machine; "" for nothing."""
+    return "" if torch.cuda.is_available() else "an engine is built on the GPU that runs it, and there is none"
+
+
+def write(spec: ExportSpec, path: Path) -> None:
+    """Parse the ONNX graph and build the engine. Raises UserError where that fails."""
+    trt = import_optional("tensorrt", EXTRA)
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
-    network = parse(trt, logger, builder, onnx.build(request).SerializeToString())
+    network = parse(trt, logger, builder, onnx.build(spec).SerializeToString())
     config = builder.create_builder_config()
-    if request.metadata.dynamic:
-        config.add_optimization_profile(_profile(builder, request.metadata))
+    if spec.metadata.dynamic:
+        config.add_optimization_profile(_profile(builder, spec.metadata))
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise UserError("TensorRT could not build the engine", where="--include tensorrt")
-    about = request.metadata.to_json().encode()
-    write_atomically(path, struct.pack("<I", len(about)) + about + bytes(engine), what="TensorRT engine")
+    metadata = spec.metadata.to_json().encode()
+    write_atomically(path, struct.pack("<I", len(metadata)) + metadata + bytes(engine), what="TensorRT engine")
 
 
 def parse(trt: Any, logger: Any, builder: Any, graph: bytes) -> Any:
@@ -52,26 +56,21 @@ def parse(trt: Any, logger: Any, builder: Any, graph: bytes) -> Any:
 
 
 def _profile(builder: Any, metadata: Metadata) -> Any:
-    """Sizes from one stride to the file's own, batches up to its own, best at both."""
+    """Sizes from one stride to the file's own, and batches up to its own; optimized for the largest."""
     height, width = metadata.img
-    profile, most = builder.create_optimization_profile(), (metadata.batch, 3, height, width)
-    profile.set_shape(IMAGES, (1, 3, metadata.stride, metadata.stride), most, most)
+    profile, largest = builder.create_optimization_profile(), (metadata.batch, 3, height, width)
+    profile.set_shape(IMAGES, (1, 3, metadata.stride, metadata.stride), largest, largest)
     return profile
 
 
-def open_file(path: Path, device: torch.device) -> "TensorRtRuntime":
-    """An engine ready to run. Raises UserError for one that is damaged, or made for another GPU or version."""
-    return TensorRtRuntime(path, device)
-
-
-class TensorRtRuntime(FileRuntime):
-    """Runs on TensorRT, on the current CUDA stream."""
+class TensorRTRuntime(FileRuntime):
+    """Runs on the current CUDA stream. An engine fits only the GPU model and the TensorRT version it was built for."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        trt = require("tensorrt", EXTRA)
+        trt = import_optional("tensorrt", EXTRA)
         data = path.read_bytes()
-        length = struct.unpack("<I", data[:4])[0] if len(data) > 4 else MAX_DESCRIPTION + 1
-        if length > min(len(data), MAX_DESCRIPTION):
+        length = struct.unpack("<I", data[:4])[0] if len(data) > 4 else MAX_METADATA + 1
+        if length > min(len(data), MAX_METADATA):
             raise UserError("not an engine that `yolo export` wrote", where=path)
         super().__init__(from_json(data[4 : 4 + length].decode("utf-8", "replace"), where=path), path)
         if device.type != "cuda":
@@ -85,7 +84,6 @@ class TensorRtRuntime(FileRuntime):
         )
 
     def run(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:
-        """The engine's output."""
         given = images.to(self._device).float().contiguous()
         self._context.set_input_shape(IMAGES, tuple(given.shape))
         output = torch.empty(tuple(self._context.get_tensor_shape(self._output)), device=self._device)

@@ -1,4 +1,4 @@
-"""Running a model in PyTorch, through the interface of exported files."""
+"""PyTorch behind the same interface as exported files."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from yolo_cli.model.fuse import fuse
 
 
 class TorchRuntime:
-    """A fused model in channels-last memory; any batch and any size of whole strides."""
+    """A fused model in channels-last memory, for any batch size and any image size that is a multiple of the stride."""
 
     def __init__(self, model: DetectionModel, device: torch.device, *, half: bool = False) -> None:
         fused = fuse(model.to(device).eval()).to(memory_format=torch.channels_last)
@@ -21,9 +21,7 @@ class TorchRuntime:
 
     @property
     def metadata(self) -> Metadata:
-        """Classes and stride."""
         return self._metadata
 
-    def rows(self, images: Float[Tensor, "b 3 h w"]) -> Sequence[Float[Tensor, "_ o"]]:
-        """Decoded rows of each image."""
+    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Sequence[Float[Tensor, "_ o"]]:
         return list(self.model.decode(self.model(images)))

@@ -12,7 +12,7 @@ import torch
 
 from yolo_cli.device import select_device
 from yolo_cli.errors import UserError
-from yolo_cli.export.samples import BUILT_IN, Samples
+from yolo_cli.export.samples import SYNTHETIC_IMAGES, SampleImages
 from yolo_cli.progress import Silent
 from yolo_cli.weights.load import load_model
 
@@ -45,14 +45,14 @@ def measure(path: Path, *, cfg: str, device: torch.device, img: tuple[int, int],
     `img` is (height, width), unless the file has a fixed size. `half` runs a checkpoint in half precision.
     """
     opened = load_model(path, device, Silent(), cfg=cfg, half=half)
-    samples = [batch for _, batch in Samples(None, BUILT_IN).batches(opened.img or img, 1)]
+    samples = [batch for _, batch in SampleImages(None, SYNTHETIC_IMAGES).batches(opened.img or img, 1)]
     dtype = torch.float16 if half else torch.float32
     milliseconds = []
     with torch.inference_mode():
         for i in range(WARM_UP + images):
             image = samples[i % len(samples)].to(device, dtype)
             start = time.perf_counter()
-            opened.runtime.rows(image)
+            opened.runtime.predict(image)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             milliseconds.append(1000 * (time.perf_counter() - start))

@@ -124,7 +124,7 @@ class Predictor:
 
     def _rows(self, images: Tensor) -> list[Tensor]:
         if self.model is None:
-            return list(self.runtime.rows(images))
+            return list(self.runtime.predict(images))
         return decode_candidates(self.model.head, self.model(images), self.settings.conf)
 
     def _placed(self, found: Detections, canvas: Canvas) -> Detections:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from yolo_cli.dataset.splits import checked_image_size
 from yolo_cli.errors import UserError
-from yolo_cli.export.formats import format_of, open_exported
+from yolo_cli.export.formats import FORMATS, format_of, open_exported
 from yolo_cli.export.runtime import Runtime
 from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.model.architecture import Architecture
@@ -236,10 +236,8 @@ def load_model(
         return LoadedModel(path, TorchRuntime(model, device, half=half), weights)
     if half:
         raise UserError("is set when a model is exported", where="--half", fix="leave it out")
-    if name in ("aotinductor", "tensorrt"):
-        reporter.warn(f"{path}: holds compiled code, which runs now: use only files that you made")
-    if name == "torchscript":  # some of its operators open and write files
-        reporter.warn(f"{path}: is a program, which runs now: use only files that you made")
+    if warning := FORMATS[name].runs_code:
+        reporter.warn(f"{path}: {warning}: use only files that you made")
     runtime = open_exported(path, device)
     metadata = runtime.metadata
     size = "any size" if metadata.dynamic else f"{metadata.img[1]}×{metadata.img[0]}"
