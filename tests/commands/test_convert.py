@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.commands.conftest import Recorder
 from yolo_cli.cli.app import main
 from yolo_cli.commands.train import run as train
 from yolo_cli.commands.val import run as validate
@@ -119,14 +120,6 @@ def test_info_without_sense_is_one_line(arguments: list[str], capsys: pytest.Cap
     assert capsys.readouterr().err.count("\n") == 1
 
 
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.said.append(text)
-
-
 def test_a_darknet_network_trains_is_judged_and_goes_back(tmp_path: Path, cfg: Path, data: Path) -> None:
     common: dict[str, Any] = {"data": str(data), "img": (64, 64), "workers": 0, "device": "cpu"}
     options = TrainConfig(
@@ -139,10 +132,10 @@ def test_a_darknet_network_trains_is_judged_and_goes_back(tmp_path: Path, cfg: P
     best = result.folder / "weights/best.pt"
     assert run("convert", best, tmp_path / "trained.weights") == 0
     judged = []
-    heard = Heard()
+    reporter = Recorder()
     for name, network in ((best, ""), (tmp_path / "trained.weights", str(tmp_path / "trained.cfg"))):
         val = ValConfig(weights=str(name), cfg=network, plots=False, project=str(tmp_path / "judged"), **common)
-        judged.append(validate(val, heard).metrics.to_dict()["metrics"])
+        judged.append(validate(val, reporter).metrics.to_dict()["metrics"])
     assert judged[0] == judged[1]
     more = TrainConfig(
         weights=str(tmp_path / "trained.weights"),
@@ -152,5 +145,5 @@ def test_a_darknet_network_trains_is_judged_and_goes_back(tmp_path: Path, cfg: P
         project=str(tmp_path / "runs"),
         **common,
     )
-    train(more, heard)
-    assert any("tensors loaded" in line and "not loaded" not in line for line in heard.said)
+    train(more, reporter)
+    assert any("tensors loaded" in line and "not loaded" not in line for line in reporter.lines)
