@@ -81,7 +81,7 @@ def made_up(folder: Path, images: int) -> Any:
     index = LabelIndex(
         paths=b"".join(names),
         path_offsets=_offsets(np.array([len(name) for name in names], np.int64)),
-        places=np.zeros((0, 3), np.int64),
+        spans=np.zeros((0, 3), np.int64),
         sizes=chance.integers(300, 640, (images, 2), np.int32),
         classes=chance.integers(CLASSES, size=boxes, dtype=np.int32),
         boxes=chance.uniform(0.1, 0.5, (boxes, 4)).astype(np.float32),
@@ -93,9 +93,9 @@ def made_up(folder: Path, images: int) -> Any:
 
 
 def opened(folder: Path) -> Any:
-    from yolo_cli.dataset.labels import _load
+    from yolo_cli.dataset.labels import _load_cache
 
-    return _load(folder / "index.npz", "scale")
+    return _load_cache(folder / "index.npz", "scale")
 
 
 def part_index(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
@@ -103,7 +103,7 @@ def part_index(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
 
     index = made_up(folder, images)
     with costs() as saved:
-        labels._save(folder / "index.npz", "scale", index)
+        labels._save_cache(folder / "index.npz", "scale", index)
     with costs() as fingerprint:
         labels._fingerprint(index)
     del index
@@ -134,7 +134,7 @@ def part_folder(folder: Path, images: int, args: argparse.Namespace) -> list[Row
     with costs() as listed:
         files = split_files(spec, "train")
     with costs() as states:
-        labels._state_key(files)
+        labels._state_hash(files)
     build: Callable[[], Any] = lambda: labels.build_index(  # noqa: E731
         files, CLASSES, strict=False, cache_dir=folder / "cache", workers=1, progress=None
     )

@@ -111,7 +111,7 @@ def test_tar_is_unpacked_too(serve, tmp_path: Path) -> None:
             zipped("images/train/a.jpg"), {"sha256": "0" * 64}, "sha256 of .* is .*, not 000", id="other hash"
         ),
         pytest.param(b"#!/bin/sh\ntouch owned\n", {}, "neither a zip nor a tar", id="script"),
-        pytest.param(zipped("readme.txt"), {}, "holds no images/train", id="other content"),
+        pytest.param(zipped("readme.txt"), {}, "has no images/train", id="other content"),
         pytest.param(zipped("images/train/a.jpg")[:-30], {}, "neither a zip nor a tar|damaged", id="cut off"),
     ],
 )

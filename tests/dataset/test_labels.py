@@ -43,11 +43,11 @@ GOOD = b"1 0.5 0.5 0.2 0.3\n"
         pytest.param(b"1 0.5 0.5 0.2 1.01", "1.01 is outside", id="above 1"),
         pytest.param(b"1 -0.5 0.5 0.2 0.3", "-0.5 is outside", id="below 0"),
         pytest.param(b"1 320 240 20 30", "320 is outside", id="pixels"),
-        pytest.param(b"1 0.5 0.5 0 0.3", "no size", id="no width"),
-        pytest.param(b"1 0.1 0.1 0.1 0.5 0.1 0.9", "no size", id="flat polygon"),
+        pytest.param(b"1 0.5 0.5 0 0.3", "without width", id="no width"),
+        pytest.param(b"1 0.1 0.1 0.1 0.5 0.1 0.9", "without width or height", id="flat polygon"),
         pytest.param(b"-1 0.5 0.5 0.2 0.3", "negative", id="negative class"),
         pytest.param(b"0.5 0.5 0.5 0.2 0.3", "not a whole number", id="fractional class"),
-        pytest.param(b"3 0.5 0.5 0.2 0.3", "class 3 is not below the number of classes, 3", id="class too large"),
+        pytest.param(b"3 0.5 0.5 0.2 0.3", "class 3 is out of range for 3 classes", id="class too large"),
         pytest.param(GOOD.strip(), "duplicate", id="duplicate"),
         pytest.param(b"\xff\xfe1 0.5 0.5 0.2 0.3", "not a number", id="not text"),
     ],
@@ -148,7 +148,7 @@ def test_index_holds_sizes_boxes_and_problems(make_images) -> None:
 
 def test_strict_makes_a_problem_an_error_with_its_place(make_images) -> None:
     images = make_images([(20, 20)], ["0 .5 .5 .1 .1\n7 .5 .5 .1 .1\n"])
-    with pytest.raises(UserError, match=r"000\.txt:2: class 7 .*1 problem in all"):
+    with pytest.raises(UserError, match=r"000\.txt:2: class 7 .*1 problem in total"):
         index_of(images, strict=True)
 
 
@@ -249,8 +249,8 @@ class TestCache:
 
 
 def test_processes_read_the_same(make_images, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels_module, "_WORTH_PROCESSES", 1)
-    monkeypatch.setattr(labels_module, "_CHUNK", 2)
+    monkeypatch.setattr(labels_module, "_MIN_IMAGES_FOR_PROCESSES", 1)
+    monkeypatch.setattr(labels_module, "_IMAGES_PER_SCAN", 2)
     images = make_images([(20, 20)] * 7, ["0 .5 .5 .1 .1\n8 0 0 0 0"] * 7)
     calls: list[tuple[int, int]] = []
     shared = index_of(images, workers=2, progress=lambda done, total: calls.append((done, total)))

@@ -192,7 +192,7 @@ class TestCacheOfPixels:
 
     def test_no_room(self, index: LabelIndex, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pixel_cache, "free_memory", lambda: 1000)
-        with pytest.raises(UserError, match=r"--cache: the images take .* memory has .* use --cache disk"):
+        with pytest.raises(UserError, match=r"--cache: the decoded images take .* memory has .* use --cache disk"):
             training(index, cache="ram")
 
     def test_unknown_kind(self, index: LabelIndex) -> None:

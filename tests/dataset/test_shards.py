@@ -103,14 +103,14 @@ def test_of_two_files_of_one_name_the_last_counts(images, tmp_path: Path) -> Non
     index = index_of([pack(tmp_path / "x.tar", [("a.jpg", images[0]), ("a.jpg", images[1])])])
     assert index.sizes.tolist() == [list(SIZES[1])]
     assert [str(problem) for problem in index.problems] == [
-        f"{tmp_path}/x.tar/a.jpg: comes twice in its shard; the last one counts"
+        f"{tmp_path}/x.tar/a.jpg: occurs twice in its shard; the last one is used"
     ]
 
 
 def test_a_shard_that_is_cut_off_keeps_what_is_whole(shards: list[Path]) -> None:
     whole = index_of(shards)
     content = shards[0].read_bytes()
-    start, length = whole.places[1, 1:].tolist()
+    start, length = whole.spans[1, 1:].tolist()
     shards[0].write_bytes(content[: start + length // 2])
     index = index_of(shards)
     assert [index.path(i).name for i in range(len(index))] == ["002.jpg", *(f"{i:03d}.jpg" for i in range(3, 7))]
@@ -122,7 +122,7 @@ def test_a_shard_that_is_cut_off_keeps_what_is_whole(shards: list[Path]) -> None
 @pytest.mark.parametrize("content", [b"", b"no archive" * 100])
 def test_what_is_no_shard_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(content)
-    with pytest.raises(UserError, match=r"none of 1 images can be read.*x.tar: no tar archive"):
+    with pytest.raises(UserError, match=r"none of 1 images can be read.*x.tar: not a tar archive"):
         index_of([tmp_path / "x.tar"])
 
 
@@ -139,7 +139,7 @@ def test_broken_images_and_labels_in_a_shard_are_named(images, tmp_path: Path) -
 def test_cache_and_fingerprint_follow_the_shard(images, shards, tmp_path: Path) -> None:
     first, again = (index_of(shards, cache_dir=tmp_path / "cache") for _ in range(2))
     assert again.fingerprint == first.fingerprint
-    assert again.places.tolist() == first.places.tolist()
+    assert again.spans.tolist() == first.spans.tolist()
     (images[0].parent.parent / "labels/000.txt").write_text("2 0.5 0.5 0.1 0.1")
     pack(shards[0], [member for image in images[:3] for member in beside(image)])
     changed = index_of(shards, cache_dir=tmp_path / "cache")

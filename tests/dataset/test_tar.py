@@ -68,7 +68,7 @@ WHOLE = archive(["a", "b", "c"], tarfile.USTAR_FORMAT)  # 512 + 1024 bytes each
     ("content", "kept", "what"),
     [
         (b"", 0, "too short"),
-        (b"\x1f\x8b" + bytes(1000), 0, "no tar archive, or a compressed one"),
+        (b"\x1f\x8b" + bytes(1000), 0, "not a tar archive, or a compressed one"),
         (WHOLE[:1000], 0, "cut off: the file at byte 0 goes beyond the end"),
         (WHOLE[:2100], 1, "cut off: the file at byte 1536 goes beyond the end"),
         (WHOLE[: 3 * 1536], 3, "cut off: it has no end mark"),

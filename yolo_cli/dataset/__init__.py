@@ -1,1 +1,1 @@
-"""From a data.yaml to batches: what the dataset is, its labels, its images, and how they are augmented and loaded."""
+"""From a data.yaml to batches: the dataset's files, labels and images, and how they are augmented and loaded."""

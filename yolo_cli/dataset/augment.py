@@ -1,9 +1,9 @@
-"""Random changes to images and their boxes. Pure functions: all randomness comes from the generator passed in.
+"""Augmentation of images and their boxes. Pure functions: all randomness comes from the generator passed in.
 
-Geometry is composed before any pixel is touched: a tile's place in the mosaic and the random transform become one 3×3
-matrix per image, from its own pixels to the canvas, and each image is drawn once, straight into its part of the canvas.
-The mosaic of twice the size that the transform is defined on never exists in memory. Matrices act on continuous
-coordinates, in which a pixel covers the unit square and its center lies at one half.
+A tile's position in the mosaic and the random transform are multiplied into one 3×3 matrix per image, from its pixels
+to the canvas. Each image is then drawn once, directly into its part of the canvas, and the mosaic of twice the size
+that the transform is defined on never exists in memory. Matrices act on continuous coordinates: a pixel covers a unit
+square, and its center lies at one half.
 """
 
 import math
@@ -18,63 +18,65 @@ from yolo_cli.dataset.images import fitted_size
 Matrix = Float[np.ndarray, "3 3"]
 Size = tuple[int, int]  # height, width
 
-MIN_SIDE = 2.0  # pixels; boxes smaller than this after a change are dropped
-MIN_VISIBLE = 0.1  # of a box's area
+MIN_SIDE = 2.0  # pixels; boxes smaller than this after the transform are dropped
+MIN_VISIBLE = 0.1  # fraction of a box's area
 MAX_ASPECT = 100.0
 
-_FAR = 0.9  # the nearest that perspective may bring a mosaic's corner to the horizon, as a fraction of the way
+_MAX_TOWARDS_HORIZON = 0.9  # how near perspective may bring a mosaic's corner to the horizon, as a fraction
 
 
 def random_transform(random: np.random.Generator, hyp: Hyperparameters, source: Size, canvas: Size) -> Matrix:
-    """Perspective, rotation, scale, shear and shift, from a picture of size `source` to `canvas`.
+    """Perspective, rotation, scale, shear and translation, from an image of size `source` to `canvas`.
 
-    The picture's center lands in the canvas's center ± `translate`.
+    The image's center maps to the canvas's center ± `translate`.
     """
-    far_x, far_y = random.uniform(-hyp.perspective, hyp.perspective, 2)
+    perspective_x, perspective_y = random.uniform(-hyp.perspective, hyp.perspective, 2)
     angle = math.radians(random.uniform(-hyp.degrees, hyp.degrees))
     gain = random.uniform(1 - hyp.scale, 1 + hyp.scale)
     shear_x, shear_y = np.tan(np.radians(random.uniform(-hyp.shear, hyp.shear, 2)))
     shift_x, shift_y = random.uniform(0.5 - hyp.translate, 0.5 + hyp.translate, 2)
     center = _translation(-source[1] / 2, -source[0] / 2)
-    # Images of a mosaic reach up to half as far again as its nominal border.
-    steepest = 0.75 * (abs(far_x) * source[1] + abs(far_y) * source[0])
-    far = np.eye(3)
-    far[2, :2] = np.array([far_x, far_y]) * min(1.0, _FAR / max(steepest, 1e-12))
+    # The images of a mosaic extend up to half its nominal size beyond its border.
+    steepest = 0.75 * (abs(perspective_x) * source[1] + abs(perspective_y) * source[0])
+    perspective = np.eye(3)
+    perspective[2, :2] = np.array([perspective_x, perspective_y]) * min(
+        1.0, _MAX_TOWARDS_HORIZON / max(steepest, 1e-12)
+    )
     cos, sin = gain * math.cos(angle), gain * math.sin(angle)
-    turn = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    rotation = np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
     shear = np.array([[1.0, shear_x, 0.0], [shear_y, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    return np.asarray(_translation(shift_x * canvas[1], shift_y * canvas[0]) @ shear @ turn @ far @ center)
+    return _translation(shift_x * canvas[1], shift_y * canvas[0]) @ shear @ rotation @ perspective @ center
 
 
 def letterbox_matrix(size: Size, canvas: Size) -> Matrix:
-    """An image scaled to fit the canvas, in its middle."""
+    """Scale an image of `size` to fit the canvas, centered."""
     height, width = fitted_size(size, canvas)
-    place = _translation((canvas[1] - width) // 2, (canvas[0] - height) // 2)
-    return np.asarray(place @ np.diag([width / size[1], height / size[0], 1.0]))
+    offset = _translation((canvas[1] - width) // 2, (canvas[0] - height) // 2)
+    return offset @ np.diag([width / size[1], height / size[0], 1.0])
 
 
 def mosaic_matrices(random: np.random.Generator, sizes: list[Size], canvas: Size) -> list[Matrix]:
-    """Four images, each scaled to fit the canvas, around a random point of a picture of twice its size.
+    """Four images, each scaled to fit the canvas, around a random point of a mosaic of twice the canvas's size.
 
-    The point lies in the middle half of each axis; the images touch it with their inner corners (Bochkovskiy et al.
-    2020, YOLOv4, section 3.3).
+    The point lies in the middle half of each axis, and the images' inner corners meet there (Bochkovskiy et al. 2020,
+    YOLOv4, section 3.3).
     """
     y, x = (round(random.uniform(0.5 * side, 1.5 * side)) for side in canvas)
-    places = []
+    matrices = []
     for corner, size in enumerate(sizes):
         height, width = fitted_size(size, canvas)
         left, top = x - width * (corner % 2 == 0), y - height * (corner < 2)
-        places.append(_translation(left, top) @ np.diag([width / size[1], height / size[0], 1.0]))
-    return places
+        matrices.append(_translation(left, top) @ np.diag([width / size[1], height / size[0], 1.0]))
+    return matrices
 
 
 def snap_to_pixels(matrix: Matrix, size: Size) -> Matrix:
-    """An upright transform moved by less than a pixel so that the image's edges fall on whole pixels of the canvas.
+    """Adjust an axis-aligned transform by less than a pixel, so that the image's edges fall on whole canvas pixels.
 
-    Then pixels can be drawn by resizing, several times faster than by warping, and boxes follow the same matrix. Other
-    transforms are returned as they are.
+    Such an image can be drawn by resizing, which is several times faster than warping, and its boxes follow the same
+    matrix. Other transforms are returned unchanged.
     """
-    if not _is_upright(matrix):
+    if not _is_axis_aligned(matrix):
         return matrix
     left, top, right, bottom = _edges(matrix, size)
     return np.array(
@@ -87,7 +89,7 @@ def snap_to_pixels(matrix: Matrix, size: Size) -> Matrix:
 
 
 def is_visible(matrix: Matrix, size: Size, canvas: Size) -> bool:
-    """Whether any of an image of `size` may show on the canvas."""
+    """Whether any part of an image of `size` may lie on the canvas."""
     left, top, right, bottom = _bounds(matrix, size)
     return left < canvas[1] and top < canvas[0] and right > 0 and bottom > 0
 
@@ -95,37 +97,38 @@ def is_visible(matrix: Matrix, size: Size, canvas: Size) -> bool:
 def draw_tile(
     canvas: UInt8[np.ndarray, "ch cw 3"], image: UInt8[np.ndarray, "h w 3"], matrix: Matrix, size: Size
 ) -> None:
-    """Draw an image onto the canvas, in place, through a `snapped` matrix.
+    """Draw an image onto the canvas, in place, through a matrix from `snap_to_pixels`.
 
-    `matrix` acts on an image of `size` (height, width); `image` may hold it at another resolution.
+    `matrix` maps an image of `size` (height, width); `image` may hold it at another resolution.
     """
-    if _is_upright(matrix):
-        _draw_upright(canvas, image, _edges(matrix, size))
+    if _is_axis_aligned(matrix):
+        _draw_axis_aligned(canvas, image, _edges(matrix, size))
         return
     left, top, right, bottom = _bounds(matrix, size)
     left, top = max(math.floor(left), 0), max(math.floor(top), 0)
     right, bottom = min(math.ceil(right), canvas.shape[1]), min(math.ceil(bottom), canvas.shape[0])
     if right <= left or bottom <= top:
         return
-    own = np.diag([size[1] / image.shape[1], size[0] / image.shape[0], 1.0])
-    # cv2 counts from pixel centers.
-    whole = _translation(-left - 0.5, -top - 0.5) @ matrix @ own @ _translation(0.5, 0.5)
+    resolution = np.diag([size[1] / image.shape[1], size[0] / image.shape[0], 1.0])
+    # cv2 measures from pixel centers.
+    warp = _translation(-left - 0.5, -top - 0.5) @ matrix @ resolution @ _translation(0.5, 0.5)
     part = canvas[top:bottom, left:right]
     extent = (right - left, bottom - top)
-    if whole[2, 0] == 0 and whole[2, 1] == 0:
-        flat = np.asarray(whole[:2] / whole[2, 2])
-        cv2.warpAffine(image, flat, extent, dst=part, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
+    if warp[2, 0] == 0 and warp[2, 1] == 0:
+        cv2.warpAffine(
+            image, warp[:2] / warp[2, 2], extent, dst=part, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT
+        )
     else:
-        cv2.warpPerspective(image, whole, extent, dst=part, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
+        cv2.warpPerspective(image, warp, extent, dst=part, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
 
 
 def transform_boxes(
     boxes_cxcywhn: Float32[np.ndarray, "n 4"], matrix: Matrix, size: Size, canvas: Size
 ) -> tuple[Float32[np.ndarray, "n 4"], Bool[np.ndarray, " n"]]:
-    """Boxes of an image of `size` on the canvas, as x1, y1, x2, y2 in its pixels, and which of them remain.
+    """Map the boxes of an image of `size` to the canvas: xyxy in canvas pixels, and which of them to keep.
 
-    A box becomes the box around its four moved corners, cut at the canvas. It remains where both sides exceed 2 pixels,
-    more than a tenth of its area shows, and it is not thinner than 1:100.
+    A box becomes the bounding box of its four transformed corners, clipped to the canvas. It is kept where both sides
+    exceed 2 pixels, more than a tenth of its area is visible, and its aspect ratio is below 100.
     """
     center, half = boxes_cxcywhn[:, :2].astype(np.float64), boxes_cxcywhn[:, 2:].astype(np.float64) / 2
     scale = np.array([size[1], size[0]], np.float64)
@@ -136,9 +139,9 @@ def transform_boxes(
     limit = np.array([canvas[1], canvas[0]] * 2, np.float64)
     after = np.clip(before, 0, limit)
     w, h = (after[:, 2:] - after[:, :2]).T
-    whole = np.prod(before[:, 2:] - before[:, :2], 1)
+    area = np.prod(before[:, 2:] - before[:, :2], 1)
     aspect = np.maximum(w, h) / np.maximum(np.minimum(w, h), 1e-9)
-    keep = (w > MIN_SIDE) & (h > MIN_SIDE) & (w * h > MIN_VISIBLE * whole) & (aspect < MAX_ASPECT)
+    keep = (w > MIN_SIDE) & (h > MIN_SIDE) & (w * h > MIN_VISIBLE * area) & (aspect < MAX_ASPECT)
     return after.astype(np.float32), keep
 
 
@@ -153,7 +156,7 @@ def hsv_tables(random: np.random.Generator, hyp: Hyperparameters) -> UInt8[np.nd
 
 
 def apply_hsv(image: UInt8[np.ndarray, "h w 3"], tables: UInt8[np.ndarray, "1 256 3"]) -> None:
-    """Send an RGB image's hue (0 … 179), saturation and value through tables, in place."""
+    """Map an RGB image's hue (0 … 179), saturation and value through lookup tables, in place."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     cv2.cvtColor(cv2.LUT(hsv, tables, dst=hsv), cv2.COLOR_HSV2RGB, dst=image)
 
@@ -161,19 +164,19 @@ def apply_hsv(image: UInt8[np.ndarray, "h w 3"], tables: UInt8[np.ndarray, "1 25
 def flip(
     image: UInt8[np.ndarray, "h w 3"], xyxy: Float32[np.ndarray, "n 4"], *, up: bool, left: bool
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, "n 4"]]:
-    """An image and its boxes (pixels) mirrored upside down, left to right, both or neither."""
+    """Flip an image and its boxes (pixels) vertically (`up`), horizontally (`left`), both or neither."""
     height, width = image.shape[:2]
     if left:
         xyxy = np.stack([width - xyxy[:, 2], xyxy[:, 1], width - xyxy[:, 0], xyxy[:, 3]], 1)
     if up:
         xyxy = np.stack([xyxy[:, 0], height - xyxy[:, 3], xyxy[:, 2], height - xyxy[:, 1]], 1)
     if up or left:
-        image = np.asarray(cv2.flip(image, -1 if up and left else 0 if up else 1))
+        image = cv2.flip(image, -1 if up and left else 0 if up else 1)
     return image, xyxy
 
 
 def mixup_ratio(random: np.random.Generator) -> float:
-    """The first image's share in a blend of two: Beta(32, 32), near one half (Zhang et al. 2018, mixup, equation 2)."""
+    """The first image's weight in a blend of two, drawn from Beta(32, 32) (Zhang et al. 2018, mixup, equation 2)."""
     return float(random.beta(32.0, 32.0))
 
 
@@ -181,18 +184,18 @@ def _translation(x: float, y: float) -> Matrix:
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
-def _is_upright(matrix: Matrix) -> bool:
-    (x, shear_x, _), (shear_y, y, _), (far_x, far_y, _) = matrix.tolist()
-    return not (shear_x or shear_y or far_x or far_y) and x > 0 and y > 0
+def _is_axis_aligned(matrix: Matrix) -> bool:
+    (x, shear_x, _), (shear_y, y, _), (perspective_x, perspective_y, _) = matrix.tolist()
+    return not (shear_x or shear_y or perspective_x or perspective_y) and x > 0 and y > 0
 
 
 def _transform_points(matrix: Matrix, points: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
     moved = points @ matrix[:2, :2].T + matrix[:2, 2]
-    return np.asarray(moved / (points @ matrix[2, :2] + matrix[2, 2])[..., None])
+    return moved / (points @ matrix[2, :2] + matrix[2, 2])[..., None]
 
 
 def _edges(matrix: Matrix, size: Size) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of an upright image on the canvas, in whole pixels."""
+    """Left, top, right and bottom of an axis-aligned image on the canvas, in whole pixels."""
     left, top = matrix[0, 2], matrix[1, 2]
     return round(left), round(top), round(left + matrix[0, 0] * size[1]), round(top + matrix[1, 1] * size[0])
 
@@ -203,7 +206,7 @@ def _bounds(matrix: Matrix, size: Size) -> tuple[float, float, float, float]:
     return float(moved[:, 0].min()), float(moved[:, 1].min()), float(moved[:, 0].max()), float(moved[:, 1].max())
 
 
-def _draw_upright(
+def _draw_axis_aligned(
     canvas: UInt8[np.ndarray, "ch cw 3"], image: UInt8[np.ndarray, "h w 3"], edges: tuple[int, int, int, int]
 ) -> None:
     left, top, right, bottom = edges
@@ -226,9 +229,9 @@ def _draw_upright(
 def _visible_range(
     low: int, high: int, limit: int, pixels: int
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None:
-    """Along one axis: the part of the canvas to fill, the image pixels to read, and where those come to lie.
+    """Along one axis: the part of the canvas to fill, the image pixels to read, and the canvas range they map to.
 
-    Whole image pixels are read, and their edges are rounded to whole canvas pixels: half a pixel at most.
+    Whole image pixels are read, and their edges are rounded to whole canvas pixels, by half a pixel at most.
     """
     first, last = max(low, 0), min(high, limit)
     if first >= last:

@@ -1,4 +1,8 @@
-"""Fetch a dataset's archive and unpack it: checked, bounded, and never outside its folder."""
+"""Downloads a dataset's archive and unpacks it: checked, bounded, and never outside its folder.
+
+The same rules hold for zip and tar, and no link is ever created. tarfile's data filter is not relied on: Python before
+3.11.4 lacks it, before 3.11.13 links could bypass it, and it does not exist for zip.
+"""
 
 import lzma
 import os
@@ -17,23 +21,23 @@ from yolo_cli.errors import UserError
 from yolo_cli.io.fetch import fetch_file
 from yolo_cli.progress import Reporter
 
-MAX_RATIO = 30  # unpacked to packed; images hardly compress, so more is a bomb
+MAX_RATIO = 30  # of unpacked to packed size; images hardly compress, so more is a bomb
 ALLOWANCE = 2**30  # bytes that may be unpacked beyond the ratio (label files compress well)
 MAX_MEMBERS = 5_000_000
-MAX_HEADER = 2**20  # bytes of a tar's extended header, which is read as a whole
-MAX_LZMA = 2**28  # bytes that its decoder may take
+MAX_HEADER = 2**20  # bytes of an extended header of a tar, which is read as a whole
+MAX_LZMA = 2**28  # bytes of memory for the xz decoder
 
 _BLOCK = 2**20
 
 
 def fetch_archive(url: str, sha256: str, folder: Path, *, holds: str, reporter: Reporter, source: Path) -> None:
-    """Download a zip or tar archive and unpack it as `folder`, which appears whole or not at all.
+    """Download a zip or tar archive and unpack it as `folder`, which appears complete or not at all.
 
-    `holds` is a path that must be in it: at the top of the archive, or under its single top folder. Raises UserError
-    where it cannot be fetched (saying what to do instead), its hash differs, or it is unsafe.
+    The path `holds` must exist in the archive, at its top or in one of its top folders. Raises UserError where the
+    archive cannot be downloaded (with an alternative), its hash differs, or it is unsafe.
     """
     notice = f"{source.stem} is not on this machine: downloading it from {url} to {folder}"
-    remedy = (
+    offline_fix = (
         f"fetch {url} yourself, unpack it, and set YOLO_DATASETS to the folder that then holds it "
         f"(or `path` in {source})"
     )
@@ -41,14 +45,14 @@ def fetch_archive(url: str, sha256: str, folder: Path, *, holds: str, reporter: 
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
             archive, unpacked = Path(work) / "archive", Path(work) / "unpacked"
-            digest = fetch_file(url, archive, notice=notice, offline_fix=remedy, reporter=reporter)
+            digest = fetch_file(url, archive, notice=notice, offline_fix=offline_fix, reporter=reporter)
             if sha256 and digest != sha256:
                 raise UserError(f"sha256 of {url} is {digest}, not {sha256}", where=source, fix="do not use this file")
             unpack(archive, unpacked)
             archive.unlink()
             inner = _folder_holding(unpacked, holds)
             if inner is None:
-                raise UserError(f"the archive {url} holds no {holds}", where=source)
+                raise UserError(f"the archive {url} has no {holds}", where=source)
             move_into_place(inner, folder)
     except OSError as error:
         raise UserError(
@@ -59,7 +63,7 @@ def fetch_archive(url: str, sha256: str, folder: Path, *, holds: str, reporter: 
 
 
 def move_into_place(made: Path, folder: Path) -> None:
-    """Rename a finished folder; where another process was first, its result stands."""
+    """Rename a finished folder; if another process was faster, keep its result."""
     try:
         os.rename(made, folder)
     except OSError:
@@ -71,16 +75,15 @@ def move_into_place(made: Path, folder: Path) -> None:
 class _Member:
     name: str
     size: int
-    kind: str  # "file", "folder", or what it is instead
+    kind: str  # "file", "folder" or "link or device"
     open: Callable[[], IO[bytes] | None]
 
 
 class _BoundedInfo(tarfile.TarInfo):
-    """A tar's member; an extended header is read as a whole, so a small packed file could fill memory with one."""
+    """A TarInfo that refuses large extended headers, which tarfile reads into memory as a whole."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_BoundedInfo":
-        """From a header block."""
         info = super().frombuf(buf, encoding, errors)
         if info.type in _EXTENDED and info.size > MAX_HEADER:
             raise UserError(f"unsafe archive: an extended header of {info.size} bytes")
@@ -94,7 +97,7 @@ _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-# What the standard library raises for archives that are cut off or make no sense.
+# What the standard library raises for damaged archives.
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -112,8 +115,8 @@ _DAMAGE = (
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip or tar into a new folder.
 
-    Raises UserError, and leaves nothing outside `folder`, for members that would leave it, links, devices, and
-    contents out of proportion to the archive (zip bombs).
+    Raises UserError for members outside the folder, links, devices, and contents out of proportion to the archive (zip
+    bombs). Nothing is ever written outside `folder`.
     """
     limit = archive.stat().st_size * MAX_RATIO + ALLOWANCE
     folder.mkdir(parents=True)
@@ -122,17 +125,17 @@ def unpack(archive: Path, folder: Path) -> None:
             with zipfile.ZipFile(archive) as packed:
                 _write_members(_zip_members(packed), folder, archive, limit)
         else:
-            with _opened_tar(archive) as tape:
+            with _open_tar(archive) as tape:
                 _write_members(_tar_members(tape), folder, archive, limit)
     except _DAMAGE as error:
         raise UserError(f"the archive is damaged ({error})", where=archive.name, fix="try again") from None
 
 
-def _opened_tar(archive: Path) -> tarfile.TarFile:
+def _open_tar(archive: Path) -> tarfile.TarFile:
     with archive.open("rb") as file:
         start = file.read(2**12)
     mode = next((mode for magic, mode in _PACKED.items() if start.startswith(magic)), "r:")
-    if mode == "r:xz":  # its header names the memory that the decoder takes
+    if mode == "r:xz":  # its header sets the memory that the decoder takes
         lzma.LZMADecompressor(memlimit=MAX_LZMA).decompress(start, max_length=1)
     try:
         return tarfile.open(archive, mode, tarinfo=_BoundedInfo)  # type: ignore[call-overload]
@@ -140,13 +143,13 @@ def _opened_tar(archive: Path) -> tarfile.TarFile:
         raise UserError("the download is neither a zip nor a tar archive", where=archive.name) from None
 
 
-# Of tars. A bare .lzma has no magic of its own: any bytes may pass for one, and ask for gigabytes.
+# Compressed tars. Bare .lzma is missing: it has no magic number, and any bytes could pass for one that needs gigabytes.
 _PACKED = {b"\x1f\x8b": "r:gz", b"BZh": "r:bz2", b"\xfd7zXZ\0": "r:xz"}
 
 
 def _zip_members(packed: zipfile.ZipFile) -> Iterator[_Member]:
     for info in packed.infolist():
-        if info.compress_type == zipfile.ZIP_LZMA:  # a member names the memory that its decoder takes, up to 4 GiB
+        if info.compress_type == zipfile.ZIP_LZMA:  # a member sets the memory that its decoder takes, up to 4 GiB
             raise NotImplementedError("LZMA within a zip")
         unix_kind = info.external_attr >> 16 & 0o170000
         kind = "folder" if info.is_dir() else "file" if unix_kind in (0, 0o100000) else "link or device"

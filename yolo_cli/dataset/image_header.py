@@ -1,4 +1,4 @@
-"""An image's displayed size, and whether its file is complete, without decoding it where possible.
+"""An image's displayed size, and whether its file is complete, decoding only rare formats.
 
 JPEG and PNG headers are read here: Pillow takes three times as long, and refuses PNGs that every viewer shows (a wrong
 checksum of a comment, say). For all other formats Pillow reads the size before OpenCV decodes them.
@@ -55,7 +55,7 @@ def image_size(path: str) -> Size:
 
 
 def image_size_at(handle: int, start: int, length: int) -> Size:
-    """The same for an image that is `length` bytes of an open file, from byte `start`."""
+    """`image_size` for the `length` bytes of an open file from byte `start`."""
     return _size(_Content(handle, start, length))
 
 

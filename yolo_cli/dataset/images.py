@@ -19,18 +19,18 @@ from yolo_cli.dataset.image_header import (
 )
 from yolo_cli.errors import UserError
 
-PAD_VALUE = 114  # of a canvas where no image lies
+PAD_VALUE = 114  # gray, where no image covers the canvas
 
 Image = UInt8[np.ndarray, "h w 3"]
 
-_KEEP_TURN = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_IGNORE_ORIENTATION = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def read_image(path: Path, min_size: tuple[int, int] | None = None) -> Image:
     """The pixels of an image file as displayed: RGB, 8 bits; gray, 16-bit, CMYK and transparent images are converted.
 
-    With `min_size` (height, width) the result may be smaller than the file by a whole factor, though not below
-    `min_size`, and chroma is interpolated faster and coarser: right for augmentation, not for validation, where JPEGs
+    With `min_size` (height, width) the result may be smaller than the file by a whole factor, but not below `min_size`,
+    and chroma is interpolated faster and less exactly. That suits augmentation, not validation; without it, JPEGs
     decode exactly as libjpeg does by default. Raises UserError for a file that is missing, cut off or no image.
     """
     try:
@@ -41,41 +41,41 @@ def read_image(path: Path, min_size: tuple[int, int] | None = None) -> Image:
 
 
 def decode_image(data: bytes, path: Path | str, min_size: tuple[int, int] | None = None) -> Image:
-    """The pixels of an image file's content, as `read_image` gives them; `path` is what an error names."""
+    """Decode the content of an image file as `read_image` does; errors name `path`."""
     if data.startswith(b"\xff\xd8"):
-        turn = jpeg_orientation(data)
-        image = _decode_jpeg(data, path, min_size[::-1] if min_size and turn in SWAPS_AXES else min_size)
+        orientation = jpeg_orientation(data)
+        image = _decode_jpeg(data, path, min_size[::-1] if min_size and orientation in SWAPS_AXES else min_size)
     elif data.startswith(b"\x89PNG"):
-        turn, image = png_orientation(data), _decode_other(data, path, _KEEP_TURN)
+        orientation, image = png_orientation(data), _decode_other(data, path, _IGNORE_ORIENTATION)
     else:
-        turn, image = 1, _decode_other(data, path, cv2.IMREAD_COLOR)
-    if turn != 1:
-        image = _turned(image, turn)
+        orientation, image = 1, _decode_other(data, path, cv2.IMREAD_COLOR)
+    if orientation != 1:
+        image = _apply_orientation(image, orientation)
     return image if min_size is None else shrink(image, min_size)
 
 
 def shrink(image: Image, min_size: tuple[int, int]) -> UInt8[np.ndarray, "nh nw 3"]:
-    """The image made smaller by the largest whole factor that keeps it at or above `min_size` (height, width)."""
+    """Shrink an image by the largest whole factor that keeps it at or above `min_size` (height, width)."""
     height, width = image.shape[:2]
     factor = min(height // max(min_size[0], 1), width // max(min_size[1], 1))
     if factor < 2:
         return image
-    return np.asarray(cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA))
+    return cv2.resize(image, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
 
 
 def letterbox(
     image: Image, canvas: tuple[int, int], fit: tuple[int, int] | None = None
 ) -> tuple[UInt8[np.ndarray, "ch cw 3"], Letterbox]:
-    """The image scaled to fit `canvas` (height, width), its proportions kept, in the middle of gray 114.
+    """Scale an image to fit `canvas` (height, width), keeping its aspect ratio, and center it on gray (114).
 
-    `fit`, where it is given, is the size that the scale is chosen for, and the canvas only adds borders to it.
-    Shrinking averages areas (as few artifacts as possible), enlarging interpolates linearly.
+    With `fit` the image is scaled to fit that size instead, and the canvas only adds borders. Shrinking averages areas,
+    to avoid aliasing; enlarging interpolates linearly.
     """
     height, width = image.shape[:2]
     new_height, new_width = fitted_size((height, width), fit or canvas)
     if (new_height, new_width) != (height, width):
-        smooth = cv2.INTER_AREA if new_height < height or new_width < width else cv2.INTER_LINEAR
-        image = np.asarray(cv2.resize(image, (new_width, new_height), interpolation=smooth))
+        interpolation = cv2.INTER_AREA if new_height < height or new_width < width else cv2.INTER_LINEAR
+        image = cv2.resize(image, (new_width, new_height), interpolation=interpolation)
     top, left = (canvas[0] - new_height) // 2, (canvas[1] - new_width) // 2
     out = np.full((*canvas, 3), PAD_VALUE, np.uint8)
     out[top : top + new_height, left : left + new_width] = image
@@ -91,28 +91,28 @@ def fitted_size(size: tuple[int, int], fit: tuple[int, int]) -> tuple[int, int]:
 def _decode_jpeg(data: bytes, path: Path | str, min_size: tuple[int, int] | None) -> Image:
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except (ValueError, LookupError):  # simplejpeg looks up what a file that is cut off in its header does not say
+    except (ValueError, LookupError):  # LookupError: the header is cut off before the color space
         raise _unreadable(path, "broken JPEG header") from None
     try:
         check_size(height, width)
     except BadImage as error:
         raise _unreadable(path, str(error)) from None
-    # What follows the scan may be a camera's own data, but a file without any end marker was cut off.
+    # A camera may append its own data after the end marker, but a file without any was cut off.
     if not data.endswith(b"\xff\xd9") and data.rfind(b"\xff\xd9") < data.find(b"\xff\xda"):
         raise _unreadable(path, "it ends before its end marker")
     if colors in ("CMYK", "YCCK"):
-        return _decode_other(data, path, _KEEP_TURN)
+        return _decode_other(data, path, _IGNORE_ORIENTATION)
     fast: dict[str, int | bool] = {}
     if min_size is not None:
-        # Factors below 2 cost more than they save: libjpeg-turbo has no vector code for them.
-        fast = {"min_height": min_size[0], "min_width": min_size[1], "min_factor": 2, "fastupsample": True}
-        fast = {**fast, "fastdct": True}
+        # libjpeg-turbo has no vector code for factors below 2, so they cost more time than they save.
+        fast = {"min_height": min_size[0], "min_width": min_size[1], "min_factor": 2}
+        fast |= {"fastupsample": True, "fastdct": True}
     try:
-        return np.asarray(simplejpeg.decode_jpeg(data, **fast))
+        return simplejpeg.decode_jpeg(data, **fast)
     except ValueError:
         pass
-    try:  # a flaw that every viewer passes over, such as stray bytes between segments
-        return np.asarray(simplejpeg.decode_jpeg(data, strict=False, **fast))
+    try:  # with a flaw that every viewer ignores, such as stray bytes between segments
+        return simplejpeg.decode_jpeg(data, strict=False, **fast)
     except ValueError as error:
         raise _unreadable(path, str(error)) from None
 
@@ -137,8 +137,8 @@ def _unreadable(path: Path | str, why: str) -> UserError:
     return UserError(f"cannot be read as an image ({why})", where=path, fix="replace the file or remove it")
 
 
-def _turned(image: Image, orientation: int) -> UInt8[np.ndarray, "nh nw 3"]:
-    """Undo an EXIF orientation 2 … 8 (Exif 2.32, tag 0x0112)."""
+def _apply_orientation(image: Image, orientation: int) -> UInt8[np.ndarray, "nh nw 3"]:
+    """Rotate and flip an image as its EXIF orientation 2 … 8 requires (Exif 2.32, tag 0x0112)."""
     if orientation in SWAPS_AXES:
         image = image.transpose(1, 0, 2)
     rows = -1 if orientation in (3, 4, 7, 8) else 1
@@ -147,6 +147,6 @@ def _turned(image: Image, orientation: int) -> UInt8[np.ndarray, "nh nw 3"]:
 
 
 def required_size(size: tuple[int, int], matrix: np.ndarray) -> tuple[int, int]:
-    """How many pixels (height, width) an image of `size` should have to be drawn through `matrix` without loss."""
+    """The (height, width) that an image of `size` needs in order to be drawn through `matrix` without loss."""
     along_x, along_y = (math.hypot(matrix[0, i], matrix[1, i]) / abs(matrix[2, 2]) for i in (0, 1))
     return max(math.ceil(size[0] * along_y), 1), max(math.ceil(size[1] * along_x), 1)

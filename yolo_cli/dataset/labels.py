@@ -1,4 +1,4 @@
-"""The label index: every image's size and boxes in a few flat arrays, with what was wrong, kept in the user's cache."""
+"""The label index: sizes and boxes of all images in a few flat arrays, with the problems found; cached on disk."""
 
 import contextlib
 import hashlib
@@ -20,15 +20,15 @@ from yolo_cli.dataset.scan import ScanResult, is_shard, label_path, read_range, 
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import atomic_path
 
-FORMAT = 3  # of the cache files; any change of what is read from labels or images raises it
+FORMAT = 4  # of the cache files; raise it with any change of what is read from labels or images
 
-_CHUNK = 1000
-_WORTH_PROCESSES = 10_000  # below this many images, starting processes takes longer than they save
+_IMAGES_PER_SCAN = 1000
+_MIN_IMAGES_FOR_PROCESSES = 10_000  # below, starting processes takes longer than they save
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in the dataset that is left out: a row of a label file, or (line 0) a whole file."""
+    """Why a row of a label file, or with line 0 a whole file, is left out of the index."""
 
     file: str
     line: int
@@ -42,18 +42,18 @@ class Problem:
 class LabelIndex:
     """The readable images of a split and their boxes, n images and m boxes.
 
-    `sizes` are height and width as displayed; `boxes` cx, cy, w, h as fractions of the image; those of image i are the
-    rows `offsets[i]` to `offsets[i + 1]`. `fingerprint` is a hash of names, sizes and labels that does not depend on
-    where the dataset lies.
+    `sizes` are (height, width) as displayed. `boxes` are cx, cy, w, h as fractions of the image; those of image i are
+    the rows `offsets[i]` to `offsets[i + 1]`. `fingerprint` is a hash of names, sizes and labels that does not depend
+    on the dataset's location.
 
-    Where images lie in tar shards, a path is the shard's with the name in it behind, and `places` says for every image
-    how many bytes of its path are the shard's, and its content's first byte there and length; all 0 for an image that
-    is a file of its own. Without shards `places` is empty.
+    The path of an image in a tar shard is the shard's path followed by the image's name in it. `spans` holds for each
+    image the length of the shard's path in bytes, and the first byte and length of the image in the shard; all 0 for
+    an image that is a file of its own. Without shards `spans` is empty.
     """
 
     paths: bytes | memoryview
     path_offsets: Int64[np.ndarray, " n1"]
-    places: Int64[np.ndarray, "_ 3"]
+    spans: Int64[np.ndarray, "_ 3"]
     sizes: Int32[np.ndarray, "n 2"]
     classes: Int32[np.ndarray, " m"]
     boxes: Float32[np.ndarray, "m 4"]
@@ -65,34 +65,36 @@ class LabelIndex:
         return len(self.sizes)
 
     def path(self, i: int) -> Path:
-        """The file of image i."""
+        """The path of image i."""
         return Path(os.fsdecode(bytes(self.paths[self.path_offsets[i] : self.path_offsets[i + 1]])))
 
     def file(self, i: int) -> Path:
-        """The file on disk that holds image i: its own, or a shard."""
+        """The file on disk that contains image i: its own, or a shard."""
         return Path(os.fsdecode(shard)) if (shard := self._shard(i)) else self.path(i)
 
     def content(self, i: int) -> bytes:
-        """Image i as it was encoded. Raises UserError where it cannot be read."""
+        """The encoded content of image i. Raises UserError where it cannot be read."""
         shard = self._shard(i)
         try:
             if not shard:
                 return self.path(i).read_bytes()
-            _, start, length = self.places[i].tolist()
+            _, start, length = self.spans[i].tolist()
             content = read_range(os.fsdecode(shard), start, length)
         except OSError as error:
             raise UserError(f"cannot be read ({error.strerror})", where=self.path(i)) from None
         if len(content) < length:
-            raise UserError("the shard ends before it", where=self.path(i), fix="leave the dataset alone during a run")
+            raise UserError(
+                "the shard ends before it", where=self.path(i), fix="do not change the dataset during a run"
+            )
         return content
 
     def _shard(self, i: int) -> bytes:
-        """The path of the shard that image i lies in; empty where it is a file of its own."""
+        """The path of the shard that contains image i; empty where it is a file of its own."""
         start = self.path_offsets[i]
-        return bytes(self.paths[start : start + self.places[i, 0]]) if len(self.places) else b""
+        return bytes(self.paths[start : start + self.spans[i, 0]]) if len(self.spans) else b""
 
     def labels(self, i: int) -> Float32[np.ndarray, "k 5"]:
-        """The rows (class, cx, cy, w, h) of image i; the box as fractions of the image."""
+        """The rows (class, cx, cy, w, h) of image i, with the box as fractions of the image."""
         rows = slice(self.offsets[i], self.offsets[i + 1])
         table = np.empty((rows.stop - rows.start, 5), np.float32)
         table[:, 0] = self.classes[rows]
@@ -114,35 +116,35 @@ def build_index(
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> LabelIndex:
-    """Read the sizes and labels of `images`, tar shards of images among them, or take them from the cache if unchanged.
+    """Read the sizes and labels of `images`, which may include tar shards, or load them from the cache if unchanged.
 
-    A missing or empty label file is background. Bad rows and unreadable images are left out and listed in `problems`;
-    under `strict` any of them raises UserError. `workers` processes share the reading of large sets; `progress` is
-    called with (images done, images in all). A cache folder that cannot be written is no error.
+    An image with a missing or empty label file is background. Invalid rows and unreadable images are left out and
+    listed in `problems`; with `strict`, any of them raises UserError. `workers` processes read large datasets;
+    `progress` is called with (files done, files in total). A cache folder that cannot be written is not an error.
     """
     files = [os.fspath(image) for image in images]
     cache = None
     if cache_dir is not None:
         name = hashlib.blake2b("\0".join(files).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
         cache = cache_dir / "labels" / f"{name}-{nc}.npz"
-        key = _state_key(files)
-        index = _load(cache, key)
+        key = _state_hash(files)
+        index = _load_cache(cache, key)
     else:
         key, index = "", None
     if index is None:
         groups = _groups(files)
-        index = _gather(groups, _scanned(groups, nc, workers), progress)
+        index = _build(groups, _scan_all(groups, nc, workers), progress)
         if cache is not None:
-            _save(cache, key, index)
+            _save_cache(cache, key, index)
     elif progress:
         progress(len(files), len(files))
     if strict and index.problems:
         first, count = index.problems[0], len(index.problems)
         where = f"{first.file}:{first.line}" if first.line else first.file
         raise UserError(
-            f"{first.what} ({count} problem{'s' * (count > 1)} in all)",
+            f"{first.what} ({count} problem{'s' * (count > 1)} in total)",
             where=where,
-            fix="mend it or leave out --strict",
+            fix="fix it or leave out --strict",
         )
     if not len(index):
         first_line = f", first: {index.problems[0]}" if index.problems else ""
@@ -155,55 +157,55 @@ def _scan(files: Sequence[str], nc: int) -> ScanResult:
 
 
 def _groups(files: Sequence[str]) -> list[Sequence[str]]:
-    """What is scanned in one go: a shard, or neighboring files."""
+    """What one call of `_scan` reads: a shard, or consecutive image files."""
     groups: list[Sequence[str]] = []
     for shards, part in itertools.groupby(files, is_shard):
-        run, size = list(part), 1 if shards else _CHUNK
+        run, size = list(part), 1 if shards else _IMAGES_PER_SCAN
         groups += [run[start : start + size] for start in range(0, len(run), size)]
     return groups
 
 
-def _scanned(groups: list[Sequence[str]], nc: int, workers: int) -> Iterator[ScanResult]:
+def _scan_all(groups: list[Sequence[str]], nc: int, workers: int) -> Iterator[ScanResult]:
     done = 0
-    large = sum(map(len, groups)) >= _WORTH_PROCESSES or sum(is_shard(group[0]) for group in groups) > workers
+    large = sum(map(len, groups)) >= _MIN_IMAGES_FOR_PROCESSES or sum(is_shard(group[0]) for group in groups) > workers
     if workers > 1 and large:
-        # A worker that is killed (memory) or cannot start (no `__main__` file) must not cost the user the run.
+        # If a worker is killed (memory) or cannot start (no `__main__` file), this process reads the rest.
         with (
             contextlib.suppress(BrokenProcessPool, OSError),
             ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context()) as pool,
         ):
-            for chunk in pool.map(_scan, groups, [nc] * len(groups)):
+            for scan in pool.map(_scan, groups, [nc] * len(groups)):
                 done += 1
-                yield chunk
+                yield scan
     for group in groups[done:]:
         yield _scan(group, nc)
 
 
-def _gather(
-    groups: list[Sequence[str]], chunks: Iterable[ScanResult], progress: Callable[[int, int], None] | None
+def _build(
+    groups: list[Sequence[str]], scans: Iterable[ScanResult], progress: Callable[[int, int], None] | None
 ) -> LabelIndex:
     names: list[bytes] = []
-    places, sizes, counts, classes, boxes = (bytearray() for _ in range(5))
+    spans, sizes, counts, classes, boxes = (bytearray() for _ in range(5))
     problems: list[Problem] = []
     done, files = 0, sum(map(len, groups))
     sharded = any(is_shard(group[0]) for group in groups)
-    for group, chunk in zip(groups, chunks, strict=True):
-        loose = [os.fsencode(file) for file in itertools.compress(group, chunk.kept)]
-        names += loose or chunk.names
+    for group, scan in zip(groups, scans, strict=True):
+        separate = [os.fsencode(file) for file in itertools.compress(group, scan.readable)]
+        names += separate or scan.names
         if sharded:
-            places += bytes(24 * len(loose)) + chunk.places.tobytes()
-        sizes += chunk.sizes.tobytes()
-        counts += chunk.counts.tobytes()
-        classes += chunk.classes.tobytes()
-        boxes += chunk.boxes.tobytes()
-        problems.extend(Problem(*problem) for problem in chunk.problems)
+            spans += bytes(24 * len(separate)) + scan.spans.tobytes()
+        sizes += scan.sizes.tobytes()
+        counts += scan.counts.tobytes()
+        classes += scan.classes.tobytes()
+        boxes += scan.boxes.tobytes()
+        problems.extend(Problem(*problem) for problem in scan.problems)
         done += len(group)
         if progress:
             progress(done, files)
     index = LabelIndex(
         paths=b"".join(names),
         path_offsets=_offsets(np.array([len(name) for name in names], np.int64)),
-        places=np.frombuffer(bytes(places), np.int64).reshape(-1, 3),
+        spans=np.frombuffer(bytes(spans), np.int64).reshape(-1, 3),
         sizes=np.frombuffer(bytes(sizes), np.int32).reshape(-1, 2),
         classes=np.frombuffer(bytes(classes), np.int32),
         boxes=np.frombuffer(bytes(boxes), np.float32).reshape(-1, 4),
@@ -235,8 +237,8 @@ def _names(index: LabelIndex) -> Iterator[bytes]:
         yield bytes(index.paths[start:end])
 
 
-def _state_key(files: list[str]) -> str:
-    """Changes when any image or label file is added, removed, resized or touched."""
+def _state_hash(files: list[str]) -> str:
+    """A hash of the sizes and modification times of all image and label files."""
     digest = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=16)
     for file in files:
         for path in (file,) if is_shard(file) else (file, label_path(file)):
@@ -248,7 +250,7 @@ def _state_key(files: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _save(cache: Path, key: str, index: LabelIndex) -> None:
+def _save_cache(cache: Path, key: str, index: LabelIndex) -> None:
     problems = json.dumps([[p.file, p.line, p.what] for p in index.problems]).encode()
     with contextlib.suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -258,7 +260,7 @@ def _save(cache: Path, key: str, index: LabelIndex) -> None:
                 key=np.array(key),
                 paths=np.frombuffer(index.paths, np.uint8),
                 path_offsets=index.path_offsets,
-                places=index.places,
+                spans=index.spans,
                 sizes=index.sizes,
                 classes=index.classes,
                 boxes=index.boxes,
@@ -268,22 +270,22 @@ def _save(cache: Path, key: str, index: LabelIndex) -> None:
             )
 
 
-def _load(cache: Path, key: str) -> LabelIndex | None:
-    """The cached index, or None where there is none, it is of another state of the files, or it is damaged."""
+def _load_cache(cache: Path, key: str) -> LabelIndex | None:
+    """The cached index; None where it is missing or damaged, or the files have changed since."""
     try:
-        with np.load(cache, allow_pickle=False) as kept:
-            if str(kept["key"]) != key:
+        with np.load(cache, allow_pickle=False) as stored:
+            if str(stored["key"]) != key:
                 return None
             index = LabelIndex(
-                paths=kept["paths"].tobytes(),
-                path_offsets=kept["path_offsets"],
-                places=kept["places"],
-                sizes=kept["sizes"],
-                classes=kept["classes"],
-                boxes=kept["boxes"],
-                offsets=kept["offsets"],
-                problems=tuple(Problem(*problem) for problem in json.loads(kept["problems"].tobytes() or b"[]")),
-                fingerprint=str(kept["fingerprint"]),
+                paths=stored["paths"].tobytes(),
+                path_offsets=stored["path_offsets"],
+                spans=stored["spans"],
+                sizes=stored["sizes"],
+                classes=stored["classes"],
+                boxes=stored["boxes"],
+                offsets=stored["offsets"],
+                problems=tuple(Problem(*problem) for problem in json.loads(stored["problems"].tobytes() or b"[]")),
+                fingerprint=str(stored["fingerprint"]),
             )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
         return None

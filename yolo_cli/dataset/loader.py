@@ -1,4 +1,4 @@
-"""Batches for training and validation. A sample depends on (seed, epoch, index) alone, not on who loads it or when."""
+"""Batches for training and validation. A sample is a pure function of (seed, epoch, index)."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,12 +24,12 @@ from yolo_cli.dataset.sampler import EpochBatchSampler, SampleKey, rect_canvases
 from yolo_cli.dataset.shared_memory import SharedIndex
 from yolo_cli.errors import UserError
 
-_VAL_PAD = 0.5  # strides of border in validation's rectangular batches
+_VAL_PAD = 0.5  # border of rectangular validation batches, in strides
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One canvas: RGB pixels, channels first, and rows (class, cx, cy, w, h), the box as fractions of the canvas."""
+    """One canvas: RGB pixels and its targets, rows of (class, cx, cy, w, h) with the box as fractions of the canvas."""
 
     image: UInt8[Tensor, "3 h w"]
     targets: Float[Tensor, "n 5"]
@@ -38,10 +38,10 @@ class Sample:
 
 
 class DetectionDataset(Dataset[Sample | UserError]):
-    """Samples by key. `hyp` None means no augmentation; `fit` is the size that images are scaled to fit.
+    """Samples by key. Images are scaled to fit `fit` (height, width); without `hyp` they are not augmented.
 
-    A file that vanished or broke since it was indexed yields its UserError, which the loader raises: torch would wrap
-    an exception of a worker in a traceback.
+    A file that disappeared or was damaged since it was indexed yields its UserError, which the loader raises: torch
+    would wrap an exception of a worker in a traceback.
     """
 
     def __init__(
@@ -70,41 +70,42 @@ class DetectionDataset(Dataset[Sample | UserError]):
 
     def __getitem__(self, key: SampleKey) -> Sample | UserError:
         try:
-            return self._plain(key) if self._hyp is None else self._augmented(key, self._hyp)
+            return self._letterboxed(key) if self._hyp is None else self._augmented(key, self._hyp)
         except UserError as error:
             return error
 
-    def _plain(self, key: SampleKey) -> Sample:
+    def _letterboxed(self, key: SampleKey) -> Sample:
         canvas = (key.height, key.width)
         height, width = self._size(key.index)
-        image, placed = letterbox(self._read(key.index, None), canvas, self._fit)
+        image, scaled = letterbox(self._read(key.index, None), canvas, self._fit)
         rows = self._index.labels(key.index)
-        # Cached pixels may be smaller than the file, which is what the letterbox has to lead back to.
-        place = Letterbox(
+        # Cached pixels may be smaller than the file, but the letterbox maps to the file's pixels.
+        mapping = Letterbox(
             height,
             width,
-            placed.scale_x * placed.width / width,
-            placed.scale_y * placed.height / height,
-            placed.pad_x,
-            placed.pad_y,
+            scaled.scale_x * scaled.width / width,
+            scaled.scale_y * scaled.height / height,
+            scaled.pad_x,
+            scaled.pad_y,
         )
-        size = np.array([width * place.scale_x, height * place.scale_y], np.float32)
-        border, whole = np.array([place.pad_x, place.pad_y], np.float32), np.array([key.width, key.height], np.float32)
-        rows[:, 1:3] = (rows[:, 1:3] * size + border) / whole
-        rows[:, 3:5] = rows[:, 3:5] * size / whole
-        return _sample(image, rows, key.index, place)
+        size = np.array([width * mapping.scale_x, height * mapping.scale_y], np.float32)
+        pad = np.array([mapping.pad_x, mapping.pad_y], np.float32)
+        canvas_size = np.array([key.width, key.height], np.float32)
+        rows[:, 1:3] = (rows[:, 1:3] * size + pad) / canvas_size
+        rows[:, 3:5] = rows[:, 3:5] * size / canvas_size
+        return _sample(image, rows, key.index, mapping)
 
     def _augmented(self, key: SampleKey, hyp: Hyperparameters) -> Sample:
         random = sample_random(self._seed, key)
         canvas = (key.height, key.width)
         if self._mosaic and random.random() < hyp.mosaic:
-            image, classes, xyxy = self._compose(random, hyp, self._four(random, key.index), canvas)
+            image, classes, xyxy = self._compose(random, hyp, self._mosaic_images(random, key.index), canvas)
             if random.random() < hyp.mixup:
-                second = self._four(random, int(random.integers(len(self))))
-                other, more_classes, more_xyxy = self._compose(random, hyp, second, canvas)
-                share = augment.mixup_ratio(random)
-                cv2.addWeighted(image, share, other, 1 - share, 0.0, dst=image)
-                classes, xyxy = np.concatenate([classes, more_classes]), np.concatenate([xyxy, more_xyxy])
+                images = self._mosaic_images(random, int(random.integers(len(self))))
+                other_image, other_classes, other_xyxy = self._compose(random, hyp, images, canvas)
+                ratio = augment.mixup_ratio(random)
+                cv2.addWeighted(image, ratio, other_image, 1 - ratio, 0.0, dst=image)
+                classes, xyxy = np.concatenate([classes, other_classes]), np.concatenate([xyxy, other_xyxy])
         else:
             image, classes, xyxy = self._compose(random, hyp, [key.index], canvas)
         tables = augment.hsv_tables(random, hyp)
@@ -119,49 +120,49 @@ class DetectionDataset(Dataset[Sample | UserError]):
         rows[:, 1:] /= (key.width, key.height) * 2
         return _sample(image, rows, key.index, Letterbox(key.height, key.width, 1.0, 1.0, 0.0, 0.0))
 
-    def _four(self, random: np.random.Generator, first: int) -> list[int]:
+    def _mosaic_images(self, random: np.random.Generator, first: int) -> list[int]:
         return [first, *(int(i) for i in random.integers(len(self), size=3))]
 
     def _compose(
-        self, random: np.random.Generator, hyp: Hyperparameters, members: list[int], canvas: tuple[int, int]
-    ) -> tuple[UInt8[np.ndarray, "h w 3"], np.ndarray, np.ndarray]:
+        self, random: np.random.Generator, hyp: Hyperparameters, images: list[int], canvas: tuple[int, int]
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, " n"], Float32[np.ndarray, "n 4"]]:
         """One image, or a mosaic of four, through one random transform: pixels, classes and boxes (xyxy in pixels)."""
-        sizes = [self._size(i) for i in members]
-        if len(members) == 1:
-            source, places = canvas, [augment.letterbox_matrix(sizes[0], canvas)]
+        sizes = [self._size(i) for i in images]
+        if len(images) == 1:
+            source, tiles = canvas, [augment.letterbox_matrix(sizes[0], canvas)]
         else:
-            source, places = (canvas[0] * 2, canvas[1] * 2), augment.mosaic_matrices(random, sizes, canvas)
-        change = augment.random_transform(random, hyp, source, canvas)
-        image = np.full((*canvas, 3), PAD_VALUE, np.uint8)
+            source, tiles = (canvas[0] * 2, canvas[1] * 2), augment.mosaic_matrices(random, sizes, canvas)
+        transform = augment.random_transform(random, hyp, source, canvas)
+        pixels = np.full((*canvas, 3), PAD_VALUE, np.uint8)
         classes, boxes = [], []
-        for member, size, place in zip(members, sizes, places, strict=True):
-            matrix = augment.snap_to_pixels(change @ place, size)
+        for i, size, tile in zip(images, sizes, tiles, strict=True):
+            matrix = augment.snap_to_pixels(transform @ tile, size)
             if not augment.is_visible(matrix, size, canvas):
                 continue
-            augment.draw_tile(image, self._read(member, required_size(size, matrix)), matrix, size)
-            rows = self._index.labels(member)
+            augment.draw_tile(pixels, self._read(i, required_size(size, matrix)), matrix, size)
+            rows = self._index.labels(i)
             xyxy, keep = augment.transform_boxes(rows[:, 1:], matrix, size, canvas)
             classes.append(rows[keep, 0])
             boxes.append(xyxy[keep])
         if not boxes:
-            return image, np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
-        return image, np.concatenate(classes), np.concatenate(boxes)
+            return pixels, np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
+        return pixels, np.concatenate(classes), np.concatenate(boxes)
 
     def _size(self, i: int) -> tuple[int, int]:
         height, width = self._index.sizes[i]
         return int(height), int(width)
 
-    def _read(self, i: int, need: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
+    def _read(self, i: int, min_size: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
         if self._pixels is not None:
             return self._pixels[i]
-        image = decode_image(self._index.content(i), self._index.path(i), need)
-        if need is None:
+        image = decode_image(self._index.content(i), self._index.path(i), min_size)
+        if min_size is None:
             require_size(image, self._index, i)
         return image
 
 
 class BatchLoader(DataLoader[Batch]):
-    """A DataLoader of `Batch`es whose epoch can be set; it raises a worker's UserError as it is."""
+    """A DataLoader of `Batch`es whose epoch can be set. It re-raises a worker's UserError without a traceback."""
 
     def __init__(self, dataset: DetectionDataset, batches: EpochBatchSampler, workers: int) -> None:
         self.batches = batches
@@ -172,19 +173,19 @@ class BatchLoader(DataLoader[Batch]):
             collate_fn=collate,
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker if workers else None,
-            # Its own generator, so that iterating leaves torch's global one, and with it the weights, alone.
+            # Its own generator, because iterating would draw from torch's global one, and so change the weights.
             generator=torch.Generator(),
         )
 
     def set_epoch(self, epoch: int, start_batch: int = 0, weights: Float[np.ndarray, " n"] | None = None) -> None:
-        """What the next iteration yields: an epoch, from a batch on, with new image weights if they are given."""
+        """Set the epoch of the next iteration, its first batch, and new image weights if they are given."""
         self.batches.set_epoch(epoch, start_batch, weights)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, UserError):
-                # A new one: an exception that is also a local variable forms a cycle with its traceback, which would
-                # keep the workers alive until some later garbage collection, perhaps in a process forked meanwhile.
+                # A new exception: one that is also a local variable forms a cycle with its traceback, which would keep
+                # the workers alive until the next garbage collection, perhaps in a process forked in the meantime.
                 raise UserError(str(batch))
             yield batch
 
@@ -246,36 +247,36 @@ def collate(samples: list[Sample | UserError]) -> Batch | UserError:
     if len(good) < len(samples):
         return next(sample for sample in samples if isinstance(sample, UserError))
     counts = torch.tensor([len(sample.targets) for sample in good])
-    numbers = torch.repeat_interleave(torch.arange(len(good)), counts)
+    image_numbers = torch.repeat_interleave(torch.arange(len(good)), counts)
     rows = torch.cat([sample.targets for sample in good])
     return Batch(
         images=torch.stack([sample.image for sample in good]),
-        targets=torch.cat([numbers[:, None].to(rows.dtype), rows], 1),
+        targets=torch.cat([image_numbers[:, None].to(rows.dtype), rows], 1),
         indices=tuple(sample.index for sample in good),
         letterboxes=tuple(sample.letterbox for sample in good),
     )
 
 
-def _sample(image: UInt8[np.ndarray, "h w 3"], rows: np.ndarray, index: int, place: Letterbox) -> Sample:
+def _sample(image: UInt8[np.ndarray, "h w 3"], rows: np.ndarray, index: int, mapping: Letterbox) -> Sample:
     planes = np.empty((3, *image.shape[:2]), np.uint8)
     cv2.split(image, [planes[0], planes[1], planes[2]])
-    return Sample(torch.from_numpy(planes), torch.from_numpy(rows), index, place)
+    return Sample(torch.from_numpy(planes), torch.from_numpy(rows), index, mapping)
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C reaches every process of a terminal, and SIGTERM often every process of a job. It is the training's to say
-    # when the workers end: they take the signal from it alone.
+    # Ctrl-C reaches every process of a terminal, and SIGTERM often every process of a job. Workers end only when the
+    # training process ends them: they ignore Ctrl-C, and SIGTERM from anyone else.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
     # The workers share the cores among themselves.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-def _end_with(parent: int) -> None:
-    """End this process once its parent sends SIGTERM."""
+def _exit_on_sigterm_from(parent: int) -> None:
+    """End this process when its parent sends SIGTERM."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

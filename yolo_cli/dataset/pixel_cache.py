@@ -1,4 +1,4 @@
-"""`--cache ram|disk`: every image decoded once, at the size that training needs, in one map that all workers share."""
+"""`--cache ram|disk`: every image decoded once, at the size that training needs, in memory that all workers share."""
 
 import hashlib
 import os
@@ -19,9 +19,9 @@ from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import atomic_path
 from yolo_cli.io.cache_dir import user_cache_folder
 
-FORMAT = 1  # of the file's content; any change of how pixels are made raises it
+FORMAT = 1  # of the file's content; raise it with any change of the pixels
 
-_SPARE = 2**28  # bytes of memory or disk left to others
+_RESERVE = 2**28  # bytes of memory or disk left free
 
 
 class PixelCache:
@@ -41,7 +41,7 @@ class PixelCache:
         return self._pixels[self._offsets[i] : self._offsets[i + 1]].reshape(height, width, 3)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A map pickles as its whole content; a worker that is not forked opens it anew instead.
+        # A memory map pickles as its whole content, so a worker that is not forked opens the map itself.
         return {name: value for name, value in self.__dict__.items() if name != "_pixels"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -57,10 +57,10 @@ class PixelCache:
 
 
 def build_pixel_cache(index: LabelIndex, img: tuple[int, int], kind: str, threads: int) -> PixelCache:
-    """Decode all images of an index, those larger than `img` (height, width) scaled down to fit it.
+    """Decode all images of an index, scaling those larger than `img` (height, width) down to fit it.
 
-    `kind` "ram" keeps them in shared memory; "disk" in a file of the user's cache folder, which later runs find again
-    as long as no image changed. Raises UserError where there is not the room.
+    With `kind` "ram" they are kept in shared memory, with "disk" in a file of the user's cache folder, which later runs
+    use as long as no image has changed. Raises UserError where there is not enough room.
     """
     shapes = _stored_shapes(index, img)
     size = int(_offsets(shapes)[-1])
@@ -106,28 +106,28 @@ def _fill(
 ) -> None:
     offsets = _offsets(shapes)
 
-    def one(i: int) -> None:
+    def decode(i: int) -> None:
         image = decode_image(index.content(i), index.path(i))
         require_size(image, index, i)
         height, width = int(shapes[i, 0]), int(shapes[i, 1])
         if (height, width) != image.shape[:2]:
-            image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         pixels[offsets[i] : offsets[i + 1]] = image.reshape(-1)
 
-    # Threads, for decoders and resizing let go of Python's lock.
+    # Threads suffice: decoders and resizing release the GIL.
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        for _ in pool.map(one, range(len(index))):
+        for _ in pool.map(decode, range(len(index))):
             pass
 
 
 def require_size(image: UInt8[np.ndarray, "h w 3"], index: LabelIndex, i: int) -> None:
-    """Raise UserError where an image is not of the size it had when it was indexed: its boxes would be wrong."""
+    """Raise UserError where an image's size has changed since it was indexed: its boxes would be wrong."""
     height, width = index.sizes[i]
     if image.shape[:2] != (height, width):
         raise UserError(
             f"was {width}×{height} pixels and is now {image.shape[1]}×{image.shape[0]}",
             where=index.path(i),
-            fix="start again, and leave the dataset alone during a run",
+            fix="start again, and do not change the dataset during a run",
         )
 
 
@@ -144,7 +144,7 @@ def _key(index: LabelIndex, img: tuple[int, int]) -> str:
 
 
 def _reserve(file: Path, size: int) -> None:
-    # A full disk is an error here; in the middle of writing through a map it would be a signal that ends the process.
+    # On a full disk this raises an error; writing through the map later would end the process by a signal.
     with open(file, "wb") as out:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(out.fileno(), 0, size)
@@ -153,9 +153,9 @@ def _reserve(file: Path, size: int) -> None:
 
 
 def _require_room(size: int, free: int, where: str, fix: str) -> None:
-    if size + _SPARE > free:
+    if size + _RESERVE > free:
         raise UserError(
-            f"the images take {size / 2**30:.1f} GiB decoded, and {where} has {free / 2**30:.1f} GiB left",
+            f"the decoded images take {size / 2**30:.1f} GiB, but {where} has only {free / 2**30:.1f} GiB free",
             where="--cache",
             fix=fix,
         )

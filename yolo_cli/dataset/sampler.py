@@ -1,4 +1,4 @@
-"""Which images make up which batch: a pure function of (seed, epoch), so that any point of a run can be resumed."""
+"""Which images form each batch: a pure function of (seed, epoch), so that a run can be resumed at any batch."""
 
 import math
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from torch.utils.data import Sampler
 
 from yolo_cli.dataset.labels import LabelIndex
 
-# Streams drawn from one seed, kept apart.
+# Independent random streams of one seed.
 _SAMPLE, _ORDER, _SIZE = 0, 1, 2
 
-RECT_GROUP = 16  # images that share a rectangular canvas: the batch that published figures were measured with
+RECT_GROUP = 16  # images per rectangular canvas: the batch size that published figures were measured with
 
 
 @dataclass(frozen=True, slots=True)
 class SampleKey:
-    """All that a sample depends on besides the seed: its epoch, image, and canvas.
+    """What a sample depends on besides the seed: epoch, image, and canvas (height, width).
 
-    `repeat` counts the image's earlier appearances in the epoch, which weighted sampling can bring about; without it
-    they would be augmented alike.
+    `repeat` counts the image's earlier occurrences in the epoch, which weighted sampling causes. Without it, all
+    occurrences would be augmented in the same way.
     """
 
     epoch: int
@@ -33,12 +33,12 @@ class SampleKey:
 
 
 def sample_random(seed: int, key: SampleKey) -> np.random.Generator:
-    """The generator of a sample's augmentation."""
+    """The random generator for a sample's augmentation."""
     return _random(seed, key.epoch, _SAMPLE, key.index, key.repeat)
 
 
 def multi_scale_size(seed: int, epoch: int, step: int, img: tuple[int, int], stride: int) -> tuple[int, int]:
-    """The (height, width) to train a step at: 0.5 to 1.5 of `img`, in whole strides, both sides by the same factor."""
+    """The (height, width) to train a step at: `img` times a factor from 0.5 to 1.5, in multiples of the stride."""
     gain = _random(seed, epoch, _SIZE, step).uniform(0.5, 1.5)
     height, width = (max(round(side * gain / stride), 1) * stride for side in img)
     return height, width
@@ -47,10 +47,10 @@ def multi_scale_size(seed: int, epoch: int, step: int, img: tuple[int, int], str
 def rect_canvases(
     sizes: Int32[np.ndarray, "n 2"], img: tuple[int, int], stride: int, pad: float
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "n 2"]]:
-    """Rectangular canvases: the images in order of height to width, and each one's (height, width) in that order.
+    """The images in order of aspect ratio, and the canvas (height, width) of each in that order.
 
-    RECT_GROUP neighbors in the order share a canvas as large as they need once each fits `img`, plus `pad` strides,
-    rounded up to the stride. The groups are the dataset's own, so that no result depends on the batch size.
+    RECT_GROUP neighbors in the order share the smallest canvas that holds them when each is scaled to fit `img`, plus
+    `pad` strides, rounded up to the stride. The groups do not depend on the batch size, and so no result does.
     """
     order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable")
     gain = np.minimum(img[0] / sizes[:, 0], img[1] / sizes[:, 1])
@@ -61,7 +61,7 @@ def rect_canvases(
 
 
 def rect_batches(canvases: Int64[np.ndarray, "n 2"], batch: int) -> Int64[np.ndarray, "batches 2"]:
-    """First position and end of each batch: at most `batch` neighbors, all of one canvas."""
+    """First position and end of each batch: at most `batch` neighbors that share a canvas size."""
     changes = np.flatnonzero((canvases[1:] != canvases[:-1]).any(1)) + 1
     edges = [0, *changes.tolist(), len(canvases)]
     slots = [(i, min(i + batch, end)) for start, end in pairwise(edges) for i in range(start, end, batch)]
@@ -77,9 +77,9 @@ def class_weights(index: LabelIndex, nc: int) -> Float[np.ndarray, " nc"]:
 def image_weights(
     index: LabelIndex, nc: int, weights: Float[np.ndarray, " nc"] | None = None
 ) -> Float[np.ndarray, " n"]:
-    """How often to draw each image: the sum over its boxes of their class's inverse frequency, times `weights`.
+    """Sampling weight of each image: the sum of its boxes' class weights (`class_weights` times `weights`).
 
-    `weights` is a further factor per class, such as how badly it is found so far. Images without boxes get 0.
+    `weights` is a further factor per class, such as (1 − AP)². Images without boxes get 0.
     """
     per_class = class_weights(index, nc) * (1.0 if weights is None else weights)
     image_of_box = np.repeat(np.arange(len(index)), np.diff(index.offsets))
@@ -109,70 +109,67 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     ) -> None:
         self._count, self._batch, self._canvas = count, batch, canvas
         self._seed, self._shuffle, self._canvases = seed, shuffle, canvases
-        self._slots = rect_batches(canvases[1], batch) if canvases is not None else None
+        self._batches = rect_batches(canvases[1], batch) if canvases is not None else None
         self._weights, self._rank, self._world_size = weights, rank, world_size
         self._epoch, self._start = 0, 0
 
     def set_epoch(self, epoch: int, start_batch: int = 0, weights: Float[np.ndarray, " n"] | None = None) -> None:
-        """The epoch that the next iteration yields, from its batch `start_batch` on, and new image weights if given."""
+        """Set the epoch of the next iteration, its first batch, and new image weights if they are given."""
         self._epoch, self._start = epoch, start_batch
         if weights is not None:
             self._weights = weights
 
     def __len__(self) -> int:
-        """Batches that the next iteration yields."""
-        if self._slots is None:
-            batches = math.ceil(self._share(self._count) / self._batch)
+        """The number of batches that the next iteration yields."""
+        if self._batches is None:
+            batches = math.ceil(len(self._positions(self._count)) / self._batch)
         else:
-            batches = self._share(len(self._slots))
+            batches = len(self._positions(len(self._batches)))
         return max(batches - self._start, 0)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        if self._canvases is None or self._slots is None:
-            yield from self._plain()
+        if self._canvases is None or self._batches is None:
+            yield from self._fixed_size()
         else:
-            yield from self._rectangular(*self._canvases, self._slots)
+            yield from self._rectangular(*self._canvases, self._batches)
 
-    def _plain(self) -> Iterator[list[SampleKey]]:
+    def _fixed_size(self) -> Iterator[list[SampleKey]]:
         random = _random(self._seed, self._epoch, _ORDER)
         if self._weights is not None and self._weights.sum() > 0:
             order = random.choice(self._count, self._count, p=self._weights / self._weights.sum())
-            repeats = _earlier(order)
+            repeats = _earlier_occurrences(order)
         else:
             order = random.permutation(self._count) if self._shuffle else np.arange(self._count)
-            repeats = np.broadcast_to(np.int64(0), len(order))  # every image comes once
-        mine = self._mine(self._count)
-        for start in range(self._start * self._batch, len(mine), self._batch):
-            chosen = mine[start : start + self._batch]
+            repeats = np.broadcast_to(np.int64(0), len(order))  # every image occurs once
+        own = self._own(self._count)
+        for start in range(self._start * self._batch, len(own), self._batch):
+            chosen = own[start : start + self._batch]
             yield [SampleKey(self._epoch, int(order[i]), int(repeats[i]), *self._canvas) for i in chosen]
 
     def _rectangular(
         self,
         order: Int64[np.ndarray, " n"],
         sizes: Int64[np.ndarray, "n 2"],
-        slots: Int64[np.ndarray, "batches 2"],
+        batches: Int64[np.ndarray, "batches 2"],
     ) -> Iterator[list[SampleKey]]:
-        count = len(slots)
+        count = len(batches)
         sequence = _random(self._seed, self._epoch, _ORDER).permutation(count) if self._shuffle else np.arange(count)
-        for start, end in slots[sequence[self._mine(count)[self._start :]]]:
+        for start, end in batches[sequence[self._own(count)[self._start :]]]:
             height, width = (int(side) for side in sizes[start])
             yield [SampleKey(self._epoch, int(i), 0, height, width) for i in order[start:end]]
 
-    def _share(self, count: int) -> int:
-        return len(self._places(count))
+    def _own(self, count: int) -> Int[np.ndarray, " k"]:
+        """This rank's positions in an order of `count`."""
+        positions = self._positions(count)
+        return np.arange(positions.start, positions.stop, positions.step) % max(count, 1)
 
-    def _mine(self, count: int) -> Int[np.ndarray, " k"]:
-        """The positions of an order of `count` that fall to this rank."""
-        places = self._places(count)
-        return np.arange(places.start, places.stop, places.step) % max(count, 1)
-
-    def _places(self, count: int) -> range:
+    def _positions(self, count: int) -> range:
         end = math.ceil(count / self._world_size) * self._world_size if self._shuffle else count
         return range(self._rank, end, self._world_size)
 
 
-def _earlier(order: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """For each position, how often its value occurred before it."""
+def _earlier_occurrences(order: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """For each position, how many times its value occurs before it."""
     by_value = np.argsort(order, kind="stable")
     in_order = order[by_value]
     first = np.searchsorted(in_order, in_order, side="left")

@@ -1,4 +1,4 @@
-"""Reading many images' sizes and labels, from folders and from tar shards, for the label index."""
+"""Reads the sizes and labels of many images, from folders or tar shards, for the label index."""
 
 import os
 from array import array
@@ -15,11 +15,11 @@ SHARD = ".tar"
 
 @dataclass(slots=True)
 class ScanResult:
-    """What was read of consecutive images: flat arrays, so that little is pickled between processes."""
+    """Sizes and labels of consecutive images, in flat arrays, which are cheap to pickle between processes."""
 
-    kept: bytearray = field(default_factory=bytearray)  # of loose files: one byte each, 1 where it is readable
-    names: list[bytes] = field(default_factory=list)  # of a shard: its readable images, as paths behind the shard's own
-    places: "array[int]" = field(default_factory=lambda: array("q"))  # and of each of these `LabelIndex.places`
+    readable: bytearray = field(default_factory=bytearray)  # per image file: 1 where it is readable; empty for a shard
+    names: list[bytes] = field(default_factory=list)  # per readable image of a shard: the shard's path, then its name
+    spans: "array[int]" = field(default_factory=lambda: array("q"))  # per such image: a row of `LabelIndex.spans`
     sizes: "array[int]" = field(default_factory=lambda: array("i"))  # height, width per readable image
     counts: "array[int]" = field(default_factory=lambda: array("q"))  # boxes per readable image
     classes: "array[int]" = field(default_factory=lambda: array("i"))
@@ -27,7 +27,7 @@ class ScanResult:
     problems: list[tuple[str, int, str]] = field(default_factory=list)
 
     def add_size(self, file: str, measured: tuple[int, int] | Exception) -> bool:
-        """Take in an image's size, or why it has none; false where it is left out."""
+        """Append an image's size, or report why it has none; returns whether it has one."""
         if isinstance(measured, tuple):
             self.sizes.extend(measured)
             return True
@@ -36,7 +36,7 @@ class ScanResult:
         return False
 
     def add_labels(self, file: str, text: bytes, nc: int) -> None:
-        """Take in the label file of the image whose size was added last."""
+        """Append the labels of the image whose size was added last."""
         if not text:
             self.counts.append(0)
             return
@@ -46,52 +46,52 @@ class ScanResult:
 
 
 def is_shard(file: str) -> bool:
-    """Whether a file of a split is an archive of images rather than an image."""
+    """Whether a file of a split is an archive of images, not an image."""
     return file.lower().endswith(SHARD)
 
 
 def label_path(image: str) -> str:
-    """An image's label file: the last `/images/` becomes `/labels/` (else it lies beside the image), suffix .txt."""
+    """The label file of an image: the last `/images/` becomes `/labels/`, if there is one, and the suffix .txt."""
     head, part, tail = image.rpartition(f"{os.sep}images{os.sep}")
     stem = os.path.splitext(f"{head}{os.sep}labels{os.sep}{tail}" if part else tail)[0]
     return f"{stem}.txt"
 
 
 def scan_files(files: Sequence[str], nc: int) -> ScanResult:
-    """Read images that are files of their own, and their label files."""
-    chunk = ScanResult(kept=bytearray(len(files)))
+    """Read the sizes of image files, and their label files."""
+    result = ScanResult(readable=bytearray(len(files)))
     for i, file in enumerate(files):
         try:
             measured: tuple[int, int] | Exception = image_size(file)
         except (BadImage, OSError) as error:
             measured = error
-        if not chunk.add_size(file, measured):
+        if not result.add_size(file, measured):
             continue
-        chunk.kept[i] = 1
+        result.readable[i] = 1
         label = label_path(file)
         try:
             text = _read(label)
         except OSError as error:
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
-                chunk.problems.append((label, 0, f"cannot be read ({error.strerror})"))
+                result.problems.append((label, 0, f"cannot be read ({error.strerror})"))
             text = b""
-        chunk.add_labels(label, text, nc)
-    return chunk
+        result.add_labels(label, text, nc)
+    return result
 
 
 def scan_shard(shard: str, nc: int) -> ScanResult:
-    """Read a tar archive's images, in the order of their names, and their labels, which lie in it as in a folder.
+    """Read a tar archive's images, in the order of their names, and their labels, laid out as in a folder.
 
-    Of files of one name the last counts, as it does for tar. What is wrong with the archive becomes a problem; what
-    lies whole before that is read.
+    Of several files of one name the last is used, as tar does. Damage to the archive becomes a problem, and the files
+    before it are read.
     """
-    chunk = ScanResult()
+    result = ScanResult()
     if os.path.exists(shard) and not os.path.isfile(shard):  # opening a pipe would wait
-        chunk.add_size(shard, BadImage("is a device, a pipe or a folder, not a file"))
-        return chunk
+        result.add_size(shard, BadImage("is a device, a pipe or a folder, not a file"))
+        return result
     try:
         with open(shard, "rb", buffering=0) as archive:
-            table = _table(shard, archive, chunk)
+            table = _members_by_name(shard, archive, result)
             images = sorted(name for name in table if os.path.splitext(name)[1].lower() in SUFFIXES)
             for name in images:
                 file, member = f"{shard}{os.sep}{name}", table[name]
@@ -100,33 +100,33 @@ def scan_shard(shard: str, nc: int) -> ScanResult:
                     measured: tuple[int, int] | Exception = image_size_at(archive.fileno(), member.start, member.length)
                 except BadImage as error:
                     measured = error
-                text = _within(archive, table.get(label))
-                if chunk.add_size(file, measured):
-                    chunk.names.append(os.fsencode(file))
-                    chunk.places.extend((len(os.fsencode(shard)), member.start, member.length))
-                    chunk.add_labels(f"{shard}{os.sep}{label}", text, nc)
+                text = _read_label(archive, table.get(label))
+                if result.add_size(file, measured):
+                    result.names.append(os.fsencode(file))
+                    result.spans.extend((len(os.fsencode(shard)), member.start, member.length))
+                    result.add_labels(f"{shard}{os.sep}{label}", text, nc)
     except OSError as error:
-        chunk.add_size(shard, error)
-    return chunk
+        result.add_size(shard, error)
+    return result
 
 
-def _table(shard: str, archive: FileIO, chunk: ScanResult) -> dict[str, Member]:
+def _members_by_name(shard: str, archive: FileIO, result: ScanResult) -> dict[str, Member]:
     table: dict[str, Member] = {}
     try:
         for member in members(archive):
             parts = [part for part in os.fsdecode(member.name).split("/") if part not in ("", ".")]
-            if not parts or any(part.startswith(".") for part in parts):  # hidden, as in a folder, or leading outside
+            if not parts or any(part.startswith(".") for part in parts):  # hidden, or outside the archive
                 continue
             name = os.sep.join(parts)
             if name in table:
-                chunk.problems.append((f"{shard}{os.sep}{name}", 0, "comes twice in its shard; the last one counts"))
+                result.problems.append((f"{shard}{os.sep}{name}", 0, "occurs twice in its shard; the last one is used"))
             table[name] = member
     except BrokenTar as error:
-        chunk.problems.append((shard, 0, str(error)))
+        result.problems.append((shard, 0, str(error)))
     return table
 
 
-def _within(archive: FileIO, label: Member | None) -> bytes:
+def _read_label(archive: FileIO, label: Member | None) -> bytes:
     if label is None:
         return b""
     archive.seek(label.start)
@@ -134,14 +134,14 @@ def _within(archive: FileIO, label: Member | None) -> bytes:
 
 
 def read_range(shard: str, start: int, length: int) -> bytes:
-    """A part of a file. Raises OSError; shorter than `length` where the file ends before."""
+    """`length` bytes of a file from byte `start`; fewer where the file ends earlier. Raises OSError."""
     with open(shard, "rb") as archive:
         archive.seek(start)
         return archive.read(length)
 
 
 def _read(path: str) -> bytes:
-    """A whole file with as few system calls as a small one needs."""
+    """The content of a file, in as few system calls as possible for a small one."""
     handle = os.open(path, OPEN_FLAGS)
     try:
         text = os.read(handle, 65536)
@@ -149,7 +149,7 @@ def _read(path: str) -> bytes:
             parts = [text]
             while part := os.read(handle, 2**22):
                 parts.append(part)
-                if len(parts) > 32:  # far beyond any label file; the parser refuses it by its size
+                if len(parts) > 32:  # more than MAX_BYTES, which the parser refuses
                     break
             text = b"".join(parts)
         return text

@@ -1,4 +1,4 @@
-"""What the processes of one machine share: how much room there is, and a label index that is copied to none of them."""
+"""A label index in shared memory, so that no process has a copy of its own, and how much shared memory is free."""
 
 import os
 import shutil
@@ -10,14 +10,14 @@ import torch
 
 from yolo_cli.dataset.labels import LabelIndex
 
-_SPARE = 2**28  # bytes of shared memory left to others: batches travel through it
+_RESERVE = 2**28  # bytes of shared memory left free for batches
 _SHARED_MEMORY = "/dev/shm"
-# The widest values first, so that every table begins at a multiple of its own width.
-_TABLES = ("path_offsets", "offsets", "places", "sizes", "classes", "boxes")
+# The widest elements first, so that each array is aligned.
+_ARRAYS = ("path_offsets", "offsets", "spans", "sizes", "classes", "boxes")
 
 
 def free_memory() -> int:
-    """Bytes that shared memory can still take."""
+    """Bytes of shared memory that are free."""
     free = 2**62
     if os.path.isdir(_SHARED_MEMORY):
         free = shutil.disk_usage(_SHARED_MEMORY).free
@@ -30,10 +30,10 @@ def free_memory() -> int:
 
 
 class SharedIndex:
-    """A label index, without its problems, that pickles as a handle to memory which all processes map.
+    """A label index, without its problems, that pickles as a handle to shared memory.
 
-    A forked worker has the index anyway; one that is spawned would get a copy of its own, a quarter of a gigabyte for a
-    million images. Without the room in shared memory (containers often have 64 MB) it pickles whole.
+    Forked workers share the index anyway. A spawned worker would get a copy of its own, a quarter of a gigabyte for a
+    million images. Where shared memory has no room for it (containers often have 64 MB), it is pickled as a whole.
     """
 
     def __init__(self, index: LabelIndex) -> None:
@@ -41,15 +41,15 @@ class SharedIndex:
         self._memory: torch.Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        tables = [getattr(self.index, name) for name in _TABLES]
-        size = sum(table.nbytes for table in tables) + len(self.index.paths)
+        arrays = [getattr(self.index, name) for name in _ARRAYS]
+        size = sum(array.nbytes for array in arrays) + len(self.index.paths)
         if self._memory is None:
-            if not size or size + _SPARE > free_memory():
+            if not size or size + _RESERVE > free_memory():
                 return {"index": self.index}
             self._memory = torch.empty(size, dtype=torch.uint8).share_memory_()
-            parts = [*(table.reshape(-1).view(np.uint8) for table in tables), np.frombuffer(self.index.paths, np.uint8)]
+            parts = [*(array.reshape(-1).view(np.uint8) for array in arrays), np.frombuffer(self.index.paths, np.uint8)]
             np.concatenate(parts, out=self._memory.numpy())
-        layout = {name: (table.dtype.str, table.shape) for name, table in zip(_TABLES, tables, strict=True)}
+        layout = {name: (array.dtype.str, array.shape) for name, array in zip(_ARRAYS, arrays, strict=True)}
         return {"memory": self._memory, "layout": layout, "fingerprint": self.index.fingerprint}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -57,10 +57,10 @@ class SharedIndex:
         if self._memory is None:
             self.index = state["index"]
             return
-        content, tables, start = self._memory.numpy(), {}, 0
+        content, arrays, start = self._memory.numpy(), {}, 0
         content.flags.writeable = False
         for name, (kind, shape) in state["layout"].items():
-            tables[name] = np.ndarray(shape, kind, content, start)
-            start += tables[name].nbytes
+            arrays[name] = np.ndarray(shape, kind, content, start)
+            start += arrays[name].nbytes
         paths = memoryview(content)[start:]
-        self.index = LabelIndex(paths=paths, **tables, problems=(), fingerprint=state["fingerprint"])
+        self.index = LabelIndex(paths=paths, **arrays, problems=(), fingerprint=state["fingerprint"])

@@ -1,4 +1,4 @@
-"""data.yaml: which images are trained and judged on, and what their classes are called."""
+"""data.yaml: the images of each split and the class names."""
 
 import os
 import re
@@ -20,13 +20,13 @@ from yolo_cli.progress import Reporter
 MAX_CLASSES = 100_000
 SPLITS = ("train", "val", "test")
 
-# Datasets that a YAML may ask for by name. A table, so that no file can name code to run.
+# Datasets that a YAML may name in `generate`. A table, so that no file can name code to run.
 GENERATORS: Mapping[str, Callable[[Path], None]] = {"shapes": synthetic.generate}
 
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
-    """A checked data.yaml: `splits` maps "train", "val", "test" to folders, txt lists or images, relative to `root`."""
+    """A checked data.yaml. `splits` maps "train", "val", "test" to folders, txt lists or images, relative to `root`."""
 
     source: Path
     path: str  # as written in the YAML
@@ -45,9 +45,9 @@ class DataSpec:
 
 
 def load_spec(data: str) -> DataSpec:
-    """Read `--data`: a path, or the name of a shipped file. The images need not be there yet (see `prepare`).
+    """Read `--data`: a path, or the name of a shipped file. The images need not exist yet (see `prepare`).
 
-    Raises UserError, naming file and key, for anything that is not as documented.
+    Raises UserError, naming file and key, for invalid content.
     """
     source = assets.find("data", data, option="--data")
     raw = read_mapping(source)
@@ -77,11 +77,11 @@ def load_spec(data: str) -> DataSpec:
 
 
 def prepare(spec: DataSpec, reporter: Reporter) -> DataSpec:
-    """Make the images available: as they are, generated, or downloaded, with the source reported first.
+    """Make the images available: generate or download them if they are missing, after reporting the source.
 
-    Raises UserError, saying what to do, where that cannot be done. Nothing of the YAML is ever executed.
+    Raises UserError where that fails. Nothing in the YAML is ever executed.
     """
-    if _is_here(spec):
+    if _is_available(spec):
         return _with_fallback(spec, reporter.info)
     if spec.generate:
         synthetic.generate_once(spec.root, GENERATORS[spec.generate])
@@ -89,11 +89,11 @@ def prepare(spec: DataSpec, reporter: Reporter) -> DataSpec:
         fetch_archive(
             spec.download, spec.sha256, spec.root, holds=_first_entry(spec), reporter=reporter, source=spec.source
         )
-    if not _is_here(spec):
+    if not _is_available(spec):
         raise UserError(
             f"no {_first_entry(spec)} in {' or '.join(map(str, _roots(spec)))}",
             where=spec.source,
-            fix="correct `path`, or set YOLO_DATASETS to the folder that holds your datasets",
+            fix="correct `path`, or set YOLO_DATASETS to the folder that contains your datasets",
         )
     return _with_fallback(spec, reporter.info)
 
@@ -103,7 +103,7 @@ def split_files(spec: DataSpec, split: str) -> list[str]:
 
     Folders are searched recursively, following links. Hidden files are ignored, and so are shards where there are
     images. A folder that cannot be read is listed too, for `build_index` to report.
-    Raises UserError for a split that the YAML does not name, an entry that is not there, and a split without images.
+    Raises UserError for a split that is not in the YAML, an entry that does not exist, and a split without images.
     """
     if split not in spec.splits:
         raise UserError(f"has no `{split}` split", where=spec.source, fix=f"add `{split}: …`, or choose another split")
@@ -114,7 +114,7 @@ def split_files(spec: DataSpec, split: str) -> list[str]:
             raise UserError(
                 f"{split}: {entry} is not in {spec.root}",
                 where=spec.source,
-                fix="correct the path, or set YOLO_DATASETS to the folder that holds your datasets",
+                fix="correct the path, or set YOLO_DATASETS to the folder that contains your datasets",
             )
         if os.path.isdir(path):
             found.update(_files_under(path))
@@ -126,7 +126,7 @@ def split_files(spec: DataSpec, split: str) -> list[str]:
         raise UserError(
             f"{split}: no images in {', '.join(spec.splits[split])}",
             where=spec.source,
-            fix=f"images end in {', '.join(sorted(SUFFIXES))}, shards of them in {SHARD}",
+            fix=f"image files end in {', '.join(sorted(SUFFIXES))}, tar shards in {SHARD}",
         )
     return sorted(found)
 
@@ -165,7 +165,7 @@ def _names(raw: Mapping[str, Any], source: Path) -> tuple[str, ...]:
     if not isinstance(names, list) or not names:
         raise UserError("names: a list, or a map from class number to name, is expected", where=source)
     if len(names) > MAX_CLASSES:
-        raise UserError(f"names: {len(names)} of them; at most {MAX_CLASSES} are taken", where=source)
+        raise UserError(f"names: {len(names)} names, but at most {MAX_CLASSES} are supported", where=source)
     if any(isinstance(name, list | dict) or name is None for name in names):
         raise UserError("names: every class needs a name", where=source)
     if flags := [name for name in names if isinstance(name, bool)]:
@@ -192,33 +192,33 @@ def _sha256(digest: str, source: Path) -> str:
     return digest.lower()
 
 
-def _bases(source: Path) -> list[Path]:
-    """Where relative paths are looked for, in order."""
+def _search_folders(source: Path) -> list[Path]:
+    """The folders in which relative paths are looked up, in order."""
     shared = os.environ.get("YOLO_DATASETS")
     folders = [source.absolute().parent, *([Path(os.path.expanduser(shared))] if shared else []), Path.cwd()]
     return [Path(os.path.abspath(folder)) for folder in folders]
 
 
-def _kept(spec: DataSpec) -> Path:
-    """Where a generated or downloaded dataset is kept."""
+def _cached_root(spec: DataSpec) -> Path:
+    """The cache folder of a generated or downloaded dataset."""
     name = re.sub(r"[^\w.-]", "_", spec.generate or spec.source.stem)
     if spec.generate:
         return user_cache_folder() / "datasets" / f"{name}-v{synthetic.VERSION}"
-    # Two files that name different archives never share a folder.
+    # The URL is part of the name, so that different archives never share a folder.
     address = re.sub(r"\W+", "-", spec.download.split("://", 1)[-1])[-40:].strip("-")
     return user_cache_folder() / "datasets" / f"{name}-{address}"
 
 
 def _roots(spec: DataSpec) -> list[Path]:
-    """Every folder that the dataset may lie in, in the order of preference."""
+    """The possible root folders of the dataset, in order of preference."""
     if spec.generate:
-        return [_kept(spec)]
-    roots = [Path(os.path.abspath(base / os.path.expanduser(spec.path))) for base in _bases(spec.source)]
-    return list(dict.fromkeys([*roots, *([_kept(spec)] if spec.download else [])]))
+        return [_cached_root(spec)]
+    roots = [Path(os.path.abspath(base / os.path.expanduser(spec.path))) for base in _search_folders(spec.source)]
+    return list(dict.fromkeys([*roots, *([_cached_root(spec)] if spec.download else [])]))
 
 
 def _root(spec: DataSpec) -> Path:
-    """The folder that holds the first split, else where it would be put or ought to be."""
+    """The root folder that contains the first split, else the one where the dataset is expected."""
     roots = _roots(spec)
     for root in roots:
         if _locate(root, _first_entry(spec)) is not None:
@@ -230,36 +230,36 @@ def _first_entry(spec: DataSpec) -> str:
     return next(iter(spec.splits.values()))[0]
 
 
-def _is_here(spec: DataSpec) -> bool:
+def _is_available(spec: DataSpec) -> bool:
     return _locate(spec.root, _first_entry(spec)) is not None
 
 
-def _with_fallback(spec: DataSpec, say: Callable[[str], None]) -> DataSpec:
-    """Stand in for a validation split that a published archive does not have, and say so."""
+def _with_fallback(spec: DataSpec, report: Callable[[str], None]) -> DataSpec:
+    """Use `val_fallback` where the validation split is missing, and report it."""
     if not spec.val_fallback or all(_locate(spec.root, entry) for entry in spec.splits.get("val", ())):
         return spec
-    say(
+    report(
         f"{spec.root} has no {', '.join(spec.splits['val'])}: "
-        f"val is the {spec.val_fallback} split, so its figures are those of images that were trained on"
+        f"val is the {spec.val_fallback} split, so its metrics are those of training images"
     )
     return replace(spec, splits={**spec.splits, "val": spec.splits[spec.val_fallback]})
 
 
 def _locate(root: Path, entry: str) -> Path | None:
-    """An entry of a split on disk, or None."""
+    """The path of an entry of a split, or None where it does not exist."""
     given = Path(os.path.expanduser(entry))
     path = Path(os.path.abspath(root / given))
-    if os.path.exists(path):  # unlike Path.exists it takes a name that no file can have for one that is not there
+    if os.path.exists(path):  # unlike Path.exists, False for a name that no file can have
         return path
-    # Exports of annotation tools write `../train/images` in a YAML that lies beside `train`.
-    inside = [part for part in given.parts if part != ".."]
-    if given.parts[:1] == ("..",) and os.path.exists(path := root.joinpath(*inside)):
+    # Annotation tools export `../train/images` in a YAML that is in the same folder as `train`.
+    parts = [part for part in given.parts if part != ".."]
+    if given.parts[:1] == ("..",) and os.path.exists(path := root.joinpath(*parts)):
         return path
     return None
 
 
 def _files_under(folder: Path) -> list[str]:
-    """The images below a folder, or its tar shards where it has no image, and the folders that cannot be read.
+    """The images in a folder and its subfolders, else the tar shards, and the folders that cannot be read.
 
     Reading an unreadable folder as an image fails, so the index reports it as a problem instead of skipping it.
     """
@@ -271,7 +271,7 @@ def _files_under(folder: Path) -> list[str]:
         folder, followlinks=True, onerror=lambda error: unreadable.append(os.fspath(error.filename))
     ):
         state = os.stat(base)
-        if (state.st_dev, state.st_ino) in visited:  # a link that leads back up
+        if (state.st_dev, state.st_ino) in visited:  # a link to a parent folder
             folders.clear()
             continue
         visited.add((state.st_dev, state.st_ino))
@@ -286,7 +286,7 @@ def _files_under(folder: Path) -> list[str]:
 
 
 def _listed_images(listing: Path) -> list[str]:
-    """The lines of a txt list; relative ones against the list's own folder."""
+    """The paths in a txt list; relative ones are relative to the list's folder."""
     if not os.path.isfile(listing):
         raise UserError("cannot be read as a list of images (a device or a pipe, not a file)", where=listing)
     try:

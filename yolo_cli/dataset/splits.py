@@ -1,4 +1,4 @@
-"""From a `--data` option to the index of a split: what every command that reads a dataset begins with."""
+"""From the `--data` option to the label index of a split: how every command that reads a dataset starts."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,14 +12,14 @@ from yolo_cli.progress import Reporter
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One split of a dataset, read and checked."""
+    """One split of a dataset, indexed."""
 
     name: str
     index: LabelIndex
-    files: int  # image files found, the unreadable among them; a shard is one
+    files: int  # image files found, unreadable ones included; a shard counts as one
 
     def summary(self) -> str:
-        """One line: images, boxes, backgrounds, problems."""
+        """One line with the numbers of images, boxes, background images and problems."""
         background = int((self.index.offsets[1:] == self.index.offsets[:-1]).sum())
         rows = sum(1 for problem in self.index.problems if problem.line)
         line = f"{self.name}: {len(self.index):,} images, {len(self.index.boxes):,} boxes"
@@ -32,7 +32,7 @@ class Split:
         return line + (f"; {' and '.join(left_out)} left out, see dataset_report.json" if left_out else "")
 
     def report(self) -> Mapping[str, Any]:
-        """What dataset_report.json holds of it."""
+        """The split's entry in dataset_report.json."""
         return {
             "image_files": self.files,
             "images": len(self.index),
@@ -43,14 +43,14 @@ class Split:
 
 
 def prepare_dataset(data: str, reporter: Reporter) -> DataSpec:
-    """The dataset of `--data`, generated or fetched where it has to be. Raises UserError."""
+    """The dataset named by `--data`, generated or downloaded if it is missing. Raises UserError."""
     return prepare(load_spec(data), reporter)
 
 
 def load_split(
     spec: DataSpec, split: str, *, single_cls: bool, strict: bool, workers: int, reporter: Reporter
 ) -> Split:
-    """Index a split, saying in one line what it holds. Raises UserError where it has no readable image."""
+    """Index a split and report its summary. Raises UserError where it has no readable image."""
     files = split_files(spec, split)
     with reporter.bar(len(files), f"{split} labels") as bar:
         done = 0
@@ -72,7 +72,7 @@ def load_split(
 
 
 def class_names(spec: DataSpec, *, single_cls: bool) -> tuple[str, ...]:
-    """The names that a model of this dataset has."""
+    """The class names of a model trained on this dataset."""
     return ("object",) if single_cls else spec.names
 
 

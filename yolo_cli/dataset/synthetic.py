@@ -1,4 +1,4 @@
-"""The embedded dataset: colored circles, squares and triangles on noise, the same pixels on every machine."""
+"""The built-in dataset `shapes`: colored circles, squares and triangles on noise, the same on every machine."""
 
 import tempfile
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from yolo_cli.dataset.download import move_into_place
 from yolo_cli.errors import UserError
 from yolo_cli.io.cache_dir import user_cache_folder
 
-VERSION = 1  # in the cache folder's name; any change of what is drawn raises it
+VERSION = 1  # part of the cache folder's name; raise it with any change of the pixels
 NAMES = ("circle", "square", "triangle")
 TRAIN_IMAGES, VAL_IMAGES = 320, 96
 
 _SEED = 20240229
 _SIDES = ((160, 160), (160, 128), (128, 160), (160, 192), (192, 160))  # height, width
-_BACKGROUND_EVERY = 20  # one image in so many shows nothing
+_BACKGROUND_EVERY = 20  # one in this many images has no object
 _MAX_OBJECTS = 5
-_MAX_COVERED = 0.15  # of a shape's box, by another's
+_MAX_OVERLAP = 0.15  # of two shapes' boxes, as a fraction of the smaller
 
 
 def generate(folder: Path) -> None:
@@ -42,7 +42,7 @@ def generate(folder: Path) -> None:
 
 
 def generate_once(folder: Path, make: Callable[[Path], None]) -> None:
-    """Run `make` into a temporary folder that becomes `folder` when it is complete; safe from several processes.
+    """Run `make` on a temporary folder that becomes `folder` when it is complete; several processes may do so at once.
 
     Raises UserError where the folder cannot be written.
     """
@@ -61,24 +61,24 @@ def generate_once(folder: Path, make: Callable[[Path], None]) -> None:
 
 
 def draw(split: int, i: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "k 5"]]:
-    """Image i of split 0 (train) or 1 (val), RGB, and its rows (class, cx, cy, w, h as fractions).
+    """Draw image i of split 0 (train) or 1 (val): RGB, and rows (class, cx, cy, w, h as fractions).
 
-    Only integers are drawn from the generator, and Philox's stream is fixed by its definition (Salmon et al. 2011), so
-    the result does not depend on the machine.
+    The result is the same on every machine: only integers are drawn from the generator, and the Philox stream is fixed
+    by its definition (Salmon et al. 2011).
     """
     random = np.random.Generator(np.random.Philox(key=(_SEED << 32) + (split << 24) + i))
     height, width = _SIDES[int(random.integers(len(_SIDES)))]
     image = _background(random, height, width)
     boxes: list[tuple[int, int, int]] = []
     rows: list[tuple[float, ...]] = []
-    wanted = 0 if i % _BACKGROUND_EVERY == _BACKGROUND_EVERY - 1 else int(random.integers(1, _MAX_OBJECTS + 1))
-    for _ in range(wanted * 4):
-        if len(rows) == wanted:
+    target = 0 if i % _BACKGROUND_EVERY == _BACKGROUND_EVERY - 1 else int(random.integers(1, _MAX_OBJECTS + 1))
+    for _ in range(target * 4):
+        if len(rows) == target:
             break
-        # The product of two draws makes small shapes as frequent as large ones.
+        # The product of two draws makes small shapes about as frequent as large ones.
         side = 18 + int(random.integers(0, 73)) * int(random.integers(30, 101)) // 100
         left, top = int(random.integers(0, width - side)), int(random.integers(0, height - side))
-        if any(_covered((left, top, side), box) > _MAX_COVERED for box in boxes):
+        if any(_overlap((left, top, side), box) > _MAX_OVERLAP for box in boxes):
             continue
         kind = int(random.integers(len(NAMES)))
         mask = _mask(kind, side, bool(random.integers(2)))
@@ -94,25 +94,25 @@ def draw(split: int, i: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarr
 
 
 def _background(random: np.random.Generator, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A gradient between four corner colors, under noise; smooth, for blotches with edges would pass for squares."""
+    """A gradient between four corner colors, with noise. It has no edges, which could look like squares."""
     corners = random.integers(40, 216, 3) + random.integers(-40, 41, (2, 2, 3))
     y, x = np.arange(height)[:, None, None], np.arange(width)[None, :, None]
     top = corners[0, 0] * (width - x) + corners[0, 1] * x
     bottom = corners[1, 0] * (width - x) + corners[1, 1] * x
     smooth = (top * (height - y) + bottom * y) // (height * width)
     noisy = smooth + random.integers(-14, 15, (height, width, 1))
-    return np.asarray(np.clip(noisy, 0, 255), np.uint8)
+    return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def _distinct_color(random: np.random.Generator, behind: Float[np.ndarray, " 3"]) -> np.ndarray:
-    """A color that stands out from what is behind it."""
+def _distinct_color(random: np.random.Generator, background: Float[np.ndarray, " 3"]) -> np.ndarray:
+    """A random color that differs clearly from the background's."""
     while True:
         color = random.integers(0, 256, 3)
-        if np.abs(color - np.round(behind)).sum() > 180:
+        if np.abs(color - np.round(background)).sum() > 180:
             return color
 
 
-def _covered(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
+def _overlap(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
     """The overlap of two squares (left, top, side) as a fraction of the smaller one."""
     w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     h = min(a[1] + a[2], b[1] + b[2]) - max(a[1], b[1])
@@ -120,11 +120,11 @@ def _covered(a: tuple[int, int, int], b: tuple[int, int, int]) -> float:
 
 
 def _mask(kind: int, side: int, flipped: bool) -> Bool[np.ndarray, "s s"]:
-    """A circle, square or triangle that fills its square; coordinates doubled to stay in whole numbers."""
+    """The mask of a circle, square or triangle that fills its box; coordinates are doubled to stay integers."""
     y, x = np.mgrid[1 : 2 * side : 2, 1 : 2 * side : 2] - side
     if kind == 0:
-        return np.asarray(x * x + y * y <= side * side)
+        return x * x + y * y <= side * side
     if kind == 1:
         return np.ones((side, side), bool)
     rows = -y if flipped else y
-    return np.asarray(2 * np.abs(x) <= side + rows)
+    return 2 * np.abs(x) <= side + rows

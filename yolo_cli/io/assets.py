@@ -15,14 +15,14 @@ def folder(kind: str) -> Path:
 
 
 def names(kind: str) -> list[str]:
-    """What is shipped of a kind, without the file suffix, sorted."""
+    """The names of the shipped files of a kind, without suffix, sorted."""
     return sorted(path.stem for path in folder(kind).glob("*.yaml"))
 
 
 def find(kind: str, name: str, *, option: str) -> Path:
-    """A user's file, or a shipped file by its name with or without `.yaml`.
+    """The path of a user's file, or of a shipped file named with or without `.yaml`.
 
-    A path that exists wins over a shipped name. Raises UserError naming `option` and what is shipped.
+    An existing path takes precedence over a shipped name. Raises UserError, naming `option` and the shipped files.
     """
     given = Path(os.path.expanduser(name))
     if given.is_file():

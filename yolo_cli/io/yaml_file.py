@@ -8,15 +8,14 @@ import yaml
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import write_atomically
 
-MAX_BYTES = 2**20  # far beyond any real file; keeps a wrong path (a video, say) from taking minutes
-MAX_NUMBER = 100  # characters; PyYAML takes time with the square of them for a number such as 1:1:1
-
-MAX_INTEGER = 2**63 - 1  # a larger one fits no tensor, and Python can neither print it nor make a float of it
+MAX_BYTES = 2**20  # far more than any real file has; a wrong path (a video, say) would take minutes
+MAX_NUMBER = 100  # characters; PyYAML's time for a number such as 1:1:1 is quadratic in them
+MAX_INTEGER = 2**63 - 1  # a larger one fits no tensor; Python cannot print a very large one or convert it to float
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses aliases (a few lines expand to gigabytes), repeated keys (the first would be lost) and huge numbers."""
+    """Refuses aliases (a few lines can expand to gigabytes), repeated keys (the first would be lost), huge numbers."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -29,7 +28,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, "a number is too long", node.start_mark)
         try:
             value = super().construct_object(node, deep)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # PyYAML's own, for `!!int ""`
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # raised by PyYAML for `!!int ""`
             raise yaml.constructor.ConstructorError(None, None, f"not a {node.tag}", node.start_mark) from None
         if isinstance(value, int) and abs(value) > MAX_INTEGER:
             raise yaml.constructor.ConstructorError(None, None, "a number is too large", node.start_mark)
