@@ -20,8 +20,10 @@ def check_anchors(
 ) -> None:
     """Give the model fitted anchors where its own match too few boxes and the fitted ones do better; says both figures.
 
-    Anchors that an architecture leaves to be fitted are always fitted.
+    Anchors that an architecture leaves to be fitted are always fitted. A model without anchors has nothing to check.
     """
+    if not model.anchors_in_pixels():
+        return
     sizes = learnable(training_sizes(index, img))
     own = in_scale_order(model, reporter)
     present = score(sizes, own, thr)

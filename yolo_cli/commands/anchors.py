@@ -30,6 +30,9 @@ def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
     architecture = _architecture(config)
     strides = tuple(int(planned.stride) for planned in _head_sources(architecture))
     per_head = _own_anchors(architecture)
+    if not per_head:
+        what = f"{architecture.name} has no anchors"
+        raise UserError(what, where=f"--cfg {config.cfg}" if config.cfg else f"--weights {config.weights}")
     own = np.array([v for scale in per_head for v in scale], np.float64).reshape(-1, 2)
     given = config.weights or config.cfg
     n = config.n or (len(own) if given else DEFAULT_N)

@@ -50,7 +50,8 @@ def _describe(model: DetectionModel, config: InfoConfig, weights: Weights | None
         f"{gflops(model, *img):.3g} GFLOPs at {img[1]}×{img[0]}"
     )
     reporter.info(f"strides {list(model.strides)}")
-    reporter.info(f"anchors (width, height in pixels, a scale each): {_anchors(model)}")
+    anchors = f"anchors (width, height in pixels, a scale each): {_anchors(model)}"
+    reporter.info(anchors if model.anchors_in_pixels() else "no anchors")
     reporter.info(f"{model.nc} classes{_names(weights)}")
     if weights is None:
         reporter.info("untrained: an architecture alone, not fused")

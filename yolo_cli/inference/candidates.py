@@ -21,7 +21,7 @@ def decode_candidates(head: Head, raw: RawMaps, conf: float) -> list[Float[Tenso
     for scale, (values, stride) in enumerate(zip(raw, head.strides, strict=True)):
         image, anchor, row, column = (values[..., 4] > min_logit).nonzero(as_tuple=True)
         y = values[image, anchor, row, column].float()
-        box = head.boxes(y[:, :4], head.anchors[scale].float()[anchor], scale)
+        box = head.boxes(y[:, :4], head.base_wh(scale)[anchor], scale)
         center = box[:, :2] + torch.stack((column, row), 1)
         rows.append(torch.cat((center * stride, box[:, 2:] * stride, y[:, 4:].sigmoid()), 1))
         images.append(image)

@@ -13,7 +13,7 @@ from yolo_cli.config import MATCHINGS, Hyperparameters
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.loss.assign import Assignment, assign
 from yolo_cli.loss.simota import simota
-from yolo_cli.model.heads import Boxes, Head, RawMaps, sigmoid_boxes
+from yolo_cli.model.heads import AnchorHead, Boxes, RawMaps, sigmoid_boxes
 
 FOCAL_ALPHA = 0.25
 # Auxiliary outputs (Wang et al. 2023, "YOLOv7", section 4.2) are assigned more neighboring cells and have a lower
@@ -118,7 +118,7 @@ class DetectionLoss:
     @classmethod
     def from_head(
         cls,
-        head: Head,
+        head: AnchorHead,
         hyp: Hyperparameters,
         weights: LossWeights,
         label_smoothing: float = 0.0,

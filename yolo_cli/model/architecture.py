@@ -12,7 +12,7 @@ from yolo_cli.io import assets
 from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.blocks.activations import activation as make_activation
-from yolo_cli.model.heads import Head
+from yolo_cli.model.heads import AnchorHead, Head
 from yolo_cli.model.plan import MAX_CHANNELS, MAX_CLASSES, Plan, PlannedModule, Scaling, integer
 
 MAX_LAYERS = 2000
@@ -21,6 +21,8 @@ STRIDES = (Fraction(1, 16), Fraction(2**10))  # bounds of a layer's stride
 _SIZES = ("n", "s", "m", "l", "x", "n6", "s6", "m6", "l6", "x6")  # `--cfg s` is short for yolov5s
 # Initial anchors in cells for a file that has only their number: COCO's three smallest, at stride 8.
 _UNFITTED = (1.25, 1.625, 2.0, 3.75, 4.125, 2.875)
+
+DEFAULT_LOSS = "anchor"  # of a file without one
 
 Anchors = tuple[tuple[float, ...], ...]
 
@@ -46,13 +48,15 @@ class Architecture:
 
     name: str
     nc: int
-    anchors: Anchors | int  # (w, h, w, h, …) in pixels per scale; or their number per scale, to be fitted to a dataset
+    # (w, h, w, h, …) in pixels per scale; or their number per scale, to be fitted to a dataset; () for heads without
+    anchors: Anchors | int
     layers: tuple[Layer, ...]
     backbone: int  # number of layers of the backbone
     depth: float = 1.0
     width: float = 1.0
     activation: str = "SiLU"
     anchor_grid: bool = False  # whether state dicts also have the anchors in pixels, as in older releases
+    loss: str = DEFAULT_LOSS  # the loss to train with unless --loss is given
 
     @property
     def scaling(self) -> Scaling:
@@ -77,7 +81,8 @@ class Architecture:
             "width_multiple": self.width,
             "activation": self.activation,
             **({"anchor_grid": True} if self.anchor_grid else {}),
-            "anchors": _listed(self.anchors),
+            **({"anchors": _listed(self.anchors)} if self.anchors else {}),
+            **({"loss": self.loss} if self.loss != DEFAULT_LOSS else {}),
             "backbone": rows[: self.backbone],
             "head": rows[self.backbone :],
         }
@@ -105,14 +110,14 @@ def read_architecture(path: Path) -> Architecture:
 
 def from_mapping(mapping: Mapping[str, Any], *, name: str, where: object) -> Architecture:
     """Check a file's content. Raises UserError with `where` and the layer."""
-    missing = [key for key in ("nc", "anchors", "backbone", "head") if key not in mapping]
+    missing = [key for key in ("nc", "backbone", "head") if key not in mapping]
     if missing:
         raise UserError(f"lacks {', '.join(missing)}", where=where, fix="see the shipped models/*.yaml")
     try:
         nc = integer(mapping["nc"], "nc", 1, MAX_CLASSES)
         depth = _positive(mapping.get("depth_multiple", 1.0), "depth_multiple")
         width = _positive(mapping.get("width_multiple", 1.0), "width_multiple")
-        anchors = _anchors(mapping["anchors"])
+        anchors = _anchors(mapping["anchors"]) if "anchors" in mapping else ()
         activation = mapping.get("activation", "SiLU")
         if not isinstance(activation, str):
             raise UserError(f"activation must be a name, not {activation!r}")
@@ -120,6 +125,9 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str, where: object) -> Arc
         anchor_grid = mapping.get("anchor_grid", False)
         if not isinstance(anchor_grid, bool):
             raise UserError(f"anchor_grid must be true or false, not {anchor_grid!r}")
+        loss = mapping.get("loss", DEFAULT_LOSS)
+        if not isinstance(loss, str):
+            raise UserError(f"loss must be a name, not {loss!r}")
         rows = [*_rows(mapping["backbone"], "backbone"), *_rows(mapping["head"], "head")]
         if len(rows) > MAX_LAYERS:
             raise UserError(f"{len(rows)} layers, expected at most {MAX_LAYERS}")
@@ -128,7 +136,7 @@ def from_mapping(mapping: Mapping[str, Any], *, name: str, where: object) -> Arc
     layers = tuple(_layer(row, index, where) for index, row in enumerate(rows))
     name = str(mapping.get("name", name))
     backbone = len(mapping["backbone"])
-    architecture = Architecture(name, nc, anchors, layers, backbone, depth, width, activation, anchor_grid)
+    architecture = Architecture(name, nc, anchors, layers, backbone, depth, width, activation, anchor_grid, loss)
     plan_layers(architecture, where=where)  # so that errors of the file are raised when it is read
     return architecture
 
@@ -151,8 +159,12 @@ def plan_layers(architecture: Architecture, *, where: object = "") -> list[Plann
         strides = [planned[s].stride if s >= 0 else Fraction(1) for s in sources]
         _check_strides(block, strides, place)
         known: dict[str, Any] = {"nc": architecture.nc}
-        if issubclass(block, Head):
+        if issubclass(block, AnchorHead):
+            if not anchors:
+                raise UserError("lacks anchors", where=where or architecture.name, fix="see the shipped models/*.yaml")
             known["anchors"] = scale_anchors(anchors, strides[: block.main_sources(len(strides))])
+        elif is_head and anchors:
+            raise UserError("has no anchors, but the file gives some", where=place, fix="leave anchors out")
         args = [known.get(a, a) if isinstance(a, str) else a for a in layer.args]
         try:
             plan = block.plan(channels, args, layer.repeats, architecture.scaling)

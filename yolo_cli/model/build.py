@@ -12,7 +12,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import Anchors, Architecture, PlannedLayer, plan_layers
 from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.blocks.conv import BN_EPS, BN_MOMENTUM
-from yolo_cli.model.heads import Head, RawMaps
+from yolo_cli.model.heads import AnchorHead, Head, RawMaps
 from yolo_cli.model.plan import PlannedModule
 
 MAX_PARAMETERS = 1_000_000_000  # three times the largest published detector
@@ -42,7 +42,9 @@ class DetectionModel(nn.Module):
         # Inference skips the layers that only auxiliary outputs use.
         self.inference_sources = [*self.sources[:-1], main]
         self.inference_layers = _reached(self.inference_sources)
-        self.head.place([int(planned[s].stride) for s in main], stores_anchor_grid=architecture.anchor_grid)
+        if isinstance(self.head, AnchorHead):
+            self.head.stores_anchor_grid = architecture.anchor_grid
+        self.head.place([int(planned[s].stride) for s in main])
         self.stride = math.lcm(*(int(layer.stride) for layer in planned if layer.stride >= 1))
         self.fused = False
 
@@ -92,16 +94,23 @@ class DetectionModel(nn.Module):
 
     @torch.no_grad()
     def set_anchors(self, anchors: Anchors) -> None:
-        """Replace the anchors of the head and of `architecture`: (w, h, w, h, …) in pixels per scale."""
-        steps = self.head.anchors.new_tensor(self.strides).reshape(-1, 1, 1)
-        length = 2 * self.head.anchors.shape[1]  # a scale with fewer anchors than others is padded with zeros
+        """Replace the anchors of the head and of `architecture`: (w, h, w, h, …) in pixels per scale.
+
+        Raises ValueError for a head without anchors.
+        """
+        if not isinstance(self.head, AnchorHead):
+            raise ValueError("the head has no anchors")
+        own = self.head.anchors
+        steps = own.new_tensor(self.strides).reshape(-1, 1, 1)
+        length = 2 * own.shape[1]  # a scale with fewer anchors than others is padded with zeros
         padded = [[*scale, *[0.0] * (length - len(scale))] for scale in anchors]
-        pixels = self.head.anchors.new_tensor(padded).reshape(self.head.anchors.shape)
-        self.head.anchors.copy_(pixels / steps)
+        own.copy_(own.new_tensor(padded).reshape(own.shape) / steps)
         self.architecture = self.architecture.with_anchors(anchors)
 
     def anchors_in_pixels(self) -> list[list[float]]:
-        """Anchors per scale as flat lists (w, h, w, h, …)."""
+        """Anchors per scale as flat lists (w, h, w, h, …); an empty list for a head without anchors."""
+        if not isinstance(self.head, AnchorHead):
+            return []
         steps = self.head.anchors.new_tensor(self.strides).reshape(-1, 1, 1)
         pixels: list[list[float]] = (self.head.anchors * steps).flatten(1).tolist()
         # without the zeros that pad a scale with fewer anchors

@@ -8,14 +8,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from yolo_cli.errors import UserError
-from yolo_cli.model.heads import Head, sigmoid_boxes
+from yolo_cli.model.heads import AnchorHead, sigmoid_boxes
 from yolo_cli.model.plan import MAX_CLASSES, Plan, Scaling, arguments, integer
 
 # Limits a size to e¹⁰ anchors, so that a single outlier in training does not become infinite.
 _LARGEST_EXPONENT = 10.0
 
 
-class DarknetDetect(Head):
+class DarknetDetect(AnchorHead):
     """Head without layers: its inputs already have anchors × (4 box + 1 objectness + classes) channels."""
 
     def __init__(

@@ -26,32 +26,28 @@ def sigmoid_boxes(values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2
 
 
 class Head(PlannedModule):
-    """Base of detection heads: classes, anchors, strides and box coding, as the model and the loss use them."""
+    """Base of detection heads: classes, strides and box coding, as the model and the losses use them."""
 
     joins = True
-    # (scales, anchors, 2): width and height in cells of the scale. A scale with fewer anchors than others is padded
-    # with zeros, which no box matches.
-    anchors: Tensor
     nc: int
-    outputs: int  # channels per anchor: 4 box + 1 objectness + classes
+    outputs: int  # channels per prediction of a cell: 4 box + 1 objectness + classes
     strides: tuple[int, ...] = ()  # set by place()
-
-    stores_anchor_grid = False
 
     @classmethod
     def main_sources(cls, count: int) -> int:
         """The number of source layers of predictions; the rest of the `count` are of auxiliary outputs."""
         return count
 
-    def place(self, strides: Sequence[int], *, stores_anchor_grid: bool = False) -> None:
-        """Set the strides of the scales and divide the anchors, in pixels until now, by them.
-
-        With `stores_anchor_grid`, state dicts also have the anchors in pixels, as those of older releases do.
-        """
+    def place(self, strides: Sequence[int]) -> None:
+        """Set the strides of the scales."""
         self.strides = tuple(strides)
-        self.stores_anchor_grid = stores_anchor_grid
-        if not self.anchors.is_meta:  # on the meta device the division would import sympy, which is slower than torch
-            self.anchors /= torch.tensor(strides, dtype=torch.float32).reshape(-1, 1, 1)
+
+    def base_wh(self, scale: int) -> Float[Tensor, "a 2"]:
+        """The width and height in cells that box sizes are relative to, per prediction of a cell.
+
+        Without anchors it is the cell itself, and a cell has one prediction.
+        """
+        return torch.ones(1, 2, device=next(self.parameters()).device)
 
     @abstractmethod
     def maps(self, x: list[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b _ _ _"]]:
@@ -73,7 +69,7 @@ class Head(PlannedModule):
     ) -> Float[Tensor, "*n 4"]:
         """Decode the raw box values of one scale, in cells: center relative to the cell's corner, width and height.
 
-        The only definition of this head's box coding: `decode` and the loss use it. `anchor_wh` is in cells.
+        The only definition of this head's box coding: `decode` and the losses use it. `anchor_wh` are rows of `base_wh`.
         """
 
     def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:
@@ -82,14 +78,33 @@ class Head(PlannedModule):
         for scale, (values, stride) in enumerate(zip(raw, self.strides, strict=True)):
             y = values.float()
             b, a, h, w, o = y.shape
-            box = self.boxes(y[..., :4], self.anchors[scale, :a].float().view(a, 1, 1, 2), scale)
+            box = self.boxes(y[..., :4], self.base_wh(scale)[:a].view(a, 1, 1, 2), scale)
             center = (box[..., :2] + cell_grid(h, w, y.device)) * stride
             decoded = torch.cat((center, box[..., 2:] * stride, y[..., 4:].sigmoid()), -1)
             rows.append(decoded.view(b, a * h * w, o))
         return torch.cat(rows, 1)
 
 
-class Detect(Head):
+class AnchorHead(Head):
+    """Base of heads whose box sizes are relative to anchors."""
+
+    # (scales, anchors, 2): width and height in cells of the scale. A scale with fewer anchors than others is padded
+    # with zeros, which no box matches.
+    anchors: Tensor
+    stores_anchor_grid = False  # whether state dicts also have the anchors in pixels, as those of older releases do
+
+    def place(self, strides: Sequence[int]) -> None:
+        """Set the strides of the scales and divide the anchors, in pixels until now, by them."""
+        super().place(strides)
+        if not self.anchors.is_meta:  # on the meta device the division would import sympy, which is slower than torch
+            self.anchors /= torch.tensor(strides, dtype=torch.float32).reshape(-1, 1, 1)
+
+    def base_wh(self, scale: int) -> Float[Tensor, "a 2"]:
+        """The anchors of a scale."""
+        return self.anchors[scale].float()
+
+
+class Detect(AnchorHead):
     """One 1×1 convolution per scale to anchors × (4 box + 1 objectness + classes) channels."""
 
     def __init__(self, nc: int, anchors: Sequence[Sequence[float]], channels: Sequence[int]) -> None:
@@ -100,9 +115,9 @@ class Detect(Head):
         self.anchors = nn.Buffer(pixels)
         self.m = nn.ModuleList(nn.Conv2d(c, self.outputs * self.per_scale, 1) for c in channels)
 
-    def place(self, strides: Sequence[int], *, stores_anchor_grid: bool = False) -> None:
+    def place(self, strides: Sequence[int]) -> None:
         """Set the strides, divide the anchors by them, and initialize the biases, which depend on them."""
-        super().place(strides, stores_anchor_grid=stores_anchor_grid)
+        super().place(strides)
         self.reset_bias()
 
     @torch.no_grad()

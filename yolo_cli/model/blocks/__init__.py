@@ -14,12 +14,14 @@ from yolo_cli.model.blocks.darknet import (
     DarknetShortcut,
     DarknetYolo,
 )
+from yolo_cli.model.blocks.depthwise import DepthwiseC3, DepthwiseConv
 from yolo_cli.model.blocks.pooling import MP, SP, SPP, SPPCSPC, SPPF, DownC, MaxPool2d
 from yolo_cli.model.blocks.pyramid import PyramidLevel
 from yolo_cli.model.blocks.repconv import RepConv, RepConvOREPA
 from yolo_cli.model.blocks.resnet import ResNetStage, ResNetStem
 from yolo_cli.model.blocks.routing import Concat, Shortcut, Upsample, ZeroPad2d
 from yolo_cli.model.darknet_head import DarknetDetect
+from yolo_cli.model.decoupled_head import DecoupledDetect
 from yolo_cli.model.heads import Detect
 from yolo_cli.model.implicit import IAuxDetect, IDetect
 from yolo_cli.model.plan import PlannedModule
@@ -38,6 +40,9 @@ BLOCKS: dict[str, type[PlannedModule]] = {
     "DarknetRoute": DarknetRoute,
     "DarknetShortcut": DarknetShortcut,
     "DarknetYolo": DarknetYolo,
+    "DecoupledDetect": DecoupledDetect,
+    "DepthwiseC3": DepthwiseC3,
+    "DepthwiseConv": DepthwiseConv,
     "Detect": Detect,
     "DownC": DownC,
     "Focus": Focus,

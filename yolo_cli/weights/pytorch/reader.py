@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 
 from yolo_cli.errors import UserError, first_line
+from yolo_cli.io import assets
+from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.model.architecture import MAX_CLASSES, Anchors, Architecture, from_mapping
 from yolo_cli.model.blocks.conv import BN_EPS
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.plan import integer
+from yolo_cli.weights.pytorch import yolox
 from yolo_cli.weights.pytorch.allowlist import ModuleStub, not_allowed, stub_for
 from yolo_cli.weights.pytorch.archive import check_archive, is_archive
 from yolo_cli.weights.pytorch.legacy import read_legacy
@@ -46,7 +49,10 @@ def read_checkpoint(path: Path) -> ForeignCheckpoint:
 
     Raises UserError for any other file, and for a file that uses names outside the allowlist.
     """
-    model = _model(_load(path))
+    content = _load(path)
+    if (published := yolox.published_state(content)) is not None:
+        return _read_yolox(path, published)
+    model = _model(content)
     yaml = getattr(model, "yaml", None)
     if model is None or not isinstance(yaml, dict):
         raise UserError("holds no YOLO model", where=path, fix="give a checkpoint that a YOLO trainer saved")
@@ -69,6 +75,19 @@ def read_checkpoint(path: Path) -> ForeignCheckpoint:
         architecture = architecture.with_anchors(anchors)
     unfused = _unfused(state)
     return ForeignCheckpoint(architecture, unfused, names, was_fused=len(unfused) > len(state))
+
+
+def _read_yolox(path: Path, published: Mapping[str, Tensor]) -> ForeignCheckpoint:
+    """A published YOLOX state dict, which has no class names: with as many classes as COCO it gets COCO's."""
+    try:
+        architecture, state = yolox.read_state(published)
+    except UserError as error:
+        raise UserError(error.what, where=path, fix=error.fix) from None
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"not a sound YOLOX state dict ({str(error)[:120]})", where=path) from None
+    coco = _names(read_mapping(assets.find("data", "coco", option="--data")).get("names"))
+    names = coco if len(coco) == architecture.nc else ()
+    return ForeignCheckpoint(architecture, state, names, was_fused=yolox.has_folded_norms(state))
 
 
 def _load(path: Path) -> Any:
