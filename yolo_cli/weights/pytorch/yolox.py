@@ -114,4 +114,6 @@ def _architecture(state: Mapping[str, Tensor]) -> Architecture:
             own = DetectionModel(architecture).state_dict()
         if {name: value.shape for name, value in own.items() if value.ndim == 4} == kernels:
             return architecture
-    raise UserError("not a YOLOX of a published size (nano, tiny, s, m, l, x)", fix="describe the network in a YAML file")
+    raise UserError(
+        "not a YOLOX of a published size (nano, tiny, s, m, l, x)", fix="describe the network in a YAML file"
+    )
