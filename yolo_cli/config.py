@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from yolo_cli.errors import UserError
 
 SPLITS = ("train", "val", "test")
-MATCHINGS = ("anchor", "ota")  # `--loss`
+LOSSES = ("anchor", "ota", "simota")  # `--loss`
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 NAN_POLICIES = ("stop", "skip")
 CACHES = ("ram", "disk")
@@ -111,6 +111,8 @@ class Hyperparameters:
     fliplr: float = 0.5
     mosaic: float = 1.0
     mixup: float = 0.0
+    close_mosaic: int = 0  # epochs at the end without mosaic and mixup
+    l1: float = 0.0  # weight of the L1 distance of boxes in these epochs, with --loss simota
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
@@ -123,6 +125,8 @@ class Hyperparameters:
                 raise UserError(f"{name} must be from 0 to 1, not {value!r}")
         if self.nominal_batch < 1 or self.anchor_t <= 1:
             raise UserError("nominal_batch must be at least 1 and anchor_t above 1")
+        if self.l1 and not self.close_mosaic:
+            raise UserError("l1 is for the epochs without mosaic, but close_mosaic is 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,7 @@ class TrainConfig:
     sync_bn: bool = False
     single_cls: bool = False
     optimizer: str = "SGD"
-    loss: str = "anchor"
+    loss: str = ""  # the model's own
     workers: int = -1
     project: str = "runs"
     name: str = "exp"
@@ -171,7 +175,8 @@ class TrainConfig:
         check_at_least(self, epochs=1, workers=-1, patience=0, save_period=-1, save_every=0, save_minutes=0)
         check_img(self.img)
         _check_seed(self.seed)
-        _check_choice(self, "loss", MATCHINGS)
+        if self.loss:
+            _check_choice(self, "loss", LOSSES)
         _check_choice(self, "nan_policy", NAN_POLICIES)
         if self.cache:
             _check_choice(self, "cache", CACHES)

@@ -9,7 +9,7 @@ from typer import Option
 from yolo_cli.cli.arguments import Numbers, parse_numbers
 from yolo_cli.cli.given import given_arguments, given_options
 from yolo_cli.cli.options import Data, ExistOk, Img, Name, Project, SingleCls, Strict, Workers
-from yolo_cli.config import CACHES, MATCHINGS, NAN_POLICIES, OPTIMIZERS, TrainConfig
+from yolo_cli.config import CACHES, LOSSES, NAN_POLICIES, OPTIMIZERS, TrainConfig
 from yolo_cli.distributed.elastic import ElasticJob, PeerError, wait_for_failure_report
 
 D = TrainConfig()  # defaults are defined in the config only
@@ -44,9 +44,9 @@ def train(
     loss: Annotated[
         str,
         Option(
-            metavar="|".join(MATCHINGS),
-            help="Label assignment: `anchor` by box-to-anchor ratio (YOLOv5), or `ota`, which refines that with "
-            "SimOTA (YOLOv7).",
+            metavar="|".join(LOSSES),
+            help="Label assignment: `anchor` by box-to-anchor ratio (YOLOv5), `ota`, which refines that with SimOTA "
+            "(YOLOv7), or `simota` over all cells (YOLOX, models without anchors). Left out: the model's own.",
         ),
     ] = D.loss,
     cos_lr: Annotated[

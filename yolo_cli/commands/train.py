@@ -14,7 +14,7 @@ from yolo_cli.device import default_workers, rank_device, seed_everything
 from yolo_cli.distributed.elastic import ElasticJob
 from yolo_cli.distributed.world import World, per_rank_batch, place, process_group
 from yolo_cli.errors import UserError
-from yolo_cli.loss.detection import DetectionLoss, scaled_loss_weights
+from yolo_cli.loss.losses import LossSettings, build_loss, check_loss
 from yolo_cli.model.build import DetectionModel, count_parameters, gflops
 from yolo_cli.progress import Reporter, Silent
 from yolo_cli.run import run_plots
@@ -147,6 +147,8 @@ def _prepare(
     """The model as its training begins, and the options with image size and batch as they will be."""
     model = point.weights.build_model() if point else build_model(config, data.names, reporter)
     img = checked_image_size(config.img, model.stride, reporter)
+    config = replace(config, loss=config.loss or model.architecture.loss)
+    check_loss(config.loss, model, LossSettings(hyp, img, config.label_smoothing))
     if not config.noautoanchor and not point:
         check_anchors(model, data.train.index, img, thr=hyp.anchor_t, seed=config.seed, reporter=reporter)
     if config.batch == AUTO_BATCH:
@@ -195,9 +197,8 @@ def _measured(
     world: World,
 ) -> int:
     """`--batch -1`: what fits the process with the least room, for all of them."""
-    gains = scaled_loss_weights(hyp, len(model.strides), model.nc, img)
     trial = model.to(device).to(memory_format=torch.channels_last)
-    loss = DetectionLoss.from_head(trial.head, hyp, gains, matching=config.loss, auxiliary=model.has_auxiliary)
+    loss = build_loss(config.loss, trial, LossSettings(hyp, img, config.label_smoothing))
     return -world.all_reduce_max(-measured_batch(trial, loss, img, device)) * world.size
 
 

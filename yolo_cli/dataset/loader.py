@@ -1,5 +1,6 @@
 """Batches for training and validation. A sample is a pure function of (seed, epoch, index)."""
 
+import math
 import os
 import signal
 import threading
@@ -51,11 +52,12 @@ class DetectionDataset(Dataset[Sample | UserError]):
         *,
         hyp: Hyperparameters | None = None,
         mosaic: bool = False,
+        mosaic_epochs: float = math.inf,
         seed: int = 0,
         pixels: PixelCache | None = None,
     ) -> None:
         self._index, self._fit, self._hyp = index, fit, hyp
-        self._mosaic, self._seed, self._pixels = mosaic, seed, pixels
+        self._mosaic_epochs, self._seed, self._pixels = mosaic_epochs if mosaic else 0, seed, pixels
         self._shared = SharedIndex(index)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -98,7 +100,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
     def _augmented(self, key: SampleKey, hyp: Hyperparameters) -> Sample:
         random = sample_random(self._seed, key)
         canvas = (key.height, key.width)
-        if self._mosaic and random.random() < hyp.mosaic:
+        if key.epoch < self._mosaic_epochs and random.random() < hyp.mosaic:
             image, classes, xyxy = self._compose(random, hyp, self._mosaic_images(random, key.index), canvas)
             if random.random() < hyp.mixup:
                 images = self._mosaic_images(random, int(random.integers(len(self))))
@@ -201,20 +203,24 @@ def train_loader(
     rect: bool = False,
     stride: int = 32,
     cache: str = "",
+    mosaic_epochs: float = math.inf,
     rank: int = 0,
     world_size: int = 1,
 ) -> BatchLoader:
     """Shuffled, augmented batches on canvases of `img` (height, width).
 
-    With `rect`, images of similar aspect ratio share a canvas just large enough for them, without mosaic. `cache` is
-    "ram", "disk" or empty. `batch` is per rank. Raises UserError where the cache has no room.
+    With `rect`, images of similar aspect ratio share a canvas just large enough for them, without mosaic. From epoch
+    `mosaic_epochs` on there is no mosaic and no mixup. `cache` is "ram", "disk" or empty. `batch` is per rank. Raises
+    UserError where the cache has no room.
     """
     canvases = rect_canvases(index.sizes, img, stride, 0.0) if rect else None
     sampler = EpochBatchSampler(
         len(index), batch, img, seed=seed, shuffle=True, canvases=canvases, rank=rank, world_size=world_size
     )
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
-    dataset = DetectionDataset(index, img, hyp=hyp, mosaic=not rect, seed=seed, pixels=pixels)
+    dataset = DetectionDataset(
+        index, img, hyp=hyp, mosaic=not rect, mosaic_epochs=mosaic_epochs, seed=seed, pixels=pixels
+    )
     return BatchLoader(dataset, sampler, workers)
 
 

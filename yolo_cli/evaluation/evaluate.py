@@ -15,7 +15,7 @@ from yolo_cli.dataset.labels import LabelIndex
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.evaluation.evaluator import Evaluator, Metrics
 from yolo_cli.export.runtime import Runtime
-from yolo_cli.loss.detection import DetectionLoss
+from yolo_cli.loss.losses import Loss
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
 
@@ -69,7 +69,7 @@ def evaluate(
     device: torch.device,
     reporter: Reporter,
     batches: int,
-    loss: DetectionLoss | None = None,
+    loss: Loss | None = None,
     half: bool = False,
     image_ids: Sequence[int] | None = None,
     observe: Observer | None = None,

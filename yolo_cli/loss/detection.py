@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from yolo_cli.boxes.iou import complete_iou
-from yolo_cli.config import MATCHINGS, Hyperparameters
+from yolo_cli.config import Hyperparameters
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.loss.assign import Assignment, assign
 from yolo_cli.loss.simota import simota
 from yolo_cli.model.heads import AnchorHead, Boxes, RawMaps, sigmoid_boxes
 
 FOCAL_ALPHA = 0.25
+MATCHINGS = ("anchor", "ota")
 # Auxiliary outputs (Wang et al. 2023, "YOLOv7", section 4.2) are assigned more neighboring cells and have a lower
 # weight in the loss. Models that have them use a larger top-k in SimOTA.
 AUXILIARY_WEIGHT = 0.25

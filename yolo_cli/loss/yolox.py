@@ -226,8 +226,9 @@ def _pad(group: Int[Tensor, " m"], groups: int) -> tuple[Int[Tensor, " m"], Int[
 
 
 def _class_cost(logits: Float[Tensor, "m o"]) -> tuple[Float[Tensor, " m"], Float[Tensor, "m c"]]:
-    """The binary cross-entropy of √(class · objectness), summed over classes: for no class at all, and what the target's
-    class adds to that. Columns of `logits` are objectness, then the classes.
+    """The binary cross-entropy of √(class · objectness), summed over classes, and what the target's class adds to it.
+
+    The sum is that for no class at all. Columns of `logits` are objectness, then the classes.
     """
     probability = (logits[:, 1:].sigmoid() * logits[:, :1].sigmoid()).sqrt()
     log_p, log_not_p = probability.log().clamp(min=-100), torch.log1p(-probability).clamp(min=-100)

@@ -69,7 +69,7 @@ class Head(PlannedModule):
     ) -> Float[Tensor, "*n 4"]:
         """Decode the raw box values of one scale, in cells: center relative to the cell's corner, width and height.
 
-        The only definition of this head's box coding: `decode` and the losses use it. `anchor_wh` are rows of `base_wh`.
+        The only definition of this head's box coding: `decode` and the losses use it. `anchor_wh` is from `base_wh`.
         """
 
     def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from yolo_cli.errors import UserError
-from yolo_cli.loss.detection import DetectionLoss
+from yolo_cli.loss.losses import Loss
 from yolo_cli.model.build import DetectionModel
 
 SHARE = 0.8  # of a GPU's memory that a training may plan with: canvases with more objects take more
@@ -18,7 +18,7 @@ _TRIED = (2, 4, 8, 16)
 _ON_THE_CPU = ("can't allocate memory", "could not create a primitive")
 
 
-def measured_batch(model: DetectionModel, loss: DetectionLoss, img: tuple[int, int], device: torch.device) -> int:
+def measured_batch(model: DetectionModel, loss: Loss, img: tuple[int, int], device: torch.device) -> int:
     """The images of a batch that fill SHARE of the GPU, by the memory that small batches take.
 
     Raises UserError where there is not room for one image.
@@ -47,7 +47,7 @@ def batch_within(peaks: Sequence[tuple[int, float]], room: float) -> int:
     return max(int((room - start) / slope), 0) if slope > 0 else peaks[-1][0]
 
 
-def fits(model: DetectionModel, loss: DetectionLoss, img: tuple[int, int], device: torch.device, images: int) -> bool:
+def fits(model: DetectionModel, loss: Loss, img: tuple[int, int], device: torch.device, images: int) -> bool:
     """Whether a forward and backward pass over so many images finds memory; gradients are added to."""
     mode, buffers = model.training, [b.clone() for b in model.buffers()]
     try:
@@ -78,7 +78,7 @@ def is_lack_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def out_of_memory_advice(
-    model: DetectionModel, loss: DetectionLoss, img: tuple[int, int], device: torch.device, batch: int
+    model: DetectionModel, loss: Loss, img: tuple[int, int], device: torch.device, batch: int
 ) -> Iterator[None]:
     """A UserError that says which batch fits, where the block runs out of memory.
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from yolo_cli.distributed.sync_batchnorm import synchronize_norms
 from yolo_cli.distributed.world import SINGLE_PROCESS, World, per_rank_batch
 from yolo_cli.evaluation.evaluate import Evaluation, Observer, Thresholds, evaluate, prepare_images
 from yolo_cli.evaluation.evaluator import Evaluator
-from yolo_cli.loss.detection import DetectionLoss, scaled_loss_weights
+from yolo_cli.loss.losses import LossSettings, build_loss
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
 from yolo_cli.progress import Reporter
@@ -74,12 +74,12 @@ class Trainer:
         self.network = _network(self.model, world, device, sync_bn=config.sync_bn)
         self.optimizer = build_optimizer(model, config.optimizer, hyp, config.batch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-        gains = scaled_loss_weights(hyp, len(model.strides), model.nc, img)
-        matching, auxiliary = config.loss, model.has_auxiliary
-        self.loss = DetectionLoss.from_head(
-            model.head, hyp, gains, config.label_smoothing, matching=matching, auxiliary=auxiliary, world=world
-        )
-        self.val_loss = DetectionLoss.from_head(self.ema.model.head, hyp, gains, matching=matching, auxiliary=auxiliary)
+        loss = config.loss or model.architecture.loss
+        settings = LossSettings(hyp, img, config.label_smoothing, world=world)
+        self.loss = build_loss(loss, model, settings)
+        self.closing_loss = build_loss(loss, model, replace(settings, closing=True))
+        self.closing_epoch = config.epochs - hyp.close_mosaic  # from here on without mosaic and mixup
+        self.val_loss = build_loss(loss, self.ema.model, LossSettings(hyp, img))
         self.evaluator = Evaluator(data.names)
         batch = per_rank_batch(config.batch, world)
         self.train_loader = train_loader(
@@ -90,6 +90,7 @@ class Trainer:
             seed=config.seed,
             workers=workers,
             rect=config.rect,
+            mosaic_epochs=self.closing_epoch,
             stride=model.stride,
             cache=config.cache,
             rank=world.rank,
@@ -191,7 +192,8 @@ class Trainer:
         before = self.faults.statistics()
         with torch.autocast(self.device.type, enabled=self.scaler.is_enabled()):
             raw = self.network(images)
-        parts = self.loss(raw, batch.targets.to(self.device, non_blocking=True))
+        loss = self.closing_loss if epoch >= self.closing_epoch else self.loss
+        parts = loss(raw, batch.targets.to(self.device, non_blocking=True))
         values = self.world.all_reduce_sum(parts.values())
         if not torch.isfinite(values).all():
             self.faults.not_finite(epoch, number, batch, before, mine=not torch.isfinite(parts.values()).all())

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from typing import Any
 
-from yolo_cli.config import MATCHINGS, Hyperparameters, TrainConfig
+from yolo_cli.config import LOSSES, Hyperparameters, TrainConfig
 from yolo_cli.dataset.splits import Split, class_names, load_split, prepare_dataset
 from yolo_cli.distributed.world import SINGLE_PROCESS, World, per_rank_batch
 from yolo_cli.errors import UserError
@@ -21,7 +21,7 @@ from yolo_cli.weights.networks import find_network
 _WITHOUT_EFFECT = {"iou_t": None, "copy_paste": 0.0, "paste_in": 0.0, "anchors": None}
 
 
-def read_hyperparameters(hyp: str, reporter: Reporter, loss: str = "anchor") -> Hyperparameters:
+def read_hyperparameters(hyp: str, reporter: Reporter, loss: str = "") -> Hyperparameters:
     """Hyperparameters of `--hyp`: a path or a shipped name; the defaults where it is left out.
 
     Raises UserError where the file asks for another loss than `loss`, that of `--loss`.
@@ -35,7 +35,8 @@ def read_hyperparameters(hyp: str, reporter: Reporter, loss: str = "anchor") -> 
     if (loss_ota := values.pop("loss_ota", None)) is not None:
         if loss_ota not in (0, 1):
             raise UserError(f"loss_ota must be 0 or 1, not {loss_ota!r}", where=path)
-        if (asked := MATCHINGS[int(loss_ota)]) != loss:
+        loss = loss or LOSSES[0]
+        if (asked := LOSSES[int(loss_ota)]) != loss:
             fix = f"give --loss {asked}, or take loss_ota out of the file"
             raise UserError(f"loss_ota {loss_ota} does not go with --loss {loss}", where=path, fix=fix)
     for key in [k for k in values if k in _WITHOUT_EFFECT]:

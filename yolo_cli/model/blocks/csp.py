@@ -24,7 +24,7 @@ class Bottleneck(PlannedModule):
         super().__init__()
         hidden = int(c2 * e)
         self.cv1 = Conv.of(c1, hidden, 1, 1, activation=activation)
-        self.cv2 = Conv.of(hidden, c2, 3, 1, g, activation=activation)
+        self.cv2: nn.Module = Conv.of(hidden, c2, 3, 1, g, activation=activation)
         self.add = bool(shortcut) and c1 == c2
 
     def forward(self, x: Float[Tensor, "b c1 h w"]) -> Float[Tensor, "b c2 h w"]:

@@ -27,7 +27,7 @@ class DepthwiseConv(PlannedModule):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: out channels, kernel 3, stride 1."""
+        """YAML arguments: out channels, kernel (3), stride (1)."""
         c1, (out, *rest) = single(channels), arguments(args, 1, 3)
         c2 = scaling.channels(out)
         kernel, stride = (rest + [3, 1][len(rest) :])[:2]
@@ -59,6 +59,6 @@ class DepthwiseC3(C3):
 
     @classmethod
     def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: out channels, shortcut true, expansion 0.5; repeats are its bottlenecks."""
+        """YAML arguments: out channels, shortcut (true), expansion (0.5); repeats are its bottlenecks."""
         arguments(args, 1, 3)
         return super().plan(channels, args, repeats, scaling)

@@ -1,0 +1,105 @@
+"""The LOSSES table: every name that `--loss` and architecture files may give. A new loss is one entry here."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from yolo_cli.config import Hyperparameters
+from yolo_cli.distributed.world import SINGLE_PROCESS, World
+from yolo_cli.errors import UserError
+from yolo_cli.loss.detection import DetectionLoss, LossOutput, scaled_loss_weights
+from yolo_cli.loss.yolox import YOLOXLoss
+from yolo_cli.model.build import DetectionModel
+from yolo_cli.model.heads import AnchorHead, RawMaps
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What a training minimizes."""
+
+    def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"]) -> LossOutput:
+        """Loss of a batch; `targets` are rows image, class, cx, cy, w, h, boxes as fractions of the network input."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LossSettings:
+    """What a loss is built for."""
+
+    hyp: Hyperparameters
+    img: tuple[int, int]  # height and width
+    label_smoothing: float = 0.0
+    closing: bool = False  # whether it is for the epochs without mosaic at the end
+    world: World = SINGLE_PROCESS
+
+
+@dataclass(frozen=True, slots=True)
+class LossKind:
+    """An entry of the table."""
+
+    needs_anchors: bool
+    unused: tuple[str, ...]  # hyperparameters without effect, which must have their defaults
+    smooths_labels: bool
+    build: Callable[[DetectionModel, LossSettings], Loss]
+
+
+def _with_anchors(matching: str) -> Callable[[DetectionModel, LossSettings], Loss]:
+    def build(model: DetectionModel, settings: LossSettings) -> Loss:
+        assert isinstance(model.head, AnchorHead)
+        return DetectionLoss.from_head(
+            model.head,
+            settings.hyp,
+            scaled_loss_weights(settings.hyp, len(model.strides), model.nc, settings.img),
+            settings.label_smoothing,
+            matching=matching,
+            auxiliary=model.has_auxiliary,
+            world=settings.world,
+        )
+
+    return build
+
+
+def _yolox(model: DetectionModel, settings: LossSettings) -> Loss:
+    l1 = settings.hyp.l1 if settings.closing else 0.0
+    return YOLOXLoss(model.head, settings.hyp, l1=l1, world=settings.world)
+
+
+LOSSES: dict[str, LossKind] = {
+    "anchor": LossKind(needs_anchors=True, unused=("l1",), smooths_labels=True, build=_with_anchors("anchor")),
+    "ota": LossKind(needs_anchors=True, unused=("l1",), smooths_labels=True, build=_with_anchors("ota")),
+    "simota": LossKind(
+        needs_anchors=False, unused=("obj_pw", "cls_pw", "fl_gamma"), smooths_labels=False, build=_yolox
+    ),
+}
+
+
+def build_loss(name: str, model: DetectionModel, settings: LossSettings) -> Loss:
+    """The loss `name` for a model. Raises UserError where they do not go together; see `check_loss`."""
+    check_loss(name, model, settings)
+    return LOSSES[name].build(model, settings)
+
+
+def check_loss(name: str, model: DetectionModel, settings: LossSettings) -> None:
+    """Raises UserError for an unknown loss, one that is not for this model, and settings without effect on it."""
+    where = f"--loss {name}"
+    if name not in LOSSES:
+        raise UserError("unknown loss", where=f"{model.architecture.name}, loss {name}", fix=f"give {_listed(LOSSES)}")
+    kind = LOSSES[name]
+    if kind.needs_anchors != isinstance(model.head, AnchorHead):
+        has = "no anchors" if kind.needs_anchors else "anchors"
+        fitting = [other for other, entry in LOSSES.items() if entry.needs_anchors != kind.needs_anchors]
+        raise UserError(f"{model.architecture.name} has {has}", where=where, fix=f"give --loss {_listed(fitting)}")
+    if settings.label_smoothing and not kind.smooths_labels:
+        raise UserError(f"has no effect with {where}", where="--label-smoothing", fix="leave it out")
+    default = Hyperparameters()
+    for key in kind.unused:
+        if getattr(settings.hyp, key) != getattr(default, key):
+            fix = f"set it to {getattr(default, key):g}, or leave it out"
+            raise UserError(f"{key} has no effect with {where}", where="--hyp", fix=fix)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " or ".join(names)
