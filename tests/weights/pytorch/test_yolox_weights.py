@@ -10,7 +10,7 @@ from yolo_cli.boxes.nms import non_max_suppression
 from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import find_architecture
 from yolo_cli.model.build import DetectionModel
-from yolo_cli.weights import checkpoint
+from yolo_cli.weights.load import load_weights
 from yolo_cli.weights.pytorch.yolox import PARTS, ROWS, our_name
 
 
@@ -42,7 +42,7 @@ def live(size: str, nc: int = 3) -> DetectionModel:
 
 def test_the_real_weights_give_the_published_output(reference: Path) -> None:
     stored = np.load(reference / "reference/forward/yolox/yolox-nano_pretrained_000000000034.npz")
-    weights = checkpoint.load(reference / "weights/yolox_nano.pth")
+    weights = load_weights(reference / "weights/yolox_nano.pth")
     assert weights.architecture.name == "yolox-nano"
     assert weights.names[:2] == ("person", "bicycle")
     assert weights.was_fused
@@ -61,7 +61,7 @@ def test_the_real_weights_give_the_published_output(reference: Path) -> None:
 @pytest.mark.parametrize("size", ["nano", "tiny"])
 def test_live_norms_are_read_as_they_are(tmp_path: Path, size: str) -> None:
     model = live(size)
-    weights = checkpoint.load(published_file(tmp_path / "own.pth", model))
+    weights = load_weights(published_file(tmp_path / "own.pth", model))
     assert weights.architecture == model.architecture
     assert weights.names == ("0", "1", "2")
     assert not weights.was_fused
@@ -75,7 +75,7 @@ def test_live_norms_are_read_as_they_are(tmp_path: Path, size: str) -> None:
 
 def test_half_precision_is_read(tmp_path: Path) -> None:
     path = published_file(tmp_path / "half.pth", live("nano").half())
-    assert checkpoint.load(path).model().state_dict()["model.0.conv.conv.weight"].dtype == torch.float32
+    assert load_weights(path).model().state_dict()["model.0.conv.conv.weight"].dtype == torch.float32
 
 
 def test_names_lead_there_and_back() -> None:
@@ -101,7 +101,7 @@ def test_other_networks_and_damaged_ones_are_refused(
     content["model"] |= change
     torch.save(content, path)
     with pytest.raises(UserError, match=message):
-        checkpoint.load(path).model()
+        load_weights(path).model()
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
@@ -110,4 +110,4 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     del content["model"]["head.stems.0.bn.running_var"]
     torch.save(content, path)
     with pytest.raises(UserError, match=r"running_var|do not fit"):
-        checkpoint.load(path).model()
+        load_weights(path).model()
