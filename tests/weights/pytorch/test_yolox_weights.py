@@ -46,7 +46,7 @@ def test_the_real_weights_give_the_published_output(reference: Path) -> None:
     assert weights.architecture.name == "yolox-nano"
     assert weights.names[:2] == ("person", "bicycle")
     assert weights.was_fused
-    model = weights.model().eval()
+    model = weights.build_model().eval()
     image = torch.from_numpy(stored["input_uint8_bgr"]).flip(1).float() / 255
     with torch.inference_mode():
         decoded = model.decode(model(image))
@@ -68,14 +68,14 @@ def test_live_norms_are_read_as_they_are(tmp_path: Path, size: str) -> None:
     pixels = torch.randint(0, 256, (1, 3, 64, 96)).float()  # RGB
     with torch.inference_mode():
         theirs = model(pixels.flip(1))
-        ours = weights.model().eval()(pixels / 255)
+        ours = weights.build_model().eval()(pixels / 255)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))
 
 
 def test_half_precision_is_read(tmp_path: Path) -> None:
     path = published_file(tmp_path / "half.pth", live("nano").half())
-    assert load_weights(path).model().state_dict()["model.0.conv.conv.weight"].dtype == torch.float32
+    assert load_weights(path).build_model().state_dict()["model.0.conv.conv.weight"].dtype == torch.float32
 
 
 def test_names_lead_there_and_back() -> None:
@@ -101,7 +101,7 @@ def test_other_networks_and_damaged_ones_are_refused(
     content["model"] |= change
     torch.save(content, path)
     with pytest.raises(UserError, match=message):
-        load_weights(path).model()
+        load_weights(path).build_model()
 
 
 def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
@@ -110,4 +110,4 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     del content["model"]["head.stems.0.bn.running_var"]
     torch.save(content, path)
     with pytest.raises(UserError, match=r"running_var|do not fit"):
-        load_weights(path).model()
+        load_weights(path).build_model()
