@@ -1,12 +1,15 @@
 """What every test may use: the reference data, and a cache folder of its own."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jaxtyping
 import pytest
 from hypothesis import settings
+
+SHIPPED = Path(__file__).resolve().parent / "fixtures"
+NO_REFERENCE = "YOLO_REFERENCE_DIR is not set, and this part of the reference data is not in the repository"
 
 # The same examples every time, so that a failure is a change's own; HYPOTHESIS_PROFILE=default looks for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -18,8 +21,22 @@ def reference() -> Path:
     """The folder of reference data; tests that need it skip where YOLO_REFERENCE_DIR is unset."""
     folder = os.environ.get("YOLO_REFERENCE_DIR")
     if not folder:
-        pytest.skip("YOLO_REFERENCE_DIR is not set")
+        pytest.skip(NO_REFERENCE)
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def reference_file() -> Callable[[str], Path]:
+    """Finds a file of reference data by its path: in the shipped part, else in YOLO_REFERENCE_DIR."""
+
+    def find(path: str) -> Path:
+        if (SHIPPED / path).exists():
+            return SHIPPED / path
+        if folder := os.environ.get("YOLO_REFERENCE_DIR"):
+            return Path(folder) / path
+        pytest.skip(NO_REFERENCE)
+
+    return find
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """`yolo convert` and `yolo info` as their users meet them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,12 @@ def test_what_cannot_be_converted_is_said(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_info_prints_the_reference_table(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_prints_the_reference_table(
+    reference_file: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("info", "--cfg", "n") == 0
     said = [line.split() for line in capsys.readouterr().out.splitlines()]
-    table = (reference / "reference/tables/yolov5-v7.0/yolov5n.txt").read_text().splitlines()
+    table = reference_file("reference/tables/yolov5-v7.0/yolov5n.txt").read_text().splitlines()
     rows = [line.split() for line in table if line.strip()[:1].isdigit()]
     assert len(rows) == 25
     assert said[1:26] == rows

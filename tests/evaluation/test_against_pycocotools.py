@@ -1,9 +1,12 @@
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from fixtures.make import unpack
 from metric_cases import Case, from_json, random_case
 
 from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions
@@ -65,13 +68,9 @@ def test_nothing_to_judge(options: dict[str, int]) -> None:
     assert math.isnan(metrics.map50) == (metrics.labels == 0)
 
 
-@pytest.mark.parametrize("split", ["train2017", "val2017"])
-def test_yolov5n_on_coco128(reference: Path, split: str) -> None:
-    folder = reference / "reference" / "detections"
-    truth = json.loads((folder / f"coco128_{split}_gt.json").read_text())
-    predictions = json.loads((folder / f"coco128_{split}_yolov5n.json").read_text())
-    expected = json.loads((folder / "stats.json").read_text())[split]
-    metrics = from_json(truth, predictions).evaluator(batch=16).compute()
+def assert_stored_metrics(case: Case, expected: dict[str, Any]) -> None:
+    """The stored averages of COCOeval and those of each class equal ours to 1e-6."""
+    metrics = case.evaluator(batch=16).compute()
     got = {
         "AP": metrics.map50_95,
         "AP50": metrics.map50,
@@ -85,3 +84,17 @@ def test_yolov5n_on_coco128(reference: Path, split: str) -> None:
     assert by_class.keys() == expected["per_class [AP, AP50]"].keys()
     for name, values in expected["per_class [AP, AP50]"].items():
         assert by_class[name] == pytest.approx(values, abs=1e-6), name
+
+
+def test_yolov5n_on_48_images_of_coco(reference_file: Callable[[str], Path]) -> None:
+    expected = json.loads(reference_file("reference/detections/part.json").read_text())
+    stored = np.load(reference_file("reference/detections/part.npz"))
+    assert_stored_metrics(from_json(*unpack(dict(stored), expected["names"])), expected)
+
+
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_yolov5n_on_coco128(reference: Path, split: str) -> None:
+    folder = reference / "reference" / "detections"
+    truth = json.loads((folder / f"coco128_{split}_gt.json").read_text())
+    predictions = json.loads((folder / f"coco128_{split}_yolov5n.json").read_text())
+    assert_stored_metrics(from_json(truth, predictions), json.loads((folder / "stats.json").read_text())[split])

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ SIZE = 320
 
 
 @pytest.fixture(scope="module")
-def published(reference: Path) -> tuple[dict[str, Any], Any]:
-    folder = reference / "reference/loss"
-    return json.loads((folder / "cases.json").read_text()), np.load(folder / "default.npz")
+def published(reference_file: Callable[[str], Path]) -> tuple[dict[str, Any], Any]:
+    cases = json.loads(reference_file("reference/loss/cases.json").read_text())
+    return cases, np.load(reference_file("reference/loss/default.npz"))
 
 
 def reference_maps() -> list[torch.Tensor]:

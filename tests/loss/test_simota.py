@@ -1,6 +1,7 @@
 """SimOTA alone, and the losses that use it against the published YOLOv7 losses."""
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,9 @@ SIZE = 320
 
 
 @pytest.fixture(scope="module")
-def published(reference: Path) -> tuple[dict[str, Any], torch.Tensor]:
-    folder = reference / "reference/loss"
-    cases = json.loads((folder / "yolov7_cases.json").read_text())["cases"]
-    return cases, torch.from_numpy(np.load(folder / "default.npz")["targets"])
+def published(reference_file: Callable[[str], Path]) -> tuple[dict[str, Any], torch.Tensor]:
+    cases = json.loads(reference_file("reference/loss/yolov7_cases.json").read_text())["cases"]
+    return cases, torch.from_numpy(np.load(reference_file("reference/loss/default.npz"))["targets"])
 
 
 @pytest.mark.parametrize("name", ["ota", "aux_ota", "anchor"])

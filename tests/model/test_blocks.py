@@ -2,7 +2,7 @@
 
 import copy
 import json
-import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from emulated_mps import EmulatedMPS, module_on_mps, on_mps
+from fixtures import formula
 from torch import nn
 
 from yolo_cli.errors import UserError
@@ -18,14 +19,6 @@ from yolo_cli.model.blocks import BLOCKS
 from yolo_cli.model.fuse import Fusible
 from yolo_cli.model.implicit import ImplicitA, ImplicitM
 from yolo_cli.model.plan import PlannedModule, Scaling
-
-
-@pytest.fixture(scope="module")
-def formula(reference: Path) -> Any:
-    sys.path.insert(0, str(reference / "reference"))
-    import formula
-
-    return formula
 
 
 def fuse_all(module: nn.Module) -> nn.Module:
@@ -55,9 +48,9 @@ NAMES = ("repconv_identity", "repconv_stride2", "repconv_groups2", "repconv_orep
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_outputs_equal_the_published_block(reference: Path, formula: Any, name: str) -> None:
-    facts = json.loads((reference / "reference/blocks/blocks.json").read_text())[name]
-    stored = np.load(reference / f"reference/blocks/{name}.npz")
+def test_outputs_equal_the_published_block(reference_file: Callable[[str], Path], name: str) -> None:
+    facts = json.loads(reference_file("reference/blocks/blocks.json").read_text())[name]
+    stored = np.load(reference_file(f"reference/blocks/{name}.npz"))
     module = BLOCKS["RepConv_OREPA" if "orepa" in name else "RepConv"](*facts["arguments"]).eval()
     state = module.state_dict()
     assert [[key, list(value.shape)] for key, value in state.items()] == facts["state"]

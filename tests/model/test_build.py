@@ -1,13 +1,13 @@
 import json
 import re
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fixtures import formula
 from torch.utils.flop_counter import FlopCounterMode
 
 from yolo_cli.io import assets
@@ -42,17 +42,9 @@ def shipped(family: str, name: str) -> Architecture:
     return find_architecture(f"{name}-v3.1" if family == "yolov5-v3.1" else name)
 
 
-@pytest.fixture(scope="module")
-def formula(reference: Path) -> Any:
-    sys.path.insert(0, str(reference / "reference"))
-    import formula
-
-    return formula
-
-
 @pytest.mark.parametrize(("family", "name"), cases(TABLES))
-def test_layers_equal_the_published_table(reference: Path, family: str, name: str) -> None:
-    text = (reference / f"reference/tables/{family}/{name}.txt").read_text()
+def test_layers_equal_the_published_table(reference_file: Callable[[str], Path], family: str, name: str) -> None:
+    text = reference_file(f"reference/tables/{family}/{name}.txt").read_text()
     rows = list(layer_rows(shipped(family, name)))
     assert sum(row[3] for row in rows) == int(text.split()[1])
     lines = [line for line in text.splitlines() if re.match(r"\s*\d+\s*(-?\d+\s|\[)", line)]
@@ -66,10 +58,9 @@ def test_layers_equal_the_published_table(reference: Path, family: str, name: st
 
 
 @pytest.mark.parametrize(("family", "name"), cases(FORWARD))
-def test_outputs_equal_the_published_ones(reference: Path, formula: Any, family: str, name: str) -> None:
-    folder = reference / f"reference/forward/{family}"
-    facts = json.loads((folder / f"{name}.json").read_text())
-    stored = np.load(folder / f"{name}.npz")
+def test_outputs_equal_the_published_ones(reference_file: Callable[[str], Path], family: str, name: str) -> None:
+    facts = json.loads(reference_file(f"reference/forward/{family}/{name}.json").read_text())
+    stored = np.load(reference_file(f"reference/forward/{family}/{name}.npz"))
     model = DetectionModel(shipped(family, name)).eval()
     state = model.state_dict()
     assert count_parameters(model) == facts["params"]

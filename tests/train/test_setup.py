@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,8 +18,8 @@ def test_every_shipped_file_is_read(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "case"), [("yolov7-small", "ota"), ("yolov7-large", "aux_ota")])
-def test_yolov7_files_hold_the_published_values(reference: Path, name: str, case: str) -> None:
-    published = json.loads((reference / "reference/loss/yolov7_cases.json").read_text())["cases"][case]["hyp"]
+def test_yolov7_files_hold_the_published_values(reference_file: Callable[[str], Path], name: str, case: str) -> None:
+    published = json.loads(reference_file("reference/loss/yolov7_cases.json").read_text())["cases"][case]["hyp"]
     mine = asdict(read_hyperparameters(name, Silent(), "ota"))
     shared = mine.keys() & published.keys()
     assert published.keys() - shared == {"iou_t", "copy_paste", "paste_in", "loss_ota"}

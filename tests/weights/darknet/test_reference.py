@@ -1,11 +1,13 @@
 """Darknet networks against an independent reader's outputs, and their weights byte for byte."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fixtures import formula
 
 from yolo_cli.model.architecture import from_mapping
 from yolo_cli.model.build import DetectionModel
@@ -27,7 +29,9 @@ def reference_rows(model: DetectionModel, raw: list[torch.Tensor], scale: int) -
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_outputs_equal_an_independent_readers(reference: Path, darknet_file: Any, formula: Any, name: str) -> None:
+def test_outputs_equal_an_independent_readers(
+    reference_file: Callable[[str], Path], darknet_file: Any, name: str
+) -> None:
     cfg, file = darknet_file(name)
     architecture = read_network(cfg).architecture
     read = read_weights(file, architecture)
@@ -35,7 +39,7 @@ def test_outputs_equal_an_independent_readers(reference: Path, darknet_file: Any
     missing, unexpected = model.load_state_dict(read.state, strict=False)
     assert ([key.rpartition(".")[2] for key in missing], unexpected) == (["anchors"], [])
     assert pack_weights(architecture, model.state_dict(), read.header) == file.read_bytes()
-    stored = np.load(reference / f"reference/darknet/{name}.npz")
+    stored = np.load(reference_file(f"reference/darknet/{name}.npz"))
     given = stored["input"] if stored["input"].size else formula.image(64, 96)
     height, width = given.shape[2:]
     nets = (model,) if name == "yolov3" else (model, fuse(model))  # the largest takes seconds and has no other layers
@@ -54,8 +58,10 @@ def test_outputs_equal_an_independent_readers(reference: Path, darknet_file: Any
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_a_network_survives_our_mapping_and_its_own_cfg(reference: Path, tmp_path: Path, name: str) -> None:
-    network = read_network(reference / f"weights/{name}.cfg")
+def test_a_network_survives_our_mapping_and_its_own_cfg(
+    reference_file: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    network = read_network(reference_file(f"weights/{name}.cfg"))
     architecture = network.architecture
     assert from_mapping(architecture.to_mapping(), name="x", where="x") == architecture
     written = tmp_path / f"{name}.cfg"
