@@ -1,29 +1,42 @@
-# `make train` and `make test` do their own set-up; only Python ≥ 3.11 has to be here.
+# `make train` and `make test` install what they need; only Python 3.11 or newer must be there.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What training needs, and what the tests and checks need beyond it (export formats, pytest, mypy …).
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: train test check clean
+.PHONY: train test test-slow check clean
 
-# Loader processes share the cores with torch's threads; threads that spin while they wait would hold them up.
+# Loader processes share the cores with torch's threads, so waiting threads must soon stop spinning.
 train: $(READY)
 	GOMP_SPINCOUNT=10000 $(BIN)/yolo train --data shapes --cfg n --hyp shapes --optimizer AdamW --img 160 --batch 16 --epochs 30
 
-test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto  # one thread a worker: two that share a core wait for each other
+# One thread per worker: there are as many workers as cores.
+# worksteal moves waiting tests to workers that have none left.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-check: $(READY)
+test: $(READY_DEV)
+	$(PYTEST) -m 'not slow'
+
+test-slow: $(READY_DEV)
+	$(PYTEST) -m slow
+
+check: $(READY_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/lint-imports
 
-# uv installs in seconds where pip takes minutes; pip alone brings uv.
+# uv installs in seconds what takes pip minutes.
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV="$(abspath $(VENV))" $(BIN)/uv pip install --quiet -e .
+	touch $@
+
+$(READY_DEV): $(READY)
 	VIRTUAL_ENV="$(abspath $(VENV))" $(BIN)/uv pip install --quiet -e '.[dev]'
 	touch $@
 

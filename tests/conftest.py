@@ -1,6 +1,7 @@
 """What every test may use: the reference data, and a cache folder of its own."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,18 @@ NO_REFERENCE = "YOLO_REFERENCE_DIR is not set, and this part of the reference da
 # The same examples every time, so that a failure is a change's own; HYPOTHESIS_PROFILE=default looks for new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line per reason for which tests were skipped, with their number."""
+    reasons = Counter(reason for report in terminalreporter.getreports("skipped") if (reason := skip_reason(report)))
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} skipped: {reason}")
+
+
+def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """pytest's text without its prefix; empty for an expected failure."""
+    return report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
 
 
 @pytest.fixture(scope="session")
