@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "yolo_cli").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES = 400
-COLLECTIVE_NAMES = re.compile(r"util|helper|misc|common|stuff|tools")
+COLLECTIVE_NAMES = re.compile(r"util|helper|misc|common|stuff")
 
 
 @pytest.mark.parametrize("path", FILES + TESTS, ids=lambda path: str(path.relative_to(ROOT)))
