@@ -12,7 +12,7 @@ from yolo_cli.dataset.loader import val_loader
 from yolo_cli.dataset.splits import Split, checked_image_size, class_names, load_split, prepare_dataset
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
-from yolo_cli.evaluation.evaluate import Thresholds, evaluate
+from yolo_cli.evaluation.evaluate import EvalDataset, EvalOptions, evaluate
 from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.export.formats import FORMATS, format_of, missing_requirement
 from yolo_cli.inference.latency import measure_in_process
@@ -171,14 +171,11 @@ def measured_row(
     )
     evaluation = evaluate(
         model.runtime,
-        loader,
-        setup.split.index,
+        EvalDataset(loader, setup.split.index),
         Evaluator(setup.classes),
-        thresholds=Thresholds(),
+        EvalOptions(half=half),
         device=setup.device,
         reporter=reporter,
-        batches=len(loader),
-        half=half,
     )
     cfg = config.cfg if model.weights is not None else ""
     latency = measure_in_process(

@@ -15,7 +15,7 @@ from yolo_cli.dataset.loader import val_loader
 from yolo_cli.dataset.splits import Split, checked_image_size, class_names, load_split, prepare_dataset
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
-from yolo_cli.evaluation.evaluate import Thresholds, evaluate
+from yolo_cli.evaluation.evaluate import EvalDataset, EvalOptions, evaluate
 from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.export.formats import (
     FORMATS,
@@ -235,10 +235,10 @@ def _evaluate_both(
     """mAP@0.5:0.95 of PyTorch and of the file on the validation split, at the same image sizes and thresholds."""
     metadata = runtime.metadata
     nms = metadata.nms
-    thresholds = Thresholds(nms.conf, nms.iou, nms.max_det, multi_label=False) if nms else Thresholds()
+    options = EvalOptions(nms.conf, nms.iou, nms.max_det, multi_label=False) if nms else EvalOptions()
     values = []
     # A file with NMS inside gives detections, which must not go through NMS again.
-    for model, own in ((reference, thresholds), (runtime, replace(thresholds, iou=1.0) if nms else thresholds)):
+    for model, own in ((reference, options), (runtime, replace(options, iou=1.0) if nms else options)):
         loader = val_loader(
             data.val.index,
             img=metadata.img,
@@ -249,13 +249,11 @@ def _evaluate_both(
         )
         evaluation = evaluate(
             model,
-            loader,
-            data.val.index,
+            EvalDataset(loader, data.val.index),
             Evaluator(data.names),
-            thresholds=own,
+            own,
             device=device,
             reporter=reporter,
-            batches=len(loader),
         )
         values.append(evaluation.metrics.map50_95)
     return values[0], values[1]

@@ -13,7 +13,7 @@ from yolo_cli.device import check_half, default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions, image_ids, write_predictions
 from yolo_cli.evaluation.eval_data import Columns
-from yolo_cli.evaluation.evaluate import Evaluation, Observer, Thresholds, evaluate
+from yolo_cli.evaluation.evaluate import EvalDataset, EvalOptions, Evaluation, Observer, evaluate
 from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.evaluation.pycocotools_check import referee
 from yolo_cli.inference.writers.result_formats import label_lines
@@ -56,15 +56,11 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     iou = config.iou if model.runtime.metadata.nms is None else 1.0
     evaluation = evaluate(
         model.runtime,
-        loader,
-        index,
+        EvalDataset(loader, index, image_ids([index.path(i) for i in range(len(index))])),
         evaluator,
-        thresholds=Thresholds(config.conf, iou, config.max_det, config.single_cls),
+        EvalOptions(config.conf, iou, config.max_det, config.single_cls, half=config.half),
         device=device,
         reporter=reporter,
-        batches=len(loader),
-        half=config.half,
-        image_ids=image_ids([index.path(i) for i in range(len(index))]),
         observe=_observer(config, folder, names, index),
     )
 

@@ -1,12 +1,13 @@
-"""One pass of a model over a data set: images in, metrics out."""
+"""Evaluation of a model on a dataset: one pass over the images, then the metrics."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from yolo_cli.batch import Batch, Detections, prepare_images
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
@@ -19,32 +20,44 @@ from yolo_cli.loss.losses import Loss
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
 
-Observer = Callable[[int, Batch, Sequence[Detections]], None]  # batch number, batch, detections in canvas pixels
+Observer = Callable[
+    [int, Batch, Sequence[Detections]], None
+]  # batch number, batch, detections (network pixels)
 
 
 @dataclass(frozen=True, slots=True)
-class Thresholds:
-    """What counts as a detection: the field's habit in validation."""
+class EvalOptions:
+    """Which predictions count as detections, with the usual values for evaluation; and the precision of the images."""
 
-    conf: float = 0.001
-    iou: float = 0.6
-    max_det: int = 300
-    single_cls: bool = False  # every class counts as the first
-    multi_label: bool = True  # a box counts for every class above `conf`, not for its best alone
+    conf: float = 0.001  # confidence threshold
+    iou: float = 0.6  # IoU threshold for NMS
+    max_det: int = 300  # maximum detections per image
+    single_cls: bool = False  # whether all classes are evaluated as one
+    multi_label: bool = True  # whether a box can have several classes
+    half: bool = False  # whether images are FP16
+
+
+@dataclass(frozen=True, slots=True)
+class EvalDataset:
+    """Batches of images, and the ground truth of these images."""
+
+    loader: DataLoader[Batch]
+    index: LabelIndex
+    image_ids: Sequence[int] | None = None  # by position in the index; the positions by default
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Metrics, mean losses (box, objectness, class; nan where none were computed) and where the time went."""
+    """Metrics, mean losses and times."""
 
     metrics: Metrics
-    losses: tuple[float, float, float]
-    milliseconds: dict[str, float]  # an image: "load" (waiting for it), "network", "nms"
+    losses: tuple[float, float, float]  # box, objectness, class; nan without a loss
+    milliseconds: dict[str, float]  # per image: "load" (waiting for the loader), "network", "nms"
 
 
 @dataclass(slots=True)
-class _Clock:
-    """Seconds by stage; on a GPU a stage ends when its work has ended."""
+class _Timer:
+    """Seconds per stage; on a CUDA device including the stage's asynchronous work."""
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=lambda: {"load": 0.0, "network": 0.0, "nms": 0.0})
@@ -61,59 +74,61 @@ class _Clock:
 @torch.inference_mode()
 def evaluate(
     model: DetectionModel | Runtime,
-    loader: Iterable[Batch],
-    index: LabelIndex,
+    dataset: EvalDataset,
     evaluator: Evaluator,
+    options: EvalOptions,
     *,
-    thresholds: Thresholds,
     device: torch.device,
     reporter: Reporter,
-    batches: int,
     loss: Loss | None = None,
-    half: bool = False,
-    image_ids: Sequence[int] | None = None,
     observe: Observer | None = None,
     world: World = SINGLE_PROCESS,
 ) -> Evaluation:
-    """Run `model` (in eval mode) over the loader and judge it; truths come from `index`, in pixels of the files.
+    """Run a model in eval mode on a dataset and compute the metrics.
 
-    A model of ours can be given the `loss` to be measured, too; a runtime has its own way from images to rows.
-    `image_ids` are the evaluator's ids by position in the index (the positions themselves by default). `observe` is
-    shown every batch with its detections. Of several processes, `world`, each runs over its own loader; the metrics of
-    all are the same, those of everything together.
+    Args:
+        model: a model, whose loss can be computed, too, or a runtime.
+        dataset: in distributed evaluation, each rank's loader has its own share of the images.
+        evaluator: is reset first; has the class names.
+        options: thresholds and precision.
+        device: of the model.
+        reporter: shows the progress.
+        loss: loss of raw predictions; computed for models only.
+        observe: called for each batch with its detections.
+        world: the ranks; all get the metrics of the whole dataset.
     """
     evaluator.reset()
-    clock = _Clock(device)
-    sums, images = torch.zeros(3), 0
-    with reporter.bar(batches, "validate") as bar:
-        for number, batch in enumerate(loader):
-            clock.stage("load")
-            pixels = prepare_images(batch.images, device, half=half)
+    timer = _Timer(device)
+    loss_sums, images = torch.zeros(3), 0
+    with reporter.bar(len(dataset.loader), "validate") as bar:
+        for number, batch in enumerate(dataset.loader):
+            timer.stage("load")
+            pixels = prepare_images(batch.images, device, half=options.half)
             if isinstance(model, DetectionModel):
                 raw = model(pixels)
                 if loss is not None:
-                    sums += loss(raw, batch.targets.to(device)).values().cpu() * len(batch.indices)
-                rows: Sequence[Tensor] = list(model.decode(raw))
+                    loss_sums += loss(raw, batch.targets.to(device)).values().cpu() * len(batch.indices)
+                decoded: Sequence[Tensor] = list(model.decode(raw))
             else:
-                rows = model.predict(pixels)
-            clock.stage("network")
-            found = _detections(rows, thresholds)
-            _judge(evaluator, batch, found, index, image_ids)
-            clock.stage("nms")
+                decoded = model.predict(pixels)
+            timer.stage("network")
+            detections = _detect(decoded, options)
+            _update(evaluator, dataset, batch, detections)
+            timer.stage("nms")
             if observe is not None:
-                observe(number, batch, found)
-                clock.last = time.perf_counter()  # drawing is not the model's time
+                observe(number, batch, detections)
+                timer.last = time.perf_counter()  # leave out the observer's time
             images += len(batch.indices)
             bar.advance()
-    metrics = _together(evaluator, world)
-    total = world.all_reduce_sum(torch.cat((sums, torch.tensor([float(images)]))).to(device)).cpu()
+    metrics = _compute_metrics(evaluator, world)
+    total = world.all_reduce_sum(torch.cat((loss_sums, torch.tensor([float(images)]))).to(device)).cpu()
     losses = (total[:3] / total[3].clamp(min=1)).tolist() if loss is not None else [float("nan")] * 3
-    spent = {name: 1000 * seconds / max(images, 1) for name, seconds in clock.seconds.items()}
-    return Evaluation(metrics, (losses[0], losses[1], losses[2]), spent)
+    milliseconds = {name: 1000 * seconds / max(images, 1) for name, seconds in timer.seconds.items()}
+    return Evaluation(metrics, (losses[0], losses[1], losses[2]), milliseconds)
 
 
-def _together(evaluator: Evaluator, world: World) -> Metrics:
-    """The metrics of all that the processes' evaluators have seen."""
+def _compute_metrics(evaluator: Evaluator, world: World) -> Metrics:
+    """The metrics of what the evaluators of all ranks have collected, on each rank."""
     if world.size == 1:
         return evaluator.compute()
     states = world.gather_objects(evaluator.state())
@@ -123,38 +138,33 @@ def _together(evaluator: Evaluator, world: World) -> Metrics:
     return world.broadcast_object(evaluator.compute() if world.is_main else None)  # type: ignore[return-value]
 
 
-def _detections(decoded: Sequence[Tensor], thresholds: Thresholds) -> list[Detections]:
-    """What counts as detected on each image of a batch."""
-    single = thresholds.single_cls
-    found = non_max_suppression(
+def _detect(decoded: Sequence[Tensor], options: EvalOptions) -> list[Detections]:
+    """Detections of each image of a batch."""
+    single = options.single_cls
+    detections = non_max_suppression(
         decoded,
-        conf=thresholds.conf,
-        iou=thresholds.iou,
-        max_det=thresholds.max_det,
-        multi_label=thresholds.multi_label and not single,
+        conf=options.conf,
+        iou=options.iou,
+        max_det=options.max_det,
+        multi_label=options.multi_label and not single,
         agnostic=single,
     )
-    return [replace(d, class_id=torch.zeros_like(d.class_id)) for d in found] if single else found
+    return [replace(d, class_id=torch.zeros_like(d.class_id)) for d in detections] if single else detections
 
 
-def _judge(
-    evaluator: Evaluator,
-    batch: Batch,
-    found: Sequence[Detections],
-    index: LabelIndex,
-    image_ids: Sequence[int] | None,
-) -> None:
-    """Hand a batch to the evaluator, everything in pixels of the image files."""
-    truths, placed = [], []
-    for position, letterbox, detections in zip(batch.indices, batch.letterboxes, found, strict=True):
-        truths.append(truth_boxes(index, position))
-        placed.append(detections.to_image(letterbox))
-    ids = batch.indices if image_ids is None else [image_ids[i] for i in batch.indices]
-    evaluator.update(ids, [(box.height, box.width) for box in batch.letterboxes], truths, placed)
+def _update(evaluator: Evaluator, dataset: EvalDataset, batch: Batch, detections: Sequence[Detections]) -> None:
+    """Add a batch to the evaluator, with boxes in pixels of the image files."""
+    ids = batch.indices if dataset.image_ids is None else [dataset.image_ids[i] for i in batch.indices]
+    evaluator.update(
+        ids,
+        [(letterbox.height, letterbox.width) for letterbox in batch.letterboxes],
+        [ground_truth_boxes(dataset.index, position) for position in batch.indices],
+        [d.to_image(letterbox) for d, letterbox in zip(detections, batch.letterboxes, strict=True)],
+    )
 
 
-def truth_boxes(index: LabelIndex, position: int) -> Float[Tensor, "n 5"]:
-    """Rows class, x1, y1, x2, y2 of an image, in pixels of its file."""
+def ground_truth_boxes(index: LabelIndex, position: int) -> Float[Tensor, "n 5"]:
+    """Class, x1, y1, x2, y2 of the ground truth of an image, in pixels of its file."""
     rows = torch.from_numpy(index.labels(position)).double()
     height, width = (int(v) for v in index.sizes[position])
     corners = cxcywh_to_xyxy(rows[:, 1:] * rows.new_tensor([width, height] * 2))

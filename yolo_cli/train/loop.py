@@ -17,7 +17,7 @@ from yolo_cli.dataset.loader import train_loader, val_loader
 from yolo_cli.dataset.sampler import image_weights, multi_scale_size
 from yolo_cli.distributed.sync_batchnorm import synchronize_norms
 from yolo_cli.distributed.world import SINGLE_PROCESS, World, per_rank_batch
-from yolo_cli.evaluation.evaluate import Evaluation, Observer, Thresholds, evaluate, prepare_images
+from yolo_cli.evaluation.evaluate import EvalDataset, EvalOptions, Evaluation, Observer, evaluate, prepare_images
 from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.loss.losses import LossSettings, build_loss
 from yolo_cli.model.build import DetectionModel
@@ -220,13 +220,11 @@ class Trainer:
         fused = fuse(model).to(memory_format=torch.channels_last)
         return evaluate(
             fused,
-            self.val_loader,
-            self.data.val.index,
+            EvalDataset(self.val_loader, self.data.val.index),
             self.evaluator,
-            thresholds=Thresholds(),
+            EvalOptions(),
             device=self.device,
             reporter=self.reporter,
-            batches=len(self.val_loader),
             loss=self.val_loss,
             observe=observe,
             world=self.world,
