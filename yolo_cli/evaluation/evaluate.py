@@ -20,9 +20,7 @@ from yolo_cli.loss.losses import Loss
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
 
-Observer = Callable[
-    [int, Batch, Sequence[Detections]], None
-]  # batch number, batch, detections (network pixels)
+Observer = Callable[[int, Batch, Sequence[Detections]], None]  # batch number, batch, detections (network pixels)
 
 
 @dataclass(frozen=True, slots=True)
