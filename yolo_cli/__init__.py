@@ -1,4 +1,4 @@
-"""Train and judge YOLO object detectors."""
+"""Train and evaluate YOLO object detectors."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ __all__ = ["Model", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; `yolo --help` and whoever wants a part of the package must not wait for it.
+    # torch takes seconds to import, and `yolo --help` does not need it.
     if name in ("Model", "load"):
         return getattr(importlib.import_module("yolo_cli.inference.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""A tiny model that finds something everywhere, and pictures made on the spot."""
+"""A tiny model that detects something in every image, and images and videos made for the tests."""
 
 import http.server
 import threading
@@ -38,7 +38,7 @@ head:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Threads of tests that run side by side would spend their time waiting for each other."""
+    """Tests run in parallel, and their threads would wait for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -47,7 +47,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a model of three classes that is sure of many boxes."""
+    """Weights of a model of three classes that predicts many boxes with high confidence."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "tiny.yaml").write_text(TINY)
     torch.manual_seed(3)
@@ -60,28 +60,28 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tiny.pt"
 
 
-class Ears:
-    """A Reporter that remembers."""
+class RecordingReporter:
+    """A Reporter that keeps its messages."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
+        self.infos: list[str] = []
+        self.warnings: list[str] = []
 
     def info(self, text: str) -> None:
-        self.said.append(text)
+        self.infos.append(text)
 
     def warn(self, text: str) -> None:
-        self.warned.append(text)
+        self.warnings.append(text)
 
     def bar(self, total: int, title: str) -> object:
         raise AssertionError("detection has no bar")
 
 
 class Run:
-    """One detection in this process: its summary, what was said, its lines of JSON, its folder."""
+    """A finished run: its summary, messages, lines of JSON and run folder."""
 
-    def __init__(self, summary: Summary, ears: Ears, lines: list[str], folder: Path) -> None:
-        self.summary, self.ears, self.lines, self.folder = summary, ears, lines, folder
+    def __init__(self, summary: Summary, messages: RecordingReporter, lines: list[str], folder: Path) -> None:
+        self.summary, self.messages, self.lines, self.folder = summary, messages, lines, folder
 
     @property
     def files(self) -> set[str]:
@@ -93,27 +93,27 @@ Runner = Callable[..., Run]
 
 @pytest.fixture
 def run(tmp_path: Path, tiny: Path) -> Runner:
-    """Detect with the tiny model at 64 pixels, at most two boxes a picture."""
+    """Detect with the tiny model at 64 pixels, at most two boxes per image."""
 
     def start(source: object, **options: object) -> Run:
-        ears, lines = Ears(), []
+        messages, lines = RecordingReporter(), []
         given = {"weights": str(tiny), "img": (64, 64), "max_det": 2, "device": "cpu", **options}
         config = DetectConfig(source=str(source), project=str(tmp_path / "runs"), **given)
-        summary = detect(config, ears, lines.append)
-        return Run(summary, ears, lines, tmp_path / "runs" / config.name)
+        summary = detect(config, messages, lines.append)
+        return Run(summary, messages, lines, tmp_path / "runs" / config.name)
 
     return start
 
 
-def picture(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
-    """A smooth coloured BGR picture."""
+def make_image(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+    """A smooth color image, BGR."""
     rng = np.random.default_rng(seed)
     return cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def save_picture(path: Path, height: int = 48, width: int = 64, seed: int = 0) -> Path:
+def save_image(path: Path, height: int = 48, width: int = 64, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    done, data = cv2.imencode(path.suffix, picture(height, width, seed))
+    done, data = cv2.imencode(path.suffix, make_image(height, width, seed))
     assert done
     path.write_bytes(data.tobytes())
     return path
@@ -124,7 +124,7 @@ def save_video(
 ) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*code), fps, (size[1], size[0]))
     assert writer.isOpened()
-    base = picture(*size)
+    base = make_image(*size)
     for i in range(frames):
         writer.write(np.roll(base, 2 * i, axis=1))
     writer.release()
@@ -132,7 +132,7 @@ def save_video(
 
 
 def probe(path: Path) -> tuple[int, float, tuple[int, int]]:
-    """Frames that can really be decoded, frame rate, (height, width)."""
+    """Number of frames that can be decoded, frame rate, (height, width)."""
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     frames = 0
     while capture.grab():
@@ -143,7 +143,7 @@ def probe(path: Path) -> tuple[int, float, tuple[int, int]]:
 
 @contextmanager
 def served(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """An HTTP server on 127.0.0.1 that answers every GET with `answer`; gives its address."""
+    """An HTTP server on 127.0.0.1 that answers every GET with `answer`; yields its address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -167,14 +167,14 @@ def served(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iter
 
 
 def mjpeg(frames: int, pause: float) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
-    """A motion-JPEG answer of so many frames, `pause` seconds apart."""
+    """A motion-JPEG stream of `frames` frames, `pause` seconds apart."""
 
     def answer(request: http.server.BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         request.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
         request.end_headers()
         for i in range(frames):
-            data = cv2.imencode(".jpg", picture(seed=i % 7))[1].tobytes()
+            data = cv2.imencode(".jpg", make_image(seed=i % 7))[1].tobytes()
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
             request.wfile.write(head.encode() + data + b"\r\n")
             time.sleep(pause)

@@ -1,4 +1,4 @@
-"""From Python, and options that make no sense."""
+"""The Python API, and options that are out of range."""
 
 import subprocess
 import sys
@@ -13,19 +13,19 @@ import torch
 from PIL import Image
 
 import yolo_cli
-from tests.inference.conftest import Runner, picture, save_picture
+from tests.inference.conftest import Runner, make_image, save_image
 from yolo_cli.batch import Detections
 from yolo_cli.errors import UserError
 
 
 def test_load_and_call(tiny: Path, tmp_path: Path) -> None:
     model = yolo_cli.load(tiny, img=64, max_det=5, device="cpu")
-    path = save_picture(tmp_path / "a.png")
+    path = save_image(tmp_path / "a.png")
     found = model(str(path))
     assert isinstance(found, Detections)
     assert found.names == model.names == ("cat", "dog", "bär")
     assert 0 < len(found) <= 5
-    rgb = picture()[..., ::-1]
+    rgb = make_image()[..., ::-1]
     pil = Image.open(path)
     for other in model([path, rgb, pil]):
         assert torch.equal(found.xyxy, other.xyxy)
@@ -33,7 +33,7 @@ def test_load_and_call(tiny: Path, tmp_path: Path) -> None:
     found.xyxy[:] += 1  # an ordinary tensor, which its owner may change
 
 
-def test_forms_of_detections() -> None:
+def test_detections_convert_to_numpy_and_coco() -> None:
     found = Detections(torch.tensor([[1.0, 2.0, 4.0, 8.0]]), torch.tensor([0.5]), torch.tensor([1]), ("cat", "dog"))
     np.testing.assert_array_equal(found.numpy(), np.array([[1, 2, 4, 8, 0.5, 1]], np.float32))
     assert found.to_coco(7) == [{"image_id": 7, "category_id": 1, "bbox": [1.0, 2.0, 3.0, 6.0], "score": 0.5}]
@@ -62,7 +62,7 @@ def test_supervision_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "no/such/file.jpg"]
 )
-def test_pictures_that_are_none(tiny: Path, wrong: object) -> None:
+def test_invalid_images_are_refused(tiny: Path, wrong: object) -> None:
     with pytest.raises(UserError):
         yolo_cli.load(tiny, img=64, device="cpu")(wrong)
 
@@ -70,12 +70,12 @@ def test_pictures_that_are_none(tiny: Path, wrong: object) -> None:
 @pytest.mark.parametrize(
     "options", [{"conf": 2}, {"iou": -1}, {"max_det": 0}, {"tile": 7}, {"tile": -5}, {"classes": [3]}]
 )
-def test_options_of_load_that_make_no_sense(tiny: Path, options: dict[str, object]) -> None:
+def test_load_refuses_options_out_of_range(tiny: Path, options: dict[str, object]) -> None:
     with pytest.raises(UserError, match=next(iter(options)).replace("_", ".")):
         yolo_cli.load(tiny, device="cpu", **options)
 
 
-def test_importing_the_package_stays_light() -> None:
+def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, yolo_cli; assert not {'torch', 'cv2', 'numpy'} & set(sys.modules); yolo_cli.load"
     code += "; assert 'torch' in sys.modules"
     code += "; assert not {'matplotlib', 'torchvision', 'hotcoco', 'pycocotools'} & set(sys.modules)"
@@ -84,8 +84,8 @@ def test_importing_the_package_stays_light() -> None:
         _ = yolo_cli.nothing  # type: ignore[attr-defined]
 
 
-def test_looking_at_a_network_does_not_import_algebra() -> None:
-    """torch imports sympy, which takes about as long as torch itself, for arithmetic on tensors without data."""
+def test_building_a_network_does_not_import_sympy() -> None:
+    """torch imports sympy for arithmetic on meta tensors, which takes about as long as importing torch itself."""
     code = """
 import sys, torch
 from yolo_cli.model.architecture import find_architecture
@@ -98,7 +98,7 @@ assert "sympy" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"conf": 1.5}, "--conf 1.5: must be from 0 to 1"),
         ({"iou": -1.0}, "--iou -1.0"),
@@ -112,19 +112,19 @@ assert "sympy" not in sys.modules
         ({"view_img": True}, "--view-img"),
     ],
 )
-def test_options_that_make_no_sense(run: Runner, tmp_path: Path, options: dict[str, object], says: str) -> None:
+def test_options_out_of_range(run: Runner, tmp_path: Path, options: dict[str, object], message: str) -> None:
     if "view_img" in options and "GTK" in cv2.getBuildInformation() and "headless" not in cv2.__file__:
         pytest.skip("this OpenCV may have windows")
-    with pytest.raises(UserError, match=says):
-        run(save_picture(tmp_path / "a.jpg"), **options)
+    with pytest.raises(UserError, match=message):
+        run(save_image(tmp_path / "a.jpg"), **options)
     assert not (tmp_path / "runs").exists()
 
 
-def test_weights_left_out(run: Runner, tiny: Path, tmp_path: Path) -> None:
-    path = save_picture(tmp_path / "a.jpg")
+def test_default_weights_are_those_of_the_newest_run(run: Runner, tiny: Path, tmp_path: Path) -> None:
+    path = save_image(tmp_path / "a.jpg")
     with pytest.raises(UserError, match="train first"):
         run(path, weights="")
     newest = tmp_path / "runs" / "trained" / "weights" / "best.pt"
     newest.parent.mkdir(parents=True)
     newest.write_bytes(tiny.read_bytes())
-    assert run(path, weights="").ears.said[0] == f"--weights not given: using {newest} of the newest run"
+    assert run(path, weights="").messages.infos[0] == f"--weights not given: using {newest} of the newest run"

@@ -1,4 +1,4 @@
-"""The command as a process: streams apart, exit status, and being stopped."""
+"""The command as a process: standard output and error, exit status, signals."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.inference.conftest import mjpeg, probe, save_picture, save_video, served
+from tests.inference.conftest import mjpeg, probe, save_image, save_video, served
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -20,11 +20,11 @@ def command(tiny: Path, *words: object) -> list[str]:
     return [sys.executable, "-m", "yolo_cli", "detect", *map(str, given)]
 
 
-def test_json_is_all_that_standard_output_gets(tiny: Path, tmp_path: Path) -> None:
-    save_picture(tmp_path / "in" / "a.jpg")
+def test_standard_output_is_json_only(tiny: Path, tmp_path: Path) -> None:
+    save_image(tmp_path / "in" / "a.jpg")
     save_video(tmp_path / "in" / "v.mp4", 3)
-    (tmp_path / "in" / "bad.jpg").write_bytes(b"no picture")
-    (tmp_path / "in" / "half.png").write_bytes(save_picture(tmp_path / "in" / "b.png").read_bytes()[:60])
+    (tmp_path / "in" / "bad.jpg").write_bytes(b"not an image")
+    (tmp_path / "in" / "half.png").write_bytes(save_image(tmp_path / "in" / "b.png").read_bytes()[:60])
     words = command(tiny, "--source", tmp_path / "in", "--json", "--conf-thres", 0.1, "--classes", 0, 1, "--save-txt")
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT, check=False)
     assert done.returncode == 3, done.stderr
@@ -36,7 +36,7 @@ def test_json_is_all_that_standard_output_gets(tiny: Path, tmp_path: Path) -> No
     assert (tmp_path / "runs" / "exp" / "v.mp4").is_file()
 
 
-def test_the_reader_of_the_objects_may_leave(tiny: Path, tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_the_run_quietly(tiny: Path, tmp_path: Path) -> None:
     save_video(tmp_path / "v.avi", 400, code="MJPG")
     words = command(tiny, "--source", tmp_path / "v.avi", "--json", "--nosave")
     with subprocess.Popen(
@@ -46,14 +46,14 @@ def test_the_reader_of_the_objects_may_leave(tiny: Path, tmp_path: Path) -> None
         assert process.stderr is not None
         assert json.loads(process.stdout.readline())["frame"] == 1
         process.stdout.close()
-        said = process.stderr.read()
+        stderr = process.stderr.read()
         assert process.wait(60) == 141
-    assert "Traceback" not in said
+    assert "Traceback" not in stderr
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
-def test_paths_that_are_no_text_come_in_and_go_out(tiny: Path, tmp_path: Path) -> None:
-    path = save_picture(tmp_path / os.fsdecode(b"caf\xe9.jpg"))
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")
+def test_paths_that_are_not_valid_utf8(tiny: Path, tmp_path: Path) -> None:
+    path = save_image(tmp_path / os.fsdecode(b"caf\xe9.jpg"))
     environment = ENVIRONMENT | {"PYTHONIOENCODING": "utf-8:strict"}  # as in most languages' locales
     for flags in ((), ("--json",)):
         done = subprocess.run(
@@ -68,8 +68,8 @@ def test_paths_that_are_no_text_come_in_and_go_out(tiny: Path, tmp_path: Path) -
     assert json.loads(done.stdout)["source"] == str(path)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX's")
-def test_a_disk_that_is_full_fails_the_video(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX")
+def test_a_full_disk_is_reported(tiny: Path, tmp_path: Path) -> None:
     import resource
 
     save_video(tmp_path / "v.avi", 40, size=(240, 320), code="MJPG")
@@ -88,7 +88,7 @@ def test_a_disk_that_is_full_fails_the_video(tiny: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_a_stream_that_never_ends_is_stopped(tiny: Path, tmp_path: Path, how: signal.Signals) -> None:
+def test_signals_stop_a_stream_and_leave_complete_files(tiny: Path, tmp_path: Path, how: signal.Signals) -> None:
     wanted = ("--save-txt", "--save-csv", "--save-json", "--json")
     with served(mjpeg(100_000, 0.05)) as address:
         words = command(tiny, "--source", f"{address}/cam", *wanted)
@@ -98,19 +98,19 @@ def test_a_stream_that_never_ends_is_stopped(tiny: Path, tmp_path: Path, how: si
             assert process.stdout is not None
             lines = [process.stdout.readline() for _ in range(20)]
             stopped = time.monotonic()
-            for _ in range(3):  # in haste
+            for _ in range(3):  # as an impatient user does
                 process.send_signal(how)
                 time.sleep(0.01)
-            rest, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+            rest, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
     assert time.monotonic() - stopped < 15
-    assert said.count("interrupted") == 1
-    assert "Traceback" not in said
+    assert stderr.count("interrupted") == 1
+    assert "Traceback" not in stderr
     numbers = [json.loads(line)["frame"] for line in [*lines, *rest.splitlines()]]
     assert numbers == sorted(set(numbers))
     folder = tmp_path / "runs" / "exp"
     (made,) = folder.glob("*.mp4")
-    assert probe(made)[0] >= len(numbers) - 3  # two that come within a frame's time share one
+    assert probe(made)[0] >= len(numbers) - 3  # frames that arrive within one frame time share one
     assert len(list((folder / "labels").iterdir())) == len(numbers)
     assert len(json.loads((folder / "predictions.json").read_text())) == 2 * len(numbers)
     assert len((folder / "predictions.csv").read_text().splitlines()) == 1 + 2 * len(numbers)
@@ -140,7 +140,7 @@ print(max(m for _, m in marks[-2 * quarter : -quarter]), max(m for _, m in marks
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
 def test_memory_stays_flat_over_a_video(tiny: Path, tmp_path: Path) -> None:
-    """Short form of what benchmarks/detect.py measures over 5,000 frames: frames are 0.9 MB, so 900 are 830 MB."""
+    """benchmarks/detect.py measures the same over 5,000 frames. A frame has 0.9 MB, so 900 have 830 MB."""
     save_video(tmp_path / "v.avi", 900, size=(480, 640), code="MJPG")
     words = command(tiny, "--source", tmp_path / "v.avi", "--save-txt")[3:]
     done = subprocess.run(

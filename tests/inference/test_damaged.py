@@ -1,4 +1,4 @@
-"""Files that are not what they seem: reported, skipped, and the rest goes on."""
+"""Damaged and unusual files are reported and skipped, and the others are read."""
 
 import struct
 import threading
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from tests.inference.conftest import Runner, picture, save_picture
-from yolo_cli.inference.prefetch import Budget
+from tests.inference.conftest import Runner, make_image, save_image
+from yolo_cli.inference.prefetch import Prefetch
 from yolo_cli.inference.sources.frames import Source
 from yolo_cli.inference.sources.images import expected_bytes
 
 
 def huge_png(path: Path, side: int) -> None:
-    """A grey image of side × side pixels, whose file is small."""
+    """A gray image of side × side pixels in a small file."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -29,10 +29,10 @@ def huge_png(path: Path, side: int) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
 
 
-def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(run: Runner, tmp_path: Path) -> None:
+def test_damaged_files_are_reported_and_the_others_are_read(run: Runner, tmp_path: Path) -> None:
     folder = tmp_path / "in"
-    whole = save_picture(folder / "good.jpg", 240, 320).read_bytes()
-    png = save_picture(folder / "good.png", 240, 320).read_bytes()
+    whole = save_image(folder / "good.jpg", 240, 320).read_bytes()
+    png = save_image(folder / "good.png", 240, 320).read_bytes()
     bad = {
         "empty.jpg": b"",
         "text.jpg": b"this is a text\n" * 20,
@@ -44,33 +44,33 @@ def test_what_cannot_be_read_is_reported_and_the_rest_goes_on(run: Runner, tmp_p
     }
     for name, data in bad.items():
         (folder / name).write_bytes(data)
-    save_picture(folder / "one.png", 1, 1)
+    save_image(folder / "one.png", 1, 1)
     done = run(folder)
-    reported = {Path(line.partition(": skipped: ")[0]).name for line in done.ears.warned}
-    # OpenCV decodes what is there of a PNG; whether half a picture counts is its decoder's verdict.
+    reported = {Path(line.partition(": skipped: ")[0]).name for line in done.messages.warnings}
+    # OpenCV may decode the part of a PNG that is there.
     assert reported >= set(bad) - {"half.png"} | {"one.png"}
-    assert done.summary.skipped == len(done.ears.warned)
+    assert done.summary.skipped == len(done.messages.warnings)
     assert {"good.jpg", "good.png"} <= done.files
-    assert all("\n" not in line and "Traceback" not in line for line in done.ears.warned)
+    assert all("\n" not in line and "Traceback" not in line for line in done.messages.warnings)
 
 
-def test_kinds_of_pixels(run: Runner, tmp_path: Path) -> None:
+def test_gray_16_bit_rgba_and_cmyk_images(run: Runner, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    grey = picture()[..., 0]
-    cv2.imwrite(str(folder / "grey.png"), grey)
-    cv2.imwrite(str(folder / "deep.png"), picture().astype(np.uint16) * 257)
-    cv2.imwrite(str(folder / "clear.png"), np.dstack([picture(), np.full((48, 64), 9, np.uint8)]))
-    cmyk = np.dstack([picture(), grey])
+    gray = make_image()[..., 0]
+    cv2.imwrite(str(folder / "gray.png"), gray)
+    cv2.imwrite(str(folder / "deep.png"), make_image().astype(np.uint16) * 257)
+    cv2.imwrite(str(folder / "clear.png"), np.dstack([make_image(), np.full((48, 64), 9, np.uint8)]))
+    cmyk = np.dstack([make_image(), gray])
     (folder / "cmyk.jpg").write_bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(cmyk), colorspace="CMYK"))
     done = run(folder)
-    assert done.ears.warned == []
-    for name in ("grey.png", "deep.png", "clear.png", "cmyk.jpg"):
+    assert done.messages.warnings == []
+    for name in ("gray.png", "deep.png", "clear.png", "cmyk.jpg"):
         assert cv2.imread(str(done.folder / name), cv2.IMREAD_UNCHANGED).shape == (48, 64, 3)
 
 
-def test_a_picture_taken_with_a_turned_camera(run: Runner, tmp_path: Path) -> None:
-    data = cv2.imencode(".jpg", picture())[1].tobytes()
+def test_exif_orientation(run: Runner, tmp_path: Path) -> None:
+    data = cv2.imencode(".jpg", make_image())[1].tobytes()
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
     done = run(tmp_path / "a.jpg", json=True)
@@ -78,35 +78,35 @@ def test_a_picture_taken_with_a_turned_camera(run: Runner, tmp_path: Path) -> No
     assert cv2.imread(str(done.folder / "a.jpg")).shape == (64, 48, 3)
 
 
-def test_a_picture_of_a_hundred_megapixels(run: Runner, tmp_path: Path) -> None:
+def test_an_image_of_100_megapixels(run: Runner, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     huge_png(folder / "huge.png", 10_000)
-    save_picture(folder / "small.jpg")
+    save_image(folder / "small.jpg")
     source = Source("image", "huge", Path("huge.png"), folder / "huge.png")
     assert expected_bytes(source) == 3 * 10_000**2
     done = run(folder, nosave=True, save_txt=True, json=True)
-    assert done.ears.warned == []
+    assert done.messages.warnings == []
     assert '"width": 10000, "height": 10000' in done.lines[0]
 
 
 @pytest.mark.parametrize("sizes", [[5, 5, 5], [20, 1], [0, 0]])
-def test_a_picture_larger_than_the_budget_passes_alone(sizes: list[int]) -> None:
-    budget = Budget(10)
+def test_an_image_larger_than_the_memory_limit_passes_alone(sizes: list[int]) -> None:
+    prefetch = Prefetch(1, memory=10)
     for size in sizes:
-        taken = budget.claim(size)
-        budget.release(taken)
-    assert not budget.starved
+        prefetch.release(prefetch.reserve(size))
+    assert not prefetch.needs_memory
 
 
-def test_a_picture_that_was_packed_tighter_than_guessed_counts_in_full() -> None:
-    budget = Budget(10)
-    budget.claim(2)
-    budget.grow(20)
-    following = threading.Thread(target=budget.claim, args=(1,), daemon=True)
-    following.start()
-    following.join(0.1)
-    assert following.is_alive()
-    budget.release(22)
-    following.join(5)
-    assert not following.is_alive()
+def test_an_image_larger_than_estimated_counts_in_full() -> None:
+    prefetch = Prefetch(1, memory=10)
+    prefetch.reserve(2)
+    prefetch.reserve_at_once(20)
+    other = threading.Thread(target=prefetch.reserve, args=(1,), daemon=True)
+    other.start()
+    other.join(0.1)
+    assert other.is_alive()
+    assert prefetch.needs_memory
+    prefetch.release(22)
+    other.join(5)
+    assert not other.is_alive()

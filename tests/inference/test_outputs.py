@@ -1,4 +1,4 @@
-"""What a run leaves behind."""
+"""The files that a run writes."""
 
 import csv
 import json
@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.inference.conftest import Runner, picture, probe, save_picture, save_video
+from tests.inference.conftest import Runner, make_image, probe, save_image, save_video
 from yolo_cli.batch import Detections
 from yolo_cli.drawing import Style, draw_boxes, palette
 from yolo_cli.errors import UserError
 from yolo_cli.inference.sources.frames import Frame, Source
-from yolo_cli.inference.writers.image_writer import Video
-from yolo_cli.inference.writers.output_paths import Names
-from yolo_cli.inference.writers.result_formats import Coco, label_lines
+from yolo_cli.inference.writers.image_writer import VideoWriter
+from yolo_cli.inference.writers.output_paths import OutputPaths
+from yolo_cli.inference.writers.result_formats import CocoWriter, label_lines
 
 
-def test_all_records_tell_the_same(run: Runner, tmp_path: Path) -> None:
-    save_picture(tmp_path / "in" / "000000000042.jpg")
+def test_all_result_formats_agree(run: Runner, tmp_path: Path) -> None:
+    save_image(tmp_path / "in" / "000000000042.jpg")
     save_video(tmp_path / "in" / "v.mp4", 3)
     wanted = {"save_txt": True, "save_conf": True, "save_csv": True, "save_json": True, "save_crop": True, "json": True}
     done = run(tmp_path / "in", **wanted)
@@ -51,9 +51,9 @@ def test_all_records_tell_the_same(run: Runner, tmp_path: Path) -> None:
     assert {PurePath(f).parts[1] for f in crops} <= {"cat", "dog", "bär"}
 
 
-def test_two_inputs_never_share_a_file(run: Runner, tmp_path: Path) -> None:
+def test_two_inputs_never_share_an_output_file(run: Runner, tmp_path: Path) -> None:
     for name in ("a.jpg", "a.png", "a.bmp", "a_1.jpg", "A.webp"):
-        save_picture(tmp_path / "in" / name)
+        save_image(tmp_path / "in" / name)
     save_video(tmp_path / "in" / "a.mp4", 2)
     save_video(tmp_path / "in" / "a.avi", 2, code="MJPG")
     done = run(tmp_path / "in", save_txt=True, save_crop=True)
@@ -65,29 +65,29 @@ def test_two_inputs_never_share_a_file(run: Runner, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", [("a_1.jpg", "a.mp4"), ("a.mp4", "a_1.jpg")])
-def test_a_video_frame_and_a_picture_of_its_name(order: tuple[str, str]) -> None:
-    names = Names()
+def test_a_video_frame_and_an_image_of_the_same_name(order: tuple[str, str]) -> None:
+    paths = OutputPaths()
     bases = []
     for name in order:
         source = Source("video" if name.endswith("mp4") else "image", name, PurePath(name), Path(name))
         frame = Frame(source, np.zeros((4, 4, 3), np.uint8), number=1 if name.endswith("mp4") else 0)
-        bases.append(names.place(source).stem(frame))
+        bases.append(paths.assign(source).stem(frame))
     assert len(set(bases)) == 2
 
 
-def test_crops_and_a_folder_of_that_name(run: Runner, tmp_path: Path) -> None:
-    save_picture(tmp_path / "in" / "a.jpg")
+def test_an_input_folder_named_crops(run: Runner, tmp_path: Path) -> None:
+    save_image(tmp_path / "in" / "a.jpg")
     for name in ("cat", "dog", "bär"):
-        save_picture(tmp_path / "in" / "crops" / name / "a_1.jpg", seed=1)
+        save_image(tmp_path / "in" / "crops" / name / "a_1.jpg", seed=1)
     done = run(tmp_path / "in", save_crop=True, max_det=1)
     assert len([f for f in done.files if f.startswith("crops/")]) == 4
     assert {f"crops_/{name}/a_1.jpg" for name in ("cat", "dog", "bär")} <= done.files
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
-def test_names_that_are_no_text(run: Runner, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are Unicode there")
+def test_file_names_that_are_not_valid_utf8(run: Runner, tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9")
-    save_picture(tmp_path / "in" / f"{odd}.jpg")
+    save_image(tmp_path / "in" / f"{odd}.jpg")
     save_video(tmp_path / "v.mp4", 1).rename(tmp_path / "in" / f"{odd}.mp4")
     done = run(tmp_path / "in", save_txt=True, save_csv=True, save_json=True)
     assert {f"{odd}.jpg", f"{odd}.mp4"} <= done.files
@@ -97,36 +97,36 @@ def test_names_that_are_no_text(run: Runner, tmp_path: Path) -> None:
     assert any(name.endswith(f"{odd}.jpg") for name in names)
 
 
-def test_names_as_long_as_they_may_be(run: Runner, tmp_path: Path) -> None:
+def test_file_names_of_the_maximum_length(run: Runner, tmp_path: Path) -> None:
     for letters in ("x" * 251, "y" * 250 + "1", "y" * 250 + "2", "ä" * 125):
-        save_picture(tmp_path / "in" / f"{letters}.jpg")
+        save_image(tmp_path / "in" / f"{letters}.jpg")
     done = run(tmp_path / "in", save_txt=True, save_crop=True)
     assert len([f for f in done.files if f.startswith("labels/")]) == 4
     assert len([f for f in done.files if f.startswith("crops/")]) == 8
 
 
-def test_unicode_names(run: Runner, tmp_path: Path) -> None:
-    save_picture(tmp_path / "ein gänse" / "写真 1.jpg")
+def test_unicode_file_names(run: Runner, tmp_path: Path) -> None:
+    save_image(tmp_path / "ein gänse" / "写真 1.jpg")
     save_video(tmp_path / "ein gänse" / "видео.mp4", 2)
     done = run(tmp_path / "ein gänse", save_txt=True, save_csv=True)
     assert {"写真 1.jpg", "видео.mp4", "labels/写真 1.txt", "labels/видео_2.txt"} <= done.files
     assert "写真" in (done.folder / "predictions.csv").read_text(encoding="utf-8")
 
 
-def test_nothing_wanted_leaves_no_folder(run: Runner, tmp_path: Path) -> None:
-    done = run(save_picture(tmp_path / "a.jpg"), nosave=True, json=True)
+def test_no_run_folder_without_outputs(run: Runner, tmp_path: Path) -> None:
+    done = run(save_image(tmp_path / "a.jpg"), nosave=True, json=True)
     assert not (tmp_path / "runs").exists()
     assert len(done.lines) == 1
 
 
-def test_labels_without_pictures(run: Runner, tmp_path: Path) -> None:
-    done = run(save_picture(tmp_path / "a.jpg"), nosave=True, save_txt=True)
+def test_labels_without_images(run: Runner, tmp_path: Path) -> None:
+    done = run(save_image(tmp_path / "a.jpg"), nosave=True, save_txt=True)
     assert done.files == {"opt.yaml", "labels/a.txt"}
     assert all(len(line.split()) == 5 for line in (done.folder / "labels/a.txt").read_text().splitlines())
 
 
-def test_the_inputs_stay_as_they_are(run: Runner, tmp_path: Path) -> None:
-    before = save_picture(tmp_path / "in" / "a.jpg").read_bytes()
+def test_the_inputs_are_not_changed(run: Runner, tmp_path: Path) -> None:
+    before = save_image(tmp_path / "in" / "a.jpg").read_bytes()
     run(tmp_path / "in", save_txt=True)
     assert [p.name for p in (tmp_path / "in").iterdir()] == ["a.jpg"]
     assert (tmp_path / "in" / "a.jpg").read_bytes() == before
@@ -136,7 +136,7 @@ def test_the_inputs_stay_as_they_are(run: Runner, tmp_path: Path) -> None:
 def test_a_run_folder_among_the_inputs_is_refused(run: Runner, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "runs" / "exp"
     folder.mkdir(parents=True)
-    save_picture(folder / name) if name.endswith("jpg") else save_video(folder / name, 2)
+    save_image(folder / name) if name.endswith("jpg") else save_video(folder / name, 2)
     before = (folder / name).read_bytes()
     with pytest.raises(UserError, match="among the inputs"):
         run(folder, exist_ok=True)
@@ -144,9 +144,9 @@ def test_a_run_folder_among_the_inputs_is_refused(run: Runner, tmp_path: Path, n
     assert {p.name for p in folder.iterdir()} == {name, "opt.yaml"}
 
 
-def test_feature_maps_are_of_their_own_picture(run: Runner, tmp_path: Path) -> None:
+def test_feature_maps_do_not_depend_on_other_images(run: Runner, tmp_path: Path) -> None:
     for i in range(6):
-        save_picture(tmp_path / "in" / f"{i}.png", seed=i)
+        save_image(tmp_path / "in" / f"{i}.png", seed=i)
     together = run(tmp_path / "in", visualize=True, nosave=True)
     assert len([f for f in together.files if f.startswith("features/")]) == 6 * 4
     for i in range(6):
@@ -155,97 +155,97 @@ def test_feature_maps_are_of_their_own_picture(run: Runner, tmp_path: Path) -> N
         assert (alone.folder / name).read_bytes() == (together.folder / name).read_bytes()
 
 
-def test_a_folder_that_cannot_be_written(run: Runner, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_written(run: Runner, tmp_path: Path) -> None:
     (tmp_path / "runs" / "exp").mkdir(parents=True)
     (tmp_path / "runs" / "exp" / "labels").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
-        run(save_picture(tmp_path / "a.jpg"), save_txt=True, exist_ok=True)
+        run(save_image(tmp_path / "a.jpg"), save_txt=True, exist_ok=True)
 
 
-def test_a_label_file_of_an_empty_picture_is_not_made(run: Runner, tmp_path: Path) -> None:
-    done = run(save_picture(tmp_path / "a.jpg"), save_txt=True, conf=1.0)
+def test_no_label_file_without_detections(run: Runner, tmp_path: Path) -> None:
+    done = run(save_image(tmp_path / "a.jpg"), save_txt=True, conf=1.0)
     assert done.files == {"a.jpg", "opt.yaml"}
-    assert "nothing found" in done.ears.said[0]
+    assert "no detections" in done.messages.infos[0]
 
 
-def test_label_rows() -> None:
+def test_label_lines() -> None:
     found = Detections(torch.tensor([[10.0, 20.0, 30.0, 60.0]]), torch.tensor([0.5]), torch.tensor([7]))
     assert label_lines(found, (100, 200), confidence=True) == "7 0.100000 0.400000 0.100000 0.400000 0.500000\n"
 
 
-def test_coco_ids_are_distinct(tmp_path: Path) -> None:
-    coco = Coco(tmp_path)
+def test_coco_image_ids_are_distinct(tmp_path: Path) -> None:
+    coco = CocoWriter(tmp_path)
     found = Detections(torch.zeros(1, 4), torch.ones(1), torch.zeros(1, dtype=torch.int64))
-    names = Names()
+    paths = OutputPaths()
     for name in ("7.jpg", "x/7.jpg", "street.jpg"):
         source = Source("image", name, PurePath(name), Path(name))
-        coco.add(Frame(source, np.zeros((4, 4, 3), np.uint8), detections=found), names.place(source))
+        coco.add(Frame(source, np.zeros((4, 4, 3), np.uint8), detections=found), paths.assign(source))
     coco.close()
     entries = json.loads((tmp_path / "predictions.json").read_text())
     assert [e["image_id"] for e in entries] == [7, 10**15 + 1, 10**15 + 2]
 
 
-def test_a_live_video_keeps_real_time(tmp_path: Path) -> None:
-    video = Video(tmp_path / "v.mp4", 10.0, (48, 64), live=True)
+def test_a_live_video_plays_in_real_time(tmp_path: Path) -> None:
+    video = VideoWriter(tmp_path / "v.mp4", 10.0, (48, 64), live=True)
     for at in (0.0, 0.1, 0.2, 0.6, 0.61, 20.0, 20.1):  # dropped frames, then a long gap
-        video.add(picture(), 100 + at)
+        video.add(make_image(), 100 + at)
     video.close()
     assert probe(tmp_path / "v.mp4") == (3 + 4 + 0 + 10 + 1, 10.0, (48, 64))
 
 
-def test_a_video_larger_than_the_codec_takes(tmp_path: Path) -> None:
-    video = Video(tmp_path / "v.mp4", 10.0, (100, 10_000), live=False)
+def test_a_video_larger_than_the_codec_allows(tmp_path: Path) -> None:
+    video = VideoWriter(tmp_path / "v.mp4", 10.0, (100, 10_000), live=False)
     for _ in range(2):
         video.add(np.zeros((100, 10_000, 3), np.uint8), 0.0)
     video.close()
     assert probe(tmp_path / "v.mp4") == (2, 10.0, (82, 8190))
 
 
-def test_a_fast_camera_keeps_its_rate(run: Runner, tmp_path: Path) -> None:
+def test_a_high_frame_rate_is_kept(run: Runner, tmp_path: Path) -> None:
     done = run(save_video(tmp_path / "v.avi", 6, fps=480.0, code="MJPG"))
     assert probe(done.folder / "v.mp4")[:2] == (6, 480.0)
 
 
 @pytest.mark.parametrize("size", [(96, 128), (30, 40), (49, 64), (48, 65), (49, 63), (47, 65)])
 def test_a_stream_may_change_its_size(tmp_path: Path, size: tuple[int, int]) -> None:
-    video = Video(tmp_path / "v.mp4", 10.0, (48, 64), live=False)
+    video = VideoWriter(tmp_path / "v.mp4", 10.0, (48, 64), live=False)
     for height, width in ((48, 64), size, (48, 64)):
-        video.add(picture(height, width), 0.0)
+        video.add(make_image(height, width), 0.0)
     video.close()
     assert probe(tmp_path / "v.mp4") == (3, 10.0, (48, 64))
 
 
 @pytest.mark.parametrize("bgr", [False, True])
-def test_colours_are_the_classes_own_in_either_order(bgr: bool) -> None:
+def test_class_colors_in_rgb_and_bgr(bgr: bool) -> None:
     boxes = torch.tensor([[0.0, 5, 5, 40, 40, 0.9], [1.0, 50, 5, 90, 40, 0.8]])
     drawn = draw_boxes(np.zeros((64, 100, 3), np.uint8), boxes, ("a", "b"), Style(line=3, labels=False, bgr=bgr))
     for class_id, x in ((0, 5), (1, 50)):
-        colour = palette(class_id)
-        assert tuple(drawn[30, x]) == (colour[::-1] if bgr else colour)
+        color = palette(class_id)
+        assert tuple(drawn[30, x]) == (color[::-1] if bgr else color)
 
 
-def test_names_and_numbers_can_be_left_out() -> None:
+def test_drawing_without_names_or_confidences() -> None:
     boxes = torch.tensor([[0.0, 20, 30, 90, 60, 0.9]])
     image = np.zeros((100, 120, 3), np.uint8)
     looks = [Style(), Style(confidence=False), Style(labels=False), Style(line=9), Style(line=10**6)]
-    pictures = [draw_boxes(image, boxes, ("dog",), style) for style in looks]
-    inked = [int((p > 0).any(axis=2).sum()) for p in pictures]
-    assert inked[0] > inked[1] > inked[2]
-    assert inked[4] > inked[3] > inked[0]
+    drawn = [draw_boxes(image, boxes, ("dog",), style) for style in looks]
+    changed = [int((p > 0).any(axis=2).sum()) for p in drawn]
+    assert changed[0] > changed[1] > changed[2]
+    assert changed[4] > changed[3] > changed[0]
 
 
-def test_letters_suit_the_tiles_of_a_large_picture() -> None:
+def test_letters_suit_the_split_into_tiles_a_large_picture() -> None:
     boxes, image = torch.tensor([[0.0, 900, 900, 960, 960, 0.9]]), np.zeros((2160, 2160, 3), np.uint8)
     large, small = (draw_boxes(image, boxes, ("dog",), style) for style in (Style(), Style(side=640)))
     assert small.any(axis=2).sum() < large.any(axis=2).sum() / 4
 
 
-def test_a_name_that_is_higher_than_the_picture_is_left_out() -> None:
+def test_a_name_that_does_not_fit_is_not_drawn() -> None:
     boxes, image = torch.tensor([[0.0, 20, 2, 90, 8, 0.9]]), np.zeros((10, 120, 3), np.uint8)
     assert np.array_equal(draw_boxes(image, boxes, ("dog",)), draw_boxes(image, boxes, ("dog",), Style(labels=False)))
 
 
-def test_a_thousand_boxes_are_drawn_in_time() -> None:
+def test_drawing_a_thousand_boxes() -> None:
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 900, (1000, 2))
     rows = np.column_stack([rng.integers(0, 80, 1000), low, low + 60, rng.uniform(0, 1, 1000)])
@@ -253,9 +253,9 @@ def test_a_thousand_boxes_are_drawn_in_time() -> None:
     assert drawn.any()
 
 
-def test_pictures_of_other_kinds_are_written(run: Runner, tmp_path: Path) -> None:
+def test_image_formats_that_are_written(run: Runner, tmp_path: Path) -> None:
     for name in ("a.bmp", "b.png", "c.tif", "d.webp", "e.ppm", "f.jp2"):
-        save_picture(tmp_path / "in" / name)
+        save_image(tmp_path / "in" / name)
     done = run(tmp_path / "in")
     assert done.files == {"a.bmp", "b.png", "c.tif", "d.webp", "e.jpg", "f.jpg", "opt.yaml"}
     for file in done.files - {"opt.yaml"}:

@@ -1,4 +1,4 @@
-"""Numbers: the published ones, those of validation, and that every way of looking agrees."""
+"""Detections: equal to published ones, to those of `yolo val`, and the same in every mode."""
 
 import itertools
 import json
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.inference.conftest import Runner, picture
+from tests.inference.conftest import Runner, make_image
 from yolo_cli.batch import Detections, prepare_images
 from yolo_cli.boxes.iou import pairwise_iou
 from yolo_cli.boxes.nms import non_max_suppression
@@ -20,7 +20,7 @@ from yolo_cli.dataset.loader import val_loader
 from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.inference.candidates import decode_candidates
 from yolo_cli.inference.predictor import Predictor, Settings
-from yolo_cli.inference.tiles import Tile, merge, tiles_of
+from yolo_cli.inference.tiles import Tile, merge_tiles, split_into_tiles
 from yolo_cli.inference.tta import augmented_rows
 from yolo_cli.model.darknet_head import DarknetDetect
 from yolo_cli.progress import Silent
@@ -42,43 +42,43 @@ def small(tiny: Path) -> Predictor:
 def test_the_published_detections(reference: Path, published: Predictor) -> None:
     stored = np.load(reference / "reference/forward/yolov5n_pretrained_000000000034.npz")
     (path,) = (reference / "datasets/coco128").rglob("000000000034.jpg")
-    canvas = published.place(read_image(path))
+    canvas = published.preprocess(read_image(path))
     assert np.array_equal(canvas.image[None].numpy(), stored["input_uint8"])
-    (found,) = published.batch([canvas])
+    (found,) = published.predict([canvas])
     expected = torch.from_numpy(stored["nms_conf25_iou45"])
     on_canvas = Detections(expected[:, :4], expected[:, 4], expected[:, 5].long()).to_image(canvas.letterbox)
     torch.testing.assert_close(found.xyxy, on_canvas.xyxy, atol=0.05, rtol=0)
     torch.testing.assert_close(found.confidence, expected[:, 4], atol=1e-3, rtol=0)
     assert found.class_id.tolist() == expected[:, 5].tolist()
-    bgr = published.place(read_image(path)[..., ::-1].copy(), bgr=True)
+    bgr = published.preprocess(read_image(path)[..., ::-1].copy(), bgr=True)
     assert torch.equal(bgr.image, canvas.image)
 
 
 def same(found: Detections, other: Detections, at_least: float) -> int:
-    """How many of `found` have their like in `other`."""
+    """How many of `found` have a box of the same class with at least this IoU in `other`."""
     overlap = pairwise_iou(found.xyxy, other.xyxy) * (found.class_id[:, None] == other.class_id[None])
     return int((overlap.amax(1) >= at_least).sum()) if len(other) and len(found) else 0
 
 
 def test_detect_and_val_agree(reference: Path, published: Predictor) -> None:
-    """On one canvas they give the same boxes; on validation's own, which has a wider border, very nearly so."""
+    """On the same input the boxes are equal. `yolo val` pads more by default, and then they are nearly equal."""
     images = sorted((reference / "datasets/coco128/images/val2017").iterdir())[:8]
     pairs = []
     for path in images:
         index = build_index([path], 80, strict=False, cache_dir=None, workers=0, progress=None)
-        (found,) = published.batch([published.place(read_image(path))])
+        (found,) = published.predict([published.preprocess(read_image(path))])
         for pad, exactly in ((0.0, True), (0.5, False)):
             (batch,) = val_loader(index, img=(640, 640), batch=1, pad=pad)
             with torch.inference_mode():
                 rows = published.model.decode(published.model(prepare_images(batch.images, CPU)))
                 (whole,) = non_max_suppression(rows, conf=0.25, iou=0.45, max_det=1000, multi_label=True)
-            judged = whole.to_image(batch.letterboxes[0])
+            validated = whole.to_image(batch.letterboxes[0])
             if exactly:
-                assert same(found, judged, 0.999) == len(found)
-                assert len(judged) - len(found) <= 1  # validation also counts a box's second class
+                assert same(found, validated, 0.999) == len(found)
+                assert len(validated) - len(found) <= 1  # validation also counts a box's second class
             else:
                 # Near the threshold, a box may be above it on one canvas and below it on the other.
-                for one, other in ((found, judged), (judged, found)):
+                for one, other in ((found, validated), (validated, found)):
                     clear = sure(one)
                     pairs.append((same(clear, other, 0.7), len(clear)))
     matched, clear_ones = (sum(column) for column in zip(*pairs, strict=True))
@@ -98,13 +98,13 @@ def test_the_command_and_python_agree(reference: Path, published: Predictor, tmp
     detect(
         DetectConfig(source=str(path), weights=weights, nosave=True, json=True, device="cpu"), Silent(), lines.append
     )
-    (found,) = published.batch([published.place(read_image(path))])
+    (found,) = published.predict([published.preprocess(read_image(path))])
     boxes = [d["xyxy"] for d in json.loads(lines[0])["detections"]]
     np.testing.assert_allclose(boxes, found.xyxy.numpy(), atol=0.02)
 
 
 @pytest.mark.parametrize("conf", [0.0, 0.001, 0.25, 0.9, 1.0])
-def test_decoding_candidates_changes_nothing(small: Predictor, conf: float) -> None:
+def test_candidates_give_the_same_detections_as_full_decoding(small: Predictor, conf: float) -> None:
     images = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         raw = small.model(images)
@@ -118,7 +118,7 @@ def test_decoding_candidates_changes_nothing(small: Predictor, conf: float) -> N
 
 
 def test_candidates_of_a_darknet_head() -> None:
-    """Its scales may have different numbers of anchors, and it has box formulas of its own."""
+    """Its scales may have different numbers of anchors, and its box formula is another one."""
     head = DarknetDetect(2, [[10, 14, 23, 27], [81, 82]], (1.0, 1.05), (False, True))
     head.place((16, 32))
     generator = torch.Generator().manual_seed(0)
@@ -128,31 +128,31 @@ def test_candidates_of_a_darknet_head() -> None:
         assert len(candidates) < len(rows)
 
 
-def test_a_picture_is_the_same_alone_and_in_a_batch(small: Predictor) -> None:
-    canvases = [small.place(picture(seed=i)) for i in range(3)]
-    for alone, together in zip((small.batch([c])[0] for c in canvases), small.batch(canvases), strict=True):
+def test_detections_do_not_depend_on_the_batch(small: Predictor) -> None:
+    inputs = [small.preprocess(make_image(seed=i)) for i in range(3)]
+    for alone, together in zip((small.predict([c])[0] for c in inputs), small.predict(inputs), strict=True):
         torch.testing.assert_close(alone.xyxy, together.xyxy, atol=1e-3, rtol=1e-4)
         assert torch.equal(alone.class_id, together.class_id)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_batches_of_shapes_come_out_in_order(run: Runner, tmp_path: Path, batch: int) -> None:
-    from tests.inference.conftest import save_picture
+def test_results_keep_the_input_order(run: Runner, tmp_path: Path, batch: int) -> None:
+    from tests.inference.conftest import save_image
 
     for i in range(17):
-        save_picture(tmp_path / "in" / f"{i:02}.png", 64 if i % 5 else 32, 64, seed=i)
+        save_image(tmp_path / "in" / f"{i:02}.png", 64 if i % 5 else 32, 64, seed=i)
     done = run(tmp_path / "in", json=True, batch=batch, nosave=True)
     names = [Path(json.loads(line)["source"]).stem for line in done.lines]
     assert names == [f"{i:02}" for i in range(17)]
 
 
-def test_chosen_classes(tiny: Path) -> None:
+def test_filtering_by_class(tiny: Path) -> None:
     predictor = Predictor(TorchRuntime(load_weights(tiny).build_model(), CPU), CPU, Settings((64, 64), classes=(0,)))
-    (found,) = predictor.batch([predictor.place(picture())])
+    (found,) = predictor.predict([predictor.preprocess(make_image())])
     assert set(found.class_id.tolist()) == {0}
 
 
-def test_agnostic_suppression_looks_past_classes() -> None:
+def test_class_agnostic_nms() -> None:
     rows = torch.tensor([[[50.0, 50, 20, 20, 0.9, 0.9, 0], [51, 50, 20, 20, 0.8, 0, 0.9]]])
     counts = [
         len(non_max_suppression(rows, conf=0.25, iou=0.45, max_det=9, multi_label=False, agnostic=agnostic)[0])
@@ -161,8 +161,8 @@ def test_agnostic_suppression_looks_past_classes() -> None:
     assert counts == [2, 1]
 
 
-def test_augmented_boxes_come_back_to_their_places() -> None:
-    """A network that finds the centre of what is bright finds it at the same place in every pass."""
+def test_tta_boxes_are_mapped_back() -> None:
+    """A stand-in network that returns the center of the bright area finds it at the same place in every pass."""
 
     def forward(images: torch.Tensor) -> list[torch.Tensor]:
         rows = []
@@ -179,10 +179,10 @@ def test_augmented_boxes_come_back_to_their_places() -> None:
     torch.testing.assert_close(rows[:, 2], torch.tensor([10.0, 10 / 0.83, 10 / 0.67]), atol=0.3, rtol=0)
 
 
-def test_augmentation_finds_what_a_plain_look_finds(reference: Path, published: Predictor) -> None:
+def test_tta_keeps_the_detections_of_a_plain_pass(reference: Path, published: Predictor) -> None:
     path = sorted((reference / "datasets/coco128/images/val2017").iterdir())[0]
     more = Predictor(published.runtime, CPU, Settings(augment=True))
-    (plain,), (augmented,) = (p.batch([p.place(read_image(path))]) for p in (published, more))
+    (plain,), (augmented,) = (p.predict([p.preprocess(read_image(path))]) for p in (published, more))
     assert same(plain, augmented, 0.5) >= 0.8 * len(plain)
     assert len(augmented) >= len(plain) - 1
 
@@ -190,8 +190,8 @@ def test_augmentation_finds_what_a_plain_look_finds(reference: Path, published: 
 @pytest.mark.parametrize(
     ("size", "count"), [((640, 640), 0), ((641, 640), 2), ((1280, 1280), 9), ((100, 2000), 4), ((2160, 3840), 32)]
 )
-def test_tiles_cover_the_picture_and_overlap(size: tuple[int, int], count: int) -> None:
-    tiles = tiles_of(*size, 640)
+def test_tiles_cover_the_image_and_overlap(size: tuple[int, int], count: int) -> None:
+    tiles = split_into_tiles(*size, 640)
     assert len(tiles) == count
     seen = np.zeros(size, bool)
     for tile in tiles:
@@ -208,10 +208,10 @@ def detections(rows: list[list[float]]) -> Detections:
     return Detections(columns[:, :4], columns[:, 4], columns[:, 5].long(), ("a", "b"))
 
 
-def test_tiles_are_merged() -> None:
+def test_merging_tiles() -> None:
     left, right = Tile(0, 0, 100, 100), Tile(80, 0, 180, 100)
     whole = detections([[10, 10, 60, 90, 0.6, 0]])
-    found = merge(
+    found = merge_tiles(
         whole,
         [
             # the large one again, an object that both tiles see whole, one cut by the edge and seen whole by the other,
@@ -239,15 +239,15 @@ def test_tiles_are_merged() -> None:
     assert found.names == ("a", "b")
 
 
-def test_tiling_finds_small_things_in_large_pictures(reference: Path, published: Predictor) -> None:
-    """A photograph pasted small into a large grey picture: too small for one look, found in tiles."""
+def test_tiling_finds_small_objects_in_large_images(reference: Path, published: Predictor) -> None:
+    """A photograph in a corner of a large gray image: too small in a single pass, found in tiles."""
     path = sorted((reference / "datasets/coco128/images/val2017").iterdir())[0]
     photograph = read_image(path)
     canvas = np.full((1200, 1800, 3), 114, np.uint8)
     canvas[700 : 700 + photograph.shape[0], 1100 : 1100 + photograph.shape[1]] = photograph
     tiled = Predictor(published.runtime, CPU, Settings(tile=640))
-    (reference_found,), (single,) = (published.batch([published.place(p)]) for p in (photograph, canvas))
-    found = tiled.tiled(canvas, most=4)
+    (reference_found,), (single,) = (published.predict([published.preprocess(p)]) for p in (photograph, canvas))
+    found = tiled.predict_tiled(canvas, batch=4)
     moved = Detections(
         reference_found.xyxy + torch.tensor([1100.0, 700.0] * 2), reference_found.confidence, reference_found.class_id
     )
@@ -256,8 +256,8 @@ def test_tiling_finds_small_things_in_large_pictures(reference: Path, published:
 
 
 def test_the_command_tiles(run: Runner, tmp_path: Path) -> None:
-    from tests.inference.conftest import save_picture
+    from tests.inference.conftest import save_image
 
-    done = run(save_picture(tmp_path / "a.png", 150, 200), tile=-1, max_det=50, json=True, visualize=True)
+    done = run(save_image(tmp_path / "a.png", 150, 200), tile=-1, max_det=50, json=True, visualize=True)
     assert len(json.loads(done.lines[0])["detections"]) > 2
     assert "tile: 64" in (done.folder / "opt.yaml").read_text()

@@ -12,6 +12,14 @@ from yolo_cli.errors import UserError
 from yolo_cli.evaluation.eval_data import Columns
 
 
+def numeric_image_id(stem: str) -> int | None:
+    """The number that a file name consists of, as COCO names its files; None for other names.
+
+    At most 15 digits, which pass exactly through the float64 in which JSON readers and evaluators keep ids.
+    """
+    return int(stem) if stem.isascii() and stem.isdecimal() and len(stem.lstrip("0")) <= 15 else None
+
+
 def image_ids(paths: Sequence[Path]) -> list[int]:
     """A distinct number for each image: its file name's, where that is one, as COCO names its files.
 
@@ -20,9 +28,7 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
     ids: list[int | None] = []
     taken: set[int] = set()
     for path in paths:
-        stem = path.stem
-        # 15 digits pass exactly through the float64 that JSON readers and evaluators keep ids in.
-        number = int(stem) if stem.isascii() and stem.isdecimal() and len(stem.lstrip("0")) <= 15 else None
+        number = numeric_image_id(path.stem)
         ids.append(None if number in taken else number)
         if number is not None:
             taken.add(number)

@@ -1,135 +1,167 @@
-"""Reading, network and writing at the same time, with bounded queues between them."""
+"""The flow of detection: sources → prefetch → predictor → writer.
 
-import threading
+    reader threads    read, decode and letterbox frames                 prefetch.py
+    main thread       groups frames of one input size into batches      this file
+    network threads   run the predictor on a batch                      predictor.py
+    writer thread     takes frames in input order and saves them        writers/result_writer.py
+
+Each step hands on through a bounded queue, so memory stays flat however many frames there are.
+"""
+
 import time
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 
 import torch
 
-from yolo_cli.inference.predictor import Predictor, Spent
-from yolo_cli.inference.prefetch import Budget, Feed
-from yolo_cli.inference.sources.frames import Canvas, Frame, Source
+from yolo_cli.device import default_workers
+from yolo_cli.inference.predictor import Predictor, Timing
+from yolo_cli.inference.prefetch import Prefetch, start_readers
+from yolo_cli.inference.sources.frames import Frame, Source
+from yolo_cli.inference.sources.sources import Sources
 from yolo_cli.inference.writers.features import feature_sheets
-from yolo_cli.inference.writers.result_writer import Sink
+from yolo_cli.inference.writers.result_writer import Outputs, ResultWriter
+from yolo_cli.inference.writers.summary import Summary
 
-_LOOK_AROUND = 0.05  # seconds after which a waiting loop sees whether something else is to be done
-_WINDOW = 4  # batches; a frame of a rare shape waits at most for so many others
+GPU_BATCH = 16
+MAX_WORKERS = 8
+_POLL = 0.05  # seconds between looks at what else there is to do while nothing arrives
+_WINDOW = 4  # batches; a frame of a rare size waits at most for so many others
+_READERS_END = 6.0  # seconds: a little more than a read from a stalled stream may take
 
 
-class Pipeline:
-    """Takes from a feed, batches frames of one shape, detects, and hands on to a sink.
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """Options of `yolo detect` that concern the flow."""
 
-    `workers` batches are in the network at once. Where `eager`, frames never wait for others to fill a batch.
+    batch: int = 0  # 0: 16 on a GPU, 1 on the CPU
+    vid_stride: int = 1
+    stream_buffer: bool = False
+    visualize: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Frames of one input size. `done` completes when their detections are there."""
+
+    first: int  # position of the first frame among everything that was read
+    frames: list[Frame] = field(default_factory=list)
+    done: Future[None] = field(default_factory=Future)
+
+
+def detect(
+    sources: Sources,
+    predictor: Predictor,
+    outputs: Outputs,
+    summary: Summary,
+    options: PipelineOptions,
+    warn: Callable[[str], None],
+) -> None:
+    """Detect on every frame of `sources` and write `outputs`. However it ends, the files are complete.
+
+    Raises UserError for what a reader or the writer cannot recover from.
     """
+    cores, on_cpu = default_workers(-1, MAX_WORKERS), predictor.device.type == "cpu"
+    size = options.batch or (1 if on_cpu else GPU_BATCH)
+    # On the CPU several images side by side, each in few threads, go through faster than one image in all threads. A
+    # live frame or a single image is wanted soon, which one image in all threads serves better.
+    single = sources.live or (sources.count == 1 and next(iter(sources.items)).kind == "image")
+    workers = cores if on_cpu and not single else 1
+    threads = torch.get_num_threads()
+    # Each live source needs room for one frame, else it waits for the others with a frame that grows old.
+    room = max(2 * size, 2 * workers, 8, sources.count or 0 if sources.live else 0)
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        feed: Feed,
-        sink: Sink,
-        budget: Budget,
-        *,
-        batch: int,
-        workers: int,
-        threads: int,
-        eager: bool,
-        visualize: bool = False,
-    ) -> None:
-        self._predictor, self._feed, self._sink, self._budget = predictor, feed, sink, budget
-        self._batch, self._eager, self._visualize = batch, eager, visualize
-        self._under_way = workers - 1 if eager and workers == 1 else workers
-        self._pool = ThreadPoolExecutor(workers, "network", initializer=torch.set_num_threads, initargs=(threads,))
-        self._running: deque[Future[Sequence[tuple[int, Frame]]]] = deque()
-        self._groups: dict[tuple[int, int], list[tuple[int, Frame]]] = {}
-        self._number = 0
-        self._seen: set[Source] = set()
-        self._lock = threading.Lock()
+    def preprocess(frame: Frame) -> None:
+        if not predictor.settings.tile:
+            start = time.perf_counter()
+            frame.input = predictor.preprocess(frame.pixels, bgr=frame.bgr)
+            frame.milliseconds["prepare"] = 1000 * (time.perf_counter() - start)
 
-    def run(self) -> None:
-        """Until the feed ends. However it ends, what was detected reaches the sink. Raises readers' errors."""
+    prefetch = Prefetch(room, newest_only=sources.live and not options.stream_buffer)
+    # Larger than the window of `_batches`: what the writer waits for is then always submitted already.
+    writer = ResultWriter(outputs, summary, prefetch.release, max_queued=(_WINDOW + 2) * size, workers=cores)
+    network = ThreadPoolExecutor(workers, "network", torch.set_num_threads, (max(1, threads // workers),))
+    try:
+        start_readers(prefetch, sources, preprocess, stride=options.vid_stride, decoders=cores, warn=warn)
+        eager = sources.live or not sources.patient
+        frames = 1 if predictor.settings.tile else size  # the tiles of an image fill batches of their own
+        for batch in _batches(prefetch, preprocess, writer, frames, eager=eager, visualize=options.visualize):
+            running = network.submit(_detect, predictor, batch, size)
+            if sources.live:
+                wait([running])  # frames that arrive meanwhile replace each other; the newest one is next
+        network.shutdown()
+    finally:
+        prefetch.stop()
+        network.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+        writer.close()
+        prefetch.join(_READERS_END)
+
+
+def _batches(
+    prefetch: Prefetch,
+    preprocess: Callable[[Frame], None],
+    writer: ResultWriter,
+    size: int,
+    *,
+    eager: bool,
+    visualize: bool,
+) -> Iterator[Batch]:
+    """Batches of up to `size` frames, all of one input size; every item also goes to the writer, in input order.
+
+    With `eager`, frames never wait for others to fill a batch.
+    """
+    waiting: dict[tuple[int, int], Batch] = {}
+    seen: set[Source] = set()
+    position = 0
+    while not writer.stopped:
         try:
-            while self._sink.error is None and not self._sink.quit:
-                try:
-                    queued = self._feed.take(0.0 if self._eager and self._groups else _LOOK_AROUND)
-                except EOFError:
-                    self._flush()
-                    break
-                if queued is None:
-                    if self._eager or self._budget.starved:
-                        self._flush()
-                    self._hand_on(len(self._running), wait=False)
-                    continue
-                item = queued.result() if isinstance(queued, Future) else queued
-                number, self._number = self._number, self._number + 1
-                if isinstance(item, Frame):
-                    self._add(number, item)
-                else:
-                    self._sink.put(number, item)
-        finally:
-            self._feed.stop()
-            self._budget.close()
-            self._hand_on(0)
-            self._pool.shutdown()
-
-    def _add(self, number: int, frame: Frame) -> None:
-        if self._predictor.settings.tile:
-            self._submit([(number, frame)])
+            item = prefetch.get(0.0 if eager and waiting else _POLL)
+        except EOFError:
+            yield from waiting.values()
             return
-        if frame.canvas is None:
-            prepare(frame, self._predictor)
-        assert frame.canvas is not None
-        group = self._groups.setdefault(frame.canvas.size, [])
-        group.append((number, frame))
-        if len(group) >= self._batch:
-            self._submit(self._groups.pop(frame.canvas.size))
-        for size, waiting in list(self._groups.items()):
-            if number - waiting[0][0] >= _WINDOW * self._batch:
-                self._submit(self._groups.pop(size))
-
-    def _flush(self) -> None:
-        for size in list(self._groups):
-            self._submit(self._groups.pop(size))
-
-    def _submit(self, group: Sequence[tuple[int, Frame]]) -> None:
-        self._running.append(self._pool.submit(self._detect, group))
-        self._hand_on(self._under_way)
-
-    def _hand_on(self, most: int, *, wait: bool = True) -> None:
-        """Pass finished batches to the sink, so that at most `most` are under way."""
-        while self._running and (self._running[0].done() or (wait and len(self._running) > most)):
-            for number, frame in self._running.popleft().result():
-                self._sink.put(number, frame)
-
-    def _detect(self, group: Sequence[tuple[int, Frame]]) -> Sequence[tuple[int, Frame]]:
-        spent, frames = Spent(), [frame for _, frame in group]
-        if self._predictor.settings.tile:
-            (frame,) = frames
-            frame.detections = self._predictor.tiled(frame.pixels, bgr=frame.bgr, most=self._batch, spent=spent)
+        if item is None:
+            if eager or prefetch.needs_memory:
+                yield from waiting.values()
+                waiting.clear()
+            continue
+        position += 1
+        if isinstance(item, Frame):
+            if item.input is None:  # of a live source: only what is not dropped is worth preprocessing
+                preprocess(item)
+            if visualize and item.source not in seen:
+                item.visualize = True
+                seen.add(item.source)
+            batch = waiting.setdefault(item.input.size if item.input else (0, 0), Batch(position))
+            batch.frames.append(item)
+            writer.put(item, batch.done)
         else:
-            canvases = [frame.canvas for frame in frames if frame.canvas is not None]
-            for frame, found in zip(frames, self._predictor.batch(canvases, spent), strict=True):
+            writer.put(item)
+        for key, batch in list(waiting.items()):
+            if len(batch.frames) >= size or position - batch.first >= _WINDOW * size:
+                yield waiting.pop(key)
+
+
+def _detect(predictor: Predictor, batch: Batch, max_tiles: int) -> None:
+    """Fill in the detections of a batch. An error goes to whoever waits for `batch.done`."""
+    timing, frames = Timing(), batch.frames
+    try:
+        if predictor.settings.tile:
+            for frame in frames:
+                frame.detections = predictor.predict_tiled(frame.pixels, bgr=frame.bgr, batch=max_tiles, timing=timing)
+        else:
+            inputs = [frame.input for frame in frames if frame.input is not None]
+            for frame, found in zip(frames, predictor.predict(inputs, timing), strict=True):
                 frame.detections = found
         for frame in frames:
-            frame.milliseconds["network"] = spent.network / len(frames)
-            frame.milliseconds["nms"] = spent.nms / len(frames)
-            model = self._predictor.model
-            if self._visualize and model is not None and self._is_first(frame.source):
-                canvas: Canvas = frame.canvas or self._predictor.place(frame.pixels, bgr=frame.bgr)
-                frame.features = feature_sheets(model, canvas, self._predictor.device)
-            frame.canvas = None
-        return group
-
-    def _is_first(self, source: Source) -> bool:
-        with self._lock:
-            first = source not in self._seen
-            self._seen.add(source)
-            return first
-
-
-def prepare(frame: Frame, predictor: Predictor) -> None:
-    """Lay the frame onto its canvas."""
-    start = time.perf_counter()
-    frame.canvas = predictor.place(frame.pixels, bgr=frame.bgr)
-    frame.milliseconds["prepare"] = 1000 * (time.perf_counter() - start)
+            frame.milliseconds["network"] = timing.network / len(frames)
+            frame.milliseconds["nms"] = timing.nms / len(frames)
+            if frame.visualize and predictor.model is not None:
+                model_input = frame.input or predictor.preprocess(frame.pixels, bgr=frame.bgr)
+                frame.features = feature_sheets(predictor.model, model_input, predictor.device)
+            frame.input = None
+    except BaseException as error:
+        batch.done.set_exception(error)
+    else:
+        batch.done.set_result(None)

@@ -1,83 +1,61 @@
-"""Between the readers and the network: a bounded queue that live sources may overtake, and a bound on memory."""
+"""Reads sources ahead of the network, in threads, with a bound on the frames and on the memory in use."""
 
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
-from yolo_cli.inference.sources.frames import Frame, Item
+from yolo_cli.inference.sources.frames import Frame, Item, Source
+from yolo_cli.inference.sources.images import expected_bytes, read_still
+from yolo_cli.inference.sources.sources import Sources
+from yolo_cli.inference.sources.streams import read_screen, read_stream
+from yolo_cli.inference.sources.video import read_video
+
+MEMORY = 2**30  # bytes
+_COPIES = 2  # of a frame's pixels at once: as read, and with boxes drawn
 
 Queued = Item | Future[Item]
 
-MEMORY = 2**30  # bytes of pictures under way at any time, unless a single one needs more
 
+class Prefetch:
+    """A queue that reader threads fill, of at most `max_items`.
 
-class Budget:
-    """Bytes that pictures under way may hold together. A picture larger than all of it passes alone."""
-
-    def __init__(self, limit: int = MEMORY) -> None:
-        self._limit, self._used = limit, 0
-        self._free = threading.Condition()
-        self._closed = False
-        self.starved = False  # a reader waits for memory that only finishing what was read can free
-
-    def claim(self, size: int) -> int:
-        """Wait until `size` bytes are free, and take them; returns what was taken."""
-        with self._free:
-            while self._used and self._used + size > self._limit and not self._closed:
-                self.starved = True
-                self._free.wait()
-            self.starved = False
-            self._used += size
-            return size
-
-    def grow(self, size: int) -> None:
-        """Take `size` bytes more, at once: they are there already."""
-        with self._free:
-            self._used += size
-
-    def release(self, size: int) -> None:
-        """Give back."""
-        with self._free:
-            self._used -= size
-            self._free.notify_all()
-
-    def close(self) -> None:
-        """Let everybody pass: nothing more is wanted."""
-        with self._free:
-            self._closed = True
-            self._free.notify_all()
-
-
-class Feed:
-    """A bounded queue from one or several readers. It never loses an item, except where `dropping`.
-
-    With `dropping` a new frame of a live source takes the place of the one that nobody has taken yet: a camera is
-    judged on what it sees now. Frames of files wait.
+    Frames of files hold memory from before they are decoded until `release`: at most `memory` bytes together, except
+    that one larger frame passes alone. With `newest_only`, a frame of a live source replaces the one that still waits
+    in the queue, so that detections show what the camera sees now. Frames of files are never dropped.
     """
 
-    def __init__(self, size: int, *, dropping: bool = False) -> None:
-        self._size, self._dropping = size, dropping
-        self._items: deque[Queued] = deque()
+    def __init__(self, max_items: int, *, newest_only: bool = False, memory: int = MEMORY) -> None:
+        self._max_items, self._newest_only, self._memory = max_items, newest_only, memory
         self._change = threading.Condition()
+        self._queue: deque[Queued] = deque()
+        self._reserved = 0
         self._readers: list[threading.Thread] = []
         self._running = 0
         self._error: BaseException | None = None
         self.stopped = threading.Event()
+        self._waiting_for_memory = 0  # readers
         self.dropped = 0
 
-    def start(self, read: Callable[[], None], name: str) -> None:
-        """Run a reader in a thread of its own."""
+    @property
+    def needs_memory(self) -> bool:
+        """Whether a reader waits until frames that are read already have been released."""
+        return self._waiting_for_memory > 0
+
+    def start(self, items: Iterator[Queued], name: str) -> None:
+        """Fill the queue from `items` in a thread of its own."""
         with self._change:
             self._running += 1
-        thread = threading.Thread(target=self._read, args=(read,), name=name, daemon=True)
+        thread = threading.Thread(target=self._fill, args=(items,), name=name, daemon=True)
         self._readers.append(thread)
         thread.start()
 
-    def _read(self, read: Callable[[], None]) -> None:
+    def _fill(self, items: Iterator[Queued]) -> None:
         try:
-            read()
+            for item in items:
+                if not self._put(item):
+                    break
         except BaseException as error:
             self._error = error
         finally:
@@ -85,51 +63,126 @@ class Feed:
                 self._running -= 1
                 self._change.notify_all()
 
-    def put(self, item: Queued) -> bool:
-        """Hand on an item, waiting for room; False once nobody wants any more."""
+    def _put(self, item: Queued) -> bool:
+        """Wait for room and append; False once stopped."""
         with self._change:
-            if self._dropping and isinstance(item, Frame) and item.is_live and self._replaced(item):
+            if self._newest_only and isinstance(item, Frame) and item.is_live and self._replace(item):
                 return not self.stopped.is_set()
-            while len(self._items) >= self._size and not self.stopped.is_set():
-                self._change.wait()
+            self._change.wait_for(lambda: len(self._queue) < self._max_items or self.stopped.is_set())
             if self.stopped.is_set():
                 return False
-            self._items.append(item)
+            self._queue.append(item)
             self._change.notify_all()
             return True
 
-    def _replaced(self, new: Frame) -> bool:
-        for i, old in enumerate(self._items):
+    def _replace(self, new: Frame) -> bool:
+        for i, old in enumerate(self._queue):
             if isinstance(old, Frame) and old.source is new.source:
-                self._items[i] = new
+                self._queue[i] = new
                 self.dropped += 1
                 return True
         return False
 
-    def take(self, seconds: float) -> Queued | None:
-        """The next item, or None where none comes in time. Raises EOFError when all is read, or a reader's error."""
+    def get(self, timeout: float) -> Item | None:
+        """The next item, or None after `timeout` seconds. Raises EOFError at the end, and what a reader raised."""
         with self._change:
-            if not self._items and self._running and self._error is None:
-                self._change.wait(seconds)
+            self._change.wait_for(lambda: self._queue or not self._running or self._error, timeout)
             if self._error is not None:
                 raise self._error
-            if self._items:
-                item = self._items.popleft()
-                self._change.notify_all()
-                return item
-            if not self._running:
-                raise EOFError
-            return None
+            if not self._queue:
+                if not self._running:
+                    raise EOFError
+                return None
+            item = self._queue.popleft()
+            self._change.notify_all()
+        return item.result() if isinstance(item, Future) else item
 
-    def stop(self) -> None:
-        """Tell the readers to end; what is queued is dropped."""
+    def reserve(self, size: int) -> int:
+        """Wait until `size` bytes fit into the memory limit and take them. Returns `size`."""
+
+        def fits() -> bool:
+            return not self._reserved or self._reserved + size <= self._memory or self.stopped.is_set()
+
         with self._change:
-            self.stopped.set()
-            self._items.clear()
+            self._waiting_for_memory += 1
+            self._change.wait_for(fits)
+            self._waiting_for_memory -= 1
+            self._reserved += size
+            return size
+
+    def reserve_at_once(self, size: int) -> int:
+        """Take `size` bytes without waiting, for memory that is in use already. Returns `size`."""
+        with self._change:
+            self._reserved += size
+            return size
+
+    def release(self, size: int) -> None:
+        """Give back what `reserve` took."""
+        with self._change:
+            self._reserved -= size
             self._change.notify_all()
 
-    def join(self, seconds: float) -> None:
-        """Wait for the readers to end, so long for all of them together."""
-        until = time.monotonic() + seconds
+    def stop(self) -> None:
+        """Drop what is queued and let the readers end."""
+        with self._change:
+            self.stopped.set()
+            self._queue.clear()
+            self._change.notify_all()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the readers to end, at most `timeout` seconds for all of them together."""
+        end = time.monotonic() + timeout
         for thread in self._readers:
-            thread.join(max(0.0, until - time.monotonic()))
+            thread.join(max(0.0, end - time.monotonic()))
+
+
+def start_readers(
+    prefetch: Prefetch,
+    sources: Sources,
+    preprocess: Callable[[Frame], None],
+    *,
+    stride: int,
+    decoders: int,
+    warn: Callable[[str], None],
+) -> None:
+    """Start reading: one thread per live source, or one for all files with `decoders` threads that decode images."""
+    if not sources.live:
+        prefetch.start(_read_files(prefetch, sources, preprocess, stride, decoders), "read files")
+        return
+    for source in sources.items:
+        if source.kind == "stream":
+            items: Iterator[Item] = read_stream(source, stride, prefetch.stopped, warn)
+        elif source.kind == "screen":
+            items = read_screen(source, stride, prefetch.stopped)
+        else:
+            items = _read_video(prefetch, source, preprocess, stride)
+        prefetch.start(items, f"read {source.name}")
+
+
+def _read_files(
+    prefetch: Prefetch, sources: Sources, preprocess: Callable[[Frame], None], stride: int, decoders: int
+) -> Iterator[Queued]:
+    def read_image(source: Source, reserved: int) -> Item:
+        item = read_still(source, reserved)
+        if isinstance(item, Frame):
+            more = item.pixels.nbytes * _COPIES - reserved
+            if more > 0:  # the size of some formats is only estimated before decoding
+                item.reserved += prefetch.reserve_at_once(more)
+            preprocess(item)
+        return item
+
+    with ThreadPoolExecutor(decoders, thread_name_prefix="decode") as pool:
+        for source in sources.items:
+            if source.kind == "video":
+                yield from _read_video(prefetch, source, preprocess, stride)
+            else:
+                reserved = prefetch.reserve(expected_bytes(source) * _COPIES)
+                yield pool.submit(read_image, source, reserved)  # the queue keeps the order
+
+
+def _read_video(prefetch: Prefetch, source: Source, preprocess: Callable[[Frame], None], stride: int) -> Iterator[Item]:
+    for item in read_video(source, stride, prefetch.stopped):
+        if isinstance(item, Frame):
+            item.reserved = prefetch.reserve(item.pixels.nbytes * _COPIES)
+            preprocess(item)
+        yield item

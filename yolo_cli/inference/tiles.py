@@ -1,4 +1,4 @@
-"""Large images in overlapping tiles: where they lie, and how what is found in them becomes one result."""
+"""Large images in overlapping tiles: where the tiles lie, and how their detections become one result."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from torch import Tensor
 from yolo_cli.batch import Detections
 from yolo_cli.boxes.nms import nms
 
-OVERLAP = 0.2  # of a tile's side: an object smaller than this is whole in at least one tile
-_NEAR = 3.0  # pixels from a tile's edge at which a box counts as cut by it
-_COVERED = 0.5  # of a cut box: so much of it inside a whole one, and it is a part of that
-_ALIGNED = 0.6  # overlap along an edge at which the two sides of it show one object
+OVERLAP = 0.2  # fraction of a tile's side; an object smaller than this is whole in at least one tile
+_NEAR = 3.0  # pixels; a box this close to a tile's edge counts as cut by it
+_COVERED = 0.5  # a cut box with more than this fraction inside a whole box is a part of that object
+_ALIGNED = 0.6  # IoU along a tile's edge above which two cut boxes belong to one object
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Tile:
     bottom: int
 
 
-def tiles_of(height: int, width: int, side: int) -> list[Tile]:
-    """Tiles of `side` pixels, evenly spread; none for an image that one tile would hold."""
+def split_into_tiles(height: int, width: int, side: int) -> list[Tile]:
+    """Tiles of `side` pixels, evenly spread; none where the whole image fits into one."""
     if height <= side and width <= side:
         return []
     tops, lefts = _starts(height, side), _starts(width, side)
@@ -42,7 +42,7 @@ def _starts(length: int, side: int) -> list[int]:
     return [round(i * (length - side) / (count - 1)) for i in range(count)]
 
 
-def merge(
+def merge_tiles(
     whole: Detections,
     parts: Sequence[tuple[Tile, Detections]],
     size: tuple[int, int],
@@ -51,10 +51,10 @@ def merge(
     max_det: int,
     agnostic: bool,
 ) -> Detections:
-    """One result of an image of `size` (height, width) from what the whole and its tiles showed.
+    """Merge detections of an image of `size` (height, width) and of its tiles.
 
-    Boxes of `parts` are in pixels of their tiles. A box that a tile's edge cuts is dropped where a whole box covers it;
-    cut boxes that continue each other are joined.
+    Boxes of `parts` are in pixels of their tiles. A box that a tile's edge cuts is dropped where a whole box of its
+    class covers it; cut boxes that continue each other are joined.
     """
     boxes, scores, ids, cut = [whole.xyxy], [whole.confidence], [whole.class_id], [_none(len(whole))]
     for tile, found in parts:
@@ -82,7 +82,7 @@ def _none(count: int) -> Bool[Tensor, " n"]:
 
 
 def _cut(boxes: Float[Tensor, "n 4"], tile: Tile, size: tuple[int, int]) -> Bool[Tensor, " n"]:
-    """Which boxes reach an edge of their tile that is not the image's own."""
+    """Which boxes reach an edge of their tile that is not also an edge of the image."""
     height, width = size
     cut = _none(len(boxes))
     if tile.left > 0:
@@ -99,7 +99,7 @@ def _cut(boxes: Float[Tensor, "n 4"], tile: Tile, size: tuple[int, int]) -> Bool
 def _covered(
     boxes: Float[Tensor, "n 4"], group: Tensor, others: Float[Tensor, "m 4"], other_group: Tensor
 ) -> Bool[Tensor, " n"]:
-    """Which boxes lie for the most part within another one of their class."""
+    """Which boxes are covered by a box of `others` of the same class."""
     low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
     inside = (high - low).clamp(min=0).prod(2)
@@ -110,7 +110,7 @@ def _covered(
 def _join(
     boxes: Float[Tensor, "n 4"], scores: Tensor, ids: Tensor, group: Tensor
 ) -> tuple[Float[Tensor, "k 4"], Tensor, Tensor]:
-    """Cut boxes of one class that touch and are aligned along an axis, made one; it takes the best one's confidence."""
+    """Join boxes of one class that touch and are aligned along an axis. The result has the highest confidence."""
     order = scores.argsort(descending=True, stable=True)
     boxes, scores, ids, group = boxes[order].clone(), scores[order], ids[order], group[order]
     alive = torch.ones(len(boxes), dtype=torch.bool)

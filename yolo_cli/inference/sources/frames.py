@@ -1,4 +1,4 @@
-"""What travels through detection: where a frame comes from, the frame itself, and word of what could not be read."""
+"""The objects that pass through detection: a source, its frames, and reports of what could not be read."""
 
 import time
 from dataclasses import dataclass, field
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from yolo_cli.batch import Detections, Letterbox
 
-Kind = Literal["image", "video", "live", "screen"]
+Kind = Literal["image", "video", "stream", "screen"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """One thing to read: an image, a video, a camera.
+    """One thing to read: an image, a video, a stream.
 
-    `name` is what reports and records call it (never with a password); `relative` is where its outputs go in the run
-    folder; `location` is what opens it: a path, a URL, or the number of a camera or screen.
+    `name` is what messages and result files show; it never holds a password. `relative` is where its outputs go, below
+    the run folder. `location` is what opens it: a path, a URL, or the number of a camera or screen.
     """
 
     kind: Kind
@@ -29,7 +29,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Canvas:
+class ModelInput:
     """An image as the network takes it: uint8 RGB, channels first, letterboxed."""
 
     image: UInt8[Tensor, "3 h w"]
@@ -43,18 +43,19 @@ class Canvas:
 
 @dataclass(slots=True)
 class Frame:
-    """One picture on its way: first its pixels, then its canvas, at last what was found on it."""
+    """An image or a video frame. Each stage adds to it: pixels, then the network's input, then detections."""
 
     source: Source
     pixels: UInt8[np.ndarray, "h w 3"]
-    bgr: bool = False  # the order in which OpenCV's video decoders give channels
-    number: int = 0  # of a frame in its video or stream, from 1; 0 for a still
+    bgr: bool = False  # channel order of `pixels`; OpenCV's video decoders give BGR
+    number: int = 0  # in its video or stream, from 1; 0 for an image
     fps: float = 0.0  # of the video or stream
-    at: float = field(default_factory=time.monotonic)  # when it was taken, in seconds
-    canvas: Canvas | None = None
+    captured_at: float = field(default_factory=time.monotonic)  # seconds
+    input: ModelInput | None = None
     detections: Detections = field(default_factory=Detections.empty)
-    milliseconds: dict[str, float] = field(default_factory=dict)  # by stage: read, prepare, network, nms
-    claimed: int = 0  # bytes that it holds of the memory budget
+    milliseconds: dict[str, float] = field(default_factory=dict)  # by stage: read, prepare, network, nms, write
+    reserved: int = 0  # bytes of the memory limit that it holds
+    visualize: bool = False  # whether its feature maps are to be saved
     features: dict[str, UInt8[np.ndarray, "_ _"]] = field(default_factory=dict)  # sheets of feature maps by layer
 
     @property
@@ -64,26 +65,26 @@ class Frame:
 
     @property
     def is_live(self) -> bool:
-        """Whether more of its source come whether or not anybody takes them."""
-        return self.source.kind in ("live", "screen")
+        """Whether its source delivers further frames at its own pace."""
+        return self.source.kind in ("stream", "screen")
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A source of which nothing could be read, and why."""
+    """A source of which nothing could be read."""
 
     source: Source
-    why: str
-    claimed: int = 0
+    reason: str
+    reserved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A video or stream is over; `why` says what went wrong, if anything did."""
+    """The end of a video or stream; `error` is empty where all went well."""
 
     source: Source
     frames: int
-    why: str = ""
+    error: str = ""
 
 
 Item = Frame | Skipped | Ended

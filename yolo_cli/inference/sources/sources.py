@@ -1,4 +1,4 @@
-"""From the text of `--source` to what is to be read."""
+"""What `--source` names: files, URLs, streams."""
 
 import glob
 import os
@@ -13,11 +13,11 @@ from yolo_cli.errors import UserError
 from yolo_cli.inference.sources.frames import Kind, Source
 from yolo_cli.inference.sources.images import content_type
 
-_STILL = "avif bmp dib exr hdr jfif jp2 jpe jpeg jpg pbm pgm pic png pnm ppm pxm ras sr tif tiff webp"
-_MOVING = "asf avi flv gif m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
-IMAGES = frozenset(f".{name}" for name in _STILL.split())
-VIDEOS = frozenset(f".{name}" for name in _MOVING.split())
-FORMS = (
+_IMAGE_SUFFIXES = "avif bmp dib exr hdr jfif jp2 jpe jpeg jpg pbm pgm pic png pnm ppm pxm ras sr tif tiff webp"
+_VIDEO_SUFFIXES = "asf avi flv gif m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
+IMAGES = frozenset(f".{name}" for name in _IMAGE_SUFFIXES.split())
+VIDEOS = frozenset(f".{name}" for name in _VIDEO_SUFFIXES.split())
+EXAMPLES = (
     "give an image, a video, a folder, a glob in quotes, a .txt list, a .streams file, a camera's number, a URL, "
     "screen, or - for paths on standard input"
 )
@@ -26,37 +26,34 @@ _STREAMS = ("rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "rtp", "srt", "mms",
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is to be read: files one after the other, or live sources all at once.
-
-    `patient` is False where a file may be long in coming (standard input), so that what is there is not kept waiting.
-    """
+    """Sources to read: files one after the other, or live ones all at once."""
 
     items: Iterable[Source]
     live: bool = False
-    patient: bool = True
-    count: int | None = None
+    patient: bool = True  # False for standard input: no file waits for the next one, which may be long in coming
+    count: int | None = None  # None where it is not known in advance
 
 
 def find_sources(text: str) -> Sources:
-    """What `--source` names. Raises UserError where it names nothing that could be read."""
+    """The sources that `--source` names. Raises UserError where there are none."""
     if not text:
-        raise UserError("nothing to detect on", where="--source", fix=FORMS)
+        raise UserError("no source given", where="--source", fix=EXAMPLES)
     if text == "-":
-        return Sources(_piped(), patient=False)
+        return Sources(_from_stdin(), patient=False)
     if live := _live(text):
-        source = _looked_at(live)
-        return Sources((source,), live=source.kind in ("live", "screen"), count=1)
+        source = _with_kind_from_server(live)
+        return Sources((source,), live=source.kind in ("stream", "screen"), count=1)
     path = Path(os.path.expanduser(text))
     if "://" in text:
         if not _is_http(text):
             fix = "give http, https or rtsp"
-            raise UserError("not a kind of URL that can be read", where=without_password(text), fix=fix)
+            raise UserError("URLs of this kind cannot be read", where=without_password(text), fix=fix)
         return Sources((_remote(text),), count=1)
     if path.suffix.lower() == ".streams" and os.path.isfile(path):
         return _streams_file(path)
     found = list(_files(text, path))
     if not found:
-        raise UserError("no image and no video there", where=f"--source {text}", fix=FORMS)
+        raise UserError("no images or videos found", where=f"--source {text}", fix=EXAMPLES)
     return Sources(found, count=len(found))
 
 
@@ -69,13 +66,13 @@ def _files(text: str, path: Path) -> Iterator[Source]:
     elif os.path.exists(path):
         yield _file(path, PurePath(path.name))
     elif glob.has_magic(text):
-        fixed = Path(*_before_magic(path))
+        fixed = Path(*_fixed_parts(path))
         for name in sorted(glob.glob(str(path), recursive=True)):
             file = Path(name)
             if os.path.isfile(file) and file.suffix.lower() in IMAGES | VIDEOS:
                 yield _file(file, file.relative_to(fixed))
     else:
-        raise UserError("no such file or folder", where=f"--source {text}", fix=FORMS)
+        raise UserError("no such file or folder", where=f"--source {text}", fix=EXAMPLES)
 
 
 def _file(path: Path, relative: PurePath) -> Source:
@@ -83,7 +80,7 @@ def _file(path: Path, relative: PurePath) -> Source:
     return Source(kind, str(path), relative, path)
 
 
-def _before_magic(path: Path) -> Iterator[str]:
+def _fixed_parts(path: Path) -> Iterator[str]:
     for part in path.parts[:-1]:
         if glob.has_magic(part):
             return
@@ -91,9 +88,9 @@ def _before_magic(path: Path) -> Iterator[str]:
 
 
 def _under(folder: Path) -> list[Path]:
-    """Images and videos in a folder and below, in the order of their names; hidden ones stay out.
+    """Images and videos in a folder and below, sorted by name, without hidden ones.
 
-    A folder that cannot be looked into stands for itself, so that reading it says why.
+    A folder that cannot be read is returned itself; reading it then reports the error.
     """
     found: list[Path] = []
     visited: set[tuple[int, int]] = set()
@@ -121,9 +118,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def _listed(listing: Path) -> Iterator[Source]:
-    """What a txt list names; a relative path counts from the working folder, else from the list's own."""
+    """The entries of a txt list. A relative path is looked up in the working folder, then in the list's own."""
     lines = _lines(listing)
-    paths = {line: _beside(listing, line) for line in lines if "://" not in line}
+    paths = {line: _existing_path(listing, line) for line in lines if "://" not in line}
     parents = {os.path.abspath(path.parent) for path in paths.values()}
     try:
         top = os.path.commonpath(parents) if parents else ""
@@ -137,13 +134,13 @@ def _listed(listing: Path) -> Iterator[Source]:
             yield _file(path, whole.relative_to(top) if top else PurePath(path.name))
 
 
-def _beside(listing: Path, line: str) -> Path:
+def _existing_path(listing: Path, line: str) -> Path:
     path = Path(os.path.expanduser(line))
     return path if path.is_absolute() or os.path.exists(path) else listing.parent / path
 
 
-def _piped() -> Iterator[Source]:
-    """A source for each line of the standard input, as they come."""
+def _from_stdin() -> Iterator[Source]:
+    """A source per line of standard input, as the lines come."""
     for line in sys.stdin:
         text = line.rstrip("\r\n")
         if not text.strip():
@@ -163,20 +160,20 @@ def _streams_file(path: Path) -> Sources:
     for line in _lines(path):
         source = _live(line)
         if source is None and "://" in line:
-            raise UserError("is not a stream", where=f"{path}: {without_password(line)}", fix="give it as --source")
+            raise UserError("not a stream", where=f"{path}: {without_password(line)}", fix="give it as --source")
         if source is None:
-            file = _beside(path, line)
+            file = _existing_path(path, line)
             source = Source("video", str(file), PurePath(file.name), file)
         items.append(source)
     if not items:
-        raise UserError("names no stream", where=path, fix="give a URL, a camera's number or a video file a line")
+        raise UserError("lists no streams", where=path, fix="give a URL, camera number or video file per line")
     return Sources(items, live=True, count=len(items))
 
 
 def _live(text: str) -> Source | None:
-    """A camera, a screen or a stream, where the text names one."""
+    """The camera, screen or stream that the text names, or None."""
     if text.isascii() and text.isdigit():
-        return Source("live", f"camera {text}", PurePath(f"camera{text}.mp4"), int(text))
+        return Source("stream", f"camera {text}", PurePath(f"camera{text}.mp4"), int(text))
     if match := re.fullmatch(r"/dev/video(\d+)", text):
         return _live(match[1])
     if match := re.fullmatch(r"screen(?::(\d+))?", text):
@@ -187,12 +184,12 @@ def _live(text: str) -> Source | None:
     if not rest or (scheme in ("http", "https") and _suffix(text) in IMAGES | VIDEOS):
         return None
     if scheme in ("http", "https", *_STREAMS):
-        return Source("live", without_password(text), PurePath(f"{_file_name(text)}.mp4"), text)
+        return Source("stream", without_password(text), PurePath(f"{_file_name(text)}.mp4"), text)
     return None
 
 
-def _looked_at(source: Source) -> Source:
-    """What an HTTP address without a telling suffix really gives: a stream, or an image or video after all."""
+def _with_kind_from_server(source: Source) -> Source:
+    """A URL without a known suffix may be a stream, an image or a video: ask the server for the media type."""
     url = str(source.location)
     if not _is_http(url):
         return source
@@ -203,8 +200,8 @@ def _looked_at(source: Source) -> Source:
 
 
 def _remote(url: str) -> Source:
-    """A video at a URL, or an image; whether it is one shows when it is fetched."""
-    name = _plain(unquote(PurePath(_parts(url).path).name))
+    """A video at a URL by its suffix, else an image."""
+    name = _safe_name(unquote(PurePath(_parts(url).path).name))
     kind: Kind = "video" if _is_http(url) and _suffix(url) in VIDEOS else "image"
     return Source(kind, without_password(url), PurePath(name), url)
 
@@ -214,7 +211,7 @@ def _is_http(url: str) -> bool:
 
 
 def _parts(url: str) -> SplitResult:
-    """The parts of a URL; of a malformed one only its scheme."""
+    """The parts of a URL; of a malformed one only the scheme."""
     try:
         return urlsplit(url)
     except ValueError:
@@ -228,14 +225,14 @@ def _suffix(url: str) -> str:
 def _file_name(url: str) -> str:
     parts = _parts(url)
     host = parts.netloc.rpartition("@")[2]
-    return _plain(f"{host}{parts.path}").strip("_") or "stream"
+    return _safe_name(f"{host}{parts.path}").strip("_") or "stream"
 
 
-def _plain(text: str) -> str:
+def _safe_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text).lstrip(".")[-100:] or "unnamed"
 
 
 def without_password(url: str) -> str:
-    """A URL as reports may show it: without a user's name and password, and without a query, which may hold a key."""
+    """A URL for messages: without user name and password, and without the query, which may hold a key."""
     parts = _parts(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -1,4 +1,4 @@
-"""Names of output files: the inputs' own, and never one for two inputs."""
+"""Names of output files: those of the inputs, and never one for two inputs."""
 
 import os
 import re
@@ -10,8 +10,8 @@ from pathlib import PurePath
 from yolo_cli.inference.sources.frames import Frame, Source
 
 RESERVED = frozenset(["crops", "features", "labels"])  # folders that a run makes itself
-_LONGEST = 200  # bytes of a name: file systems take 255, and numbers and suffixes are added
-# What pictures are written as under their own suffix; others become JPEGs.
+_MAX_BYTES = 200  # of a name; file systems allow 255, and numbers and suffixes are added
+# Images with these suffixes keep them; others are written as JPEG.
 WRITABLE = frozenset([".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
 
 
@@ -19,61 +19,61 @@ WRITABLE = frozenset([".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".png", ".tif", "
 class OutputPath:
     """Where a source's outputs go, relative to the run folder."""
 
-    drawn: PurePath
-    base: PurePath  # of its txt labels and crops, without a suffix
+    drawn: PurePath  # the drawn image or video
+    base: PurePath  # of labels and crops, without a suffix
 
     def stem(self, frame: Frame) -> PurePath:
         """The base of one frame's files."""
         return self.base.with_name(f"{self.base.name}_{frame.number}") if frame.number else self.base
 
 
-class Names:
-    """Hands out output names; the second of two inputs that would share one gets its suffix or a number behind it."""
+class OutputPaths:
+    """Assigns output paths. Where two inputs would share one, the second gets its suffix or a number appended."""
 
     def __init__(self) -> None:
         self._drawn: set[str] = set()
         self._bases: set[str] = set()
-        self._prefixes: set[str] = set()  # bases with a last _NUMBER cut off: a video's frames would take these names
+        self._prefixes: set[str] = set()  # bases without a trailing _NUMBER: a video's frames would take these names
         self._videos: set[str] = set()
 
-    def place(self, source: Source) -> OutputPath:
-        """The place of a source, which is then taken."""
-        moving = source.kind != "image"
-        relative = _within(source.relative)
-        suffix = ".mp4" if moving else relative.suffix if relative.suffix.lower() in WRITABLE else ".jpg"
+    def assign(self, source: Source) -> OutputPath:
+        """An output path that no other source has."""
+        is_video = source.kind != "image"
+        relative = _inside_run_folder(source.relative)
+        suffix = ".mp4" if is_video else relative.suffix if relative.suffix.lower() in WRITABLE else ".jpg"
         stem = relative.with_suffix("")
         bases = (stem.with_name(name) for name in _candidates(stem.name, relative.name))
-        base = next(base for base in bases if self._is_free(base, moving=moving))
+        base = next(base for base in bases if self._is_free(base, is_video=is_video))
         drawn = stem.with_name(stem.name + suffix)
         if _key(drawn) in self._drawn:
             names = (stem.with_name(name + suffix) for name in _candidates(base.name, relative.name))
             drawn = next(name for name in names if _key(name) not in self._drawn)
-        self._take(drawn, base, moving=moving)
+        self._reserve(drawn, base, is_video=is_video)
         return OutputPath(drawn, base)
 
-    def _is_free(self, base: PurePath, *, moving: bool) -> bool:
-        own = _key(base)
-        return own not in self._bases and _prefix(own) not in self._videos and not (moving and own in self._prefixes)
+    def _is_free(self, base: PurePath, *, is_video: bool) -> bool:
+        key = _key(base)
+        return key not in self._bases and _prefix(key) not in self._videos and not (is_video and key in self._prefixes)
 
-    def _take(self, drawn: PurePath, base: PurePath, *, moving: bool) -> None:
-        own = _key(base)
+    def _reserve(self, drawn: PurePath, base: PurePath, *, is_video: bool) -> None:
+        key = _key(base)
         self._drawn.add(_key(drawn))
-        self._bases.add(own)
-        if moving:
-            self._videos.add(own)
-        if (prefix := _prefix(own)) is not None:
+        self._bases.add(key)
+        if is_video:
+            self._videos.add(key)
+        if (prefix := _prefix(key)) is not None:
             self._prefixes.add(prefix)
 
 
-def _within(relative: PurePath) -> PurePath:
-    """The path as one of the run folder: not leading out of it, nor into the folders that the run makes itself."""
+def _inside_run_folder(relative: PurePath) -> PurePath:
+    """The path changed so that it stays in the run folder, and out of the folders that the run makes itself."""
     parts = [part for part in relative.parts if part not in ("..", "/", "\\")]
     if len(parts) > 1 and parts[0].casefold() in RESERVED:
         parts[0] += "_"
     path = PurePath(*parts)
     stem = os.fsencode(path.stem)
-    # Cutting may split a letter of several bytes, whose rest goes.
-    return path if len(stem) <= _LONGEST else path.with_stem(stem[:_LONGEST].decode(errors="ignore"))
+    # The cut may split a character of several bytes, which is then dropped.
+    return path if len(stem) <= _MAX_BYTES else path.with_stem(stem[:_MAX_BYTES].decode(errors="ignore"))
 
 
 def _candidates(stem: str, name: str) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _candidates(stem: str, name: str) -> Iterator[str]:
 
 
 def _key(path: PurePath) -> str:
-    """Names that differ in case alone are one file on some systems."""
+    """Names that differ only in case are one file on some systems."""
     return path.as_posix().casefold()
 
 

@@ -1,4 +1,4 @@
-"""Detections as text: txt labels, CSV, COCO's JSON, and a JSON line a frame."""
+"""Detections as text: txt labels, CSV, COCO JSON, and one JSON object per frame."""
 
 import csv
 import json
@@ -10,6 +10,7 @@ import torch
 
 from yolo_cli.batch import Detections
 from yolo_cli.errors import UserError
+from yolo_cli.evaluation.coco_json import numeric_image_id
 from yolo_cli.inference.sources.frames import Frame
 from yolo_cli.inference.writers.output_paths import OutputPath
 
@@ -17,11 +18,11 @@ CSV_COLUMNS = ("source", "frame", "class_id", "class", "confidence", "x1", "y1",
 
 
 @runtime_checkable
-class Record(Protocol):
-    """Takes frames in the order of the inputs."""
+class ResultFormat(Protocol):
+    """A file or stream of the results of all frames, which come in input order."""
 
-    def add(self, frame: Frame, place: OutputPath) -> None:
-        """Record a frame."""
+    def add(self, frame: Frame, path: OutputPath) -> None:
+        """Append the detections of a frame."""
         ...
 
     def close(self) -> None:
@@ -30,7 +31,7 @@ class Record(Protocol):
 
 
 def label_lines(found: Detections, size: tuple[int, int], *, confidence: bool) -> str:
-    """Rows `class cx cy w h [confidence]`, the box as fractions of an image of `size` (height, width)."""
+    """Lines `class cx cy w h [confidence]`, the box as fractions of an image of `size` (height, width)."""
     boxes = found.xyxy.double() / torch.tensor([size[1], size[0]] * 2, dtype=torch.float64)
     x1, y1, x2, y2 = boxes.unbind(1)
     values = torch.stack(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), 1).tolist()
@@ -41,13 +42,13 @@ def label_lines(found: Detections, size: tuple[int, int], *, confidence: bool) -
     )
 
 
-class _File:
-    """A text file that is written as frames come, and complete whenever it is closed."""
+class _TextFile:
+    """A text file that is open while frames come. Its methods raise UserError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            # File names may be any bytes; those that are no text are written as escapes, which JSON knows too.
+            # File names may be any bytes. Those that are not text are written as escapes, which JSON has too.
             self._file: TextIO = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise UserError(f"cannot be written ({error.strerror})", where=path) from None
@@ -65,86 +66,78 @@ class _File:
             raise UserError(f"cannot be written ({error.strerror})", where=self.path) from None
 
 
-class Csv:
-    """predictions.csv: a row a detection, boxes in pixels."""
+class CsvWriter:
+    """predictions.csv: one row per detection, boxes in pixels."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = _File(folder / "predictions.csv")
+        self._file = _TextFile(folder / "predictions.csv")
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(CSV_COLUMNS)
 
-    def add(self, frame: Frame, place: OutputPath) -> None:
-        """A row a detection of the frame."""
+    def add(self, frame: Frame, path: OutputPath) -> None:
         found = frame.detections
         number = frame.number or ""
-        for row in found.numpy().tolist():
-            *box, score, class_id = row
-            values = (f"{v:.2f}" for v in box)
+        for *box, score, class_id in found.numpy().tolist():
             i = int(class_id)
-            self._rows.writerow((frame.source.name, number, i, found.name(i), f"{score:.5f}", *values))
+            pixels = (f"{v:.2f}" for v in box)
+            self._rows.writerow((frame.source.name, number, i, found.name(i), f"{score:.5f}", *pixels))
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
-class Coco:
-    """predictions.json: COCO's result list. An image's id is the number in its name, as in `yolo val`, else counted.
+class CocoWriter:
+    """predictions.json: a COCO result list. An image's id is the number in its file name, as in `yolo val`, or new.
 
-    Each entry also names its file and, in a video, the frame, which COCO's readers ignore.
+    Each entry also has the file name and, in a video, the frame number, which readers of COCO results ignore.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = _File(folder / "predictions.json")
-        self._written, self._counted = 0, 0
+        self._file = _TextFile(folder / "predictions.json")
+        self._entries, self._new_ids = 0, 0
         self._ids: set[int] = set()
         self._file.write("[")
 
-    def add(self, frame: Frame, place: OutputPath) -> None:
-        """An entry a detection of the frame."""
+    def add(self, frame: Frame, path: OutputPath) -> None:
         image_id = self._image_id(frame)
-        named: dict[str, Any] = {"file_name": place.drawn.as_posix() if frame.number else frame.source.name}
+        extra: dict[str, Any] = {"file_name": path.drawn.as_posix() if frame.number else frame.source.name}
         if frame.number:
-            named["frame"] = frame.number
+            extra["frame"] = frame.number
         for entry in frame.detections.to_coco(image_id):
-            self._file.write(("," if self._written else "") + "\n" + json.dumps(entry | named, ensure_ascii=False))
-            self._written += 1
+            self._file.write(("," if self._entries else "") + "\n" + json.dumps(entry | extra, ensure_ascii=False))
+            self._entries += 1
 
     def _image_id(self, frame: Frame) -> int:
-        stem = frame.source.relative.stem
-        if not frame.number:
-            number = int(stem) if stem.isascii() and stem.isdecimal() and len(stem.lstrip("0")) <= 15 else None
-            if number is not None and number not in self._ids:
-                self._ids.add(number)
-                return number
-        # Past every number that 12-digit file names can have, and exact in the float64 of JSON readers.
-        self._counted += 1
-        return 10**15 + self._counted
+        number = None if frame.number else numeric_image_id(frame.source.relative.stem)
+        if number is not None and number not in self._ids:
+            self._ids.add(number)
+            return number
+        # Larger than every numeric id, and exact in the float64 of JSON readers.
+        self._new_ids += 1
+        return 10**15 + self._new_ids
 
     def close(self) -> None:
-        """End the list and close the file."""
         self._file.write("\n]\n")
         self._file.close()
 
 
-class JsonLines:
-    """One JSON object a frame through `write`, at once."""
+class JsonLinesWriter:
+    """One JSON object per frame, passed to `write` at once."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
 
-    def add(self, frame: Frame, place: OutputPath) -> None:
-        """The frame's object."""
+    def add(self, frame: Frame, path: OutputPath) -> None:
         found = frame.detections
         height, width = frame.size
         detections = [
             {
-                "class_id": int(c),
-                "name": found.name(int(c)),
-                "confidence": round(s, 6),
-                "xyxy": [round(v, 2) for v in b],
+                "class_id": int(class_id),
+                "name": found.name(int(class_id)),
+                "confidence": round(score, 6),
+                "xyxy": [round(v, 2) for v in box],
             }
-            for *b, s, c in found.numpy().tolist()
+            for *box, score, class_id in found.numpy().tolist()
         ]
         content = {
             "source": frame.source.name,
@@ -157,4 +150,4 @@ class JsonLines:
         self._write(json.dumps(content, ensure_ascii=False))
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing is open."""

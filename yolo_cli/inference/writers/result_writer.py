@@ -1,11 +1,12 @@
-"""The far end: frames in the order of the inputs to files, records and the summary, beside the network's work."""
+"""Saves frames and their detections: the last step of detection."""
 
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,188 +14,197 @@ import numpy as np
 from jaxtyping import UInt8
 
 from yolo_cli.drawing import encode
-from yolo_cli.inference.prefetch import Budget
 from yolo_cli.inference.sources.frames import Ended, Frame, Item, Skipped, Source
 from yolo_cli.inference.writers.image_writer import (
-    Picture,
+    Image,
     SaveOptions,
-    Video,
+    VideoWriter,
     draw,
     refuse_among_inputs,
-    write_beside,
     write_bytes,
-    write_still,
+    write_image,
+    write_labels_and_crops,
 )
-from yolo_cli.inference.writers.output_paths import Names, OutputPath
-from yolo_cli.inference.writers.result_formats import Record
+from yolo_cli.inference.writers.output_paths import OutputPath, OutputPaths
+from yolo_cli.inference.writers.result_formats import ResultFormat
 from yolo_cli.inference.writers.summary import Summary
 
-_Numbered = tuple[int, Item]
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What is written: files per frame into `folder`, rows of all frames through `formats`, and windows."""
+
+    folder: Path | None
+    save: SaveOptions
+    formats: Sequence[ResultFormat] = ()
+    view: bool = False
 
 
-class Sink:
-    """Takes numbered items in any order and works them off in theirs, in a thread of its own.
+class ResultWriter:
+    """Takes frames in input order, waits for their detections, and writes them, in a thread of its own.
 
-    Stills are drawn and written by several threads; frames of videos one after the other. What goes wrong stands in
-    `error` and is raised by `close`.
+    The thread is needed because Ctrl-C interrupts the main thread anywhere: this way a frame reaches all of its files
+    or none. Images are drawn and encoded by `workers` more threads; frames of videos one after the other.
     """
 
     def __init__(
         self,
-        folder: Path | None,
-        wanted: SaveOptions,
-        records: Sequence[Record],
+        outputs: Outputs,
         summary: Summary,
-        budget: Budget,
+        release: Callable[[int], None],
         *,
+        max_queued: int,
         workers: int,
-        view: bool = False,
     ) -> None:
-        self.folder, self.wanted, self.records, self.summary = folder, wanted, records, summary
-        self.error: BaseException | None = None
-        self.quit = False  # somebody pressed q in a window
-        self._budget, self._view, self._most = budget, view, 2 * workers
-        self._names = Names()
-        self._places: dict[Source, OutputPath] = {}
-        self._videos: dict[Source, Video] = {}
+        self._outputs, self._summary, self._release = outputs, summary, release
+        self._error: BaseException | None = None
+        self._quit = False  # q was pressed in a window
+        self._paths = OutputPaths()
+        self._video_paths: dict[Source, OutputPath] = {}
+        self._videos: dict[Source, VideoWriter] = {}
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="write")
         self._writing: deque[tuple[Frame, Future[float]]] = deque()
-        self._queue: queue.Queue[_Numbered | None] = queue.Queue(64)
-        self._thread = threading.Thread(target=self._work, name="sink", daemon=True)
+        self._max_writing = 2 * workers
+        self._queue: queue.Queue[tuple[Item, Future[None] | None] | None] = queue.Queue(max_queued)
+        self._unfinished: set[Future[None]] = set()
+        self._thread = threading.Thread(target=self._run, name="write results", daemon=True)
         self._thread.start()
 
-    def put(self, number: int, item: Item) -> None:
-        """Hand on an item; numbers count from 0 without a gap."""
-        self._queue.put((number, item))
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more is written, because of an error or because a window was closed."""
+        return self._error is not None or self._quit
+
+    def put(self, item: Item, done: Future[None] | None = None) -> None:
+        """Append an item, waiting for room. `done` completes when a frame's detections are there."""
+        if done is not None:
+            self._unfinished.add(done)
+            done.add_done_callback(self._unfinished.discard)
+        self._queue.put((item, done))
 
     def close(self) -> None:
-        """Work off what was handed on, and complete all files. Raises what went wrong."""
+        """Write what is detected, leave out frames that are not, and complete all files. Raises what went wrong."""
+        for done in list(self._unfinished):
+            done.cancel()
         self._queue.put(None)
         self._thread.join()
-        if self.error is not None:
-            raise self.error
+        if self._error is not None:
+            raise self._error
 
-    def _work(self) -> None:
-        waiting: dict[int, Item] = {}
-        following = 0
-        while (numbered := self._queue.get()) is not None:
-            waiting[numbered[0]] = numbered[1]
-            while (item := waiting.pop(following, None)) is not None:
-                following += 1
-                self._try(item)
-        for _, item in sorted(waiting.items()):
-            self._try(item)
+    def _run(self) -> None:
+        while (queued := self._queue.get()) is not None:
+            item, done = queued
+            if self._error is None:
+                try:
+                    if done is not None:
+                        done.result()
+                    self._write(item)
+                    continue
+                except CancelledError:
+                    pass
+                except BaseException as error:
+                    self._error = error
+            # After an error the queue is still emptied, so that nobody waits for room in it.
+            if not isinstance(item, Ended):
+                self._release(item.reserved)
         self._complete()
 
-    def _try(self, item: Item) -> None:
-        """After an error items are only let go, so that nobody waits for this thread."""
-        if self.error is None:
-            try:
-                self._item(item)
-                return
-            except BaseException as error:
-                self.error = error
-        if not isinstance(item, Ended):
-            self._budget.release(item.claimed)
-
-    def _item(self, item: Item) -> None:
+    def _write(self, item: Item) -> None:
         if isinstance(item, Frame):
-            self._frame(item)
+            self._write_frame(item)
         elif isinstance(item, Skipped):
-            self._settle(0)  # reports come in the order of the inputs
-            self.summary.skip(item)
-            self._budget.release(item.claimed)
+            self._finish_images(0)  # messages come in input order
+            self._summary.skip(item)
+            self._release(item.reserved)
         else:
-            self._end(item)
+            self._end_video(item)
 
-    def _frame(self, frame: Frame) -> None:
-        source = frame.source
-        if frame.source.kind == "image":
-            place = self._names.place(source)
-        elif (known := self._places.get(source)) is not None:
-            place = known
-        else:
-            place = self._places[source] = self._names.place(source)
-        for record in self.records:
-            record.add(frame, place)
-        if source.kind == "image" and not self._view:
-            self._writing.append((frame, self._pool.submit(self._still, frame, place)))
-            self._settle(self._most)
+    def _write_frame(self, frame: Frame) -> None:
+        is_image = frame.source.kind == "image"
+        path = self._paths.assign(frame.source) if is_image else self._video_path(frame.source)
+        for results in self._outputs.formats:
+            results.add(frame, path)
+        if is_image and not self._outputs.view:
+            self._writing.append((frame, self._pool.submit(self._write_image, frame, path)))
+            self._finish_images(self._max_writing)
             return
         start = time.perf_counter()
-        if source.kind == "image":
-            self._still(frame, place)
-            self._show(frame, draw(frame, self.wanted.style))
+        if is_image:
+            self._write_image(frame, path)
+            self._show(frame, draw(frame, self._outputs.save.style))
         else:
-            self._moving(frame, place)
+            self._write_video_frame(frame, path)
         frame.milliseconds["write"] = 1000 * (time.perf_counter() - start)
-        self._done(frame)
+        self._count(frame)
 
-    def _still(self, frame: Frame, place: OutputPath) -> float:
+    def _video_path(self, source: Source) -> OutputPath:
+        if source not in self._video_paths:
+            self._video_paths[source] = self._paths.assign(source)
+        return self._video_paths[source]
+
+    def _write_image(self, frame: Frame, path: OutputPath) -> float:
+        """Write all files of an image. Returns the milliseconds that it took."""
         start = time.perf_counter()
-        if self.folder is not None:
-            write_still(self.folder, frame, place, self.wanted)
-            self._features(frame, place)
+        if self._outputs.folder is not None:
+            write_image(self._outputs.folder, frame, path, self._outputs.save)
+            self._write_features(self._outputs.folder, frame, path)
         return 1000 * (time.perf_counter() - start)
 
-    def _moving(self, frame: Frame, place: OutputPath) -> None:
-        drawn = draw(frame, self.wanted.style) if self._view or (self.folder and self.wanted.drawn) else None
-        if self.folder is not None:
-            write_beside(self.folder, frame, place, self.wanted)
-            self._features(frame, place)
-            if self.wanted.drawn and drawn is not None:
+    def _write_video_frame(self, frame: Frame, path: OutputPath) -> None:
+        folder, save = self._outputs.folder, self._outputs.save
+        drawn = draw(frame, save.style) if self._outputs.view or (folder and save.drawn) else None
+        if folder is not None:
+            write_labels_and_crops(folder, frame, path, save)
+            self._write_features(folder, frame, path)
+            if save.drawn and drawn is not None:
                 video = self._videos.get(frame.source)
                 if video is None:
-                    refuse_among_inputs(self.folder / place.drawn, frame.source)
-                    video = Video(self.folder / place.drawn, frame.fps, frame.size, live=frame.is_live)
+                    refuse_among_inputs(folder / path.drawn, frame.source)
+                    video = VideoWriter(folder / path.drawn, frame.fps, frame.size, live=frame.is_live)
                     self._videos[frame.source] = video
-                video.add(drawn, frame.at)
+                video.add(drawn, frame.captured_at)
         if drawn is not None:
             self._show(frame, drawn)
 
-    def _features(self, frame: Frame, place: OutputPath) -> None:
+    def _write_features(self, folder: Path, frame: Frame, path: OutputPath) -> None:
         for name, sheet in frame.features.items():
-            if self.folder is not None:
-                write_bytes(self.folder / "features" / place.base / f"{name}.png", _png(sheet))
+            write_bytes(folder / "features" / path.base / f"{name}.png", _png(sheet))
 
-    def _show(self, frame: Frame, picture: Picture) -> None:
-        if self._view:
+    def _show(self, frame: Frame, image: Image) -> None:
+        if self._outputs.view:
             title = frame.source.name.encode(errors="replace").decode()
-            cv2.imshow(title, picture if frame.bgr else picture[..., ::-1])
-            self.quit |= cv2.waitKey(1) & 0xFF in (ord("q"), 27)
+            cv2.imshow(title, image if frame.bgr else image[..., ::-1])
+            self._quit |= cv2.waitKey(1) & 0xFF in (ord("q"), 27)
 
-    def _settle(self, most: int) -> None:
-        """Wait until at most `most` stills are being written; count those that are done."""
-        while self._writing and (len(self._writing) > most or self._writing[0][1].done()):
+    def _finish_images(self, max_writing: int) -> None:
+        """Count the images that are written, waiting until at most `max_writing` are not."""
+        while self._writing and (len(self._writing) > max_writing or self._writing[0][1].done()):
             frame, future = self._writing.popleft()
             frame.milliseconds["write"] = future.result()
-            self._done(frame)
+            self._count(frame)
 
-    def _done(self, frame: Frame) -> None:
-        self.summary.frame(frame)
-        self._budget.release(frame.claimed)
+    def _count(self, frame: Frame) -> None:
+        self._summary.frame(frame)
+        self._release(frame.reserved)
 
-    def _end(self, ended: Ended) -> None:
-        self._settle(0)
-        self._places.pop(ended.source, None)
+    def _end_video(self, ended: Ended) -> None:
+        self._finish_images(0)
+        self._video_paths.pop(ended.source, None)
         if (video := self._videos.pop(ended.source, None)) is not None:
             video.close()
-        self.summary.end(ended)
+        self._summary.end(ended)
 
     def _complete(self) -> None:
-        """Finish every file, whatever happens to another one."""
-
-        def settle() -> None:
-            self._settle(0)
-
-        steps = [settle, *(video.close for video in self._videos.values()), *(record.close for record in self.records)]
-        for step in steps:
+        """Complete every file, even where another one fails."""
+        closing = [video.close for video in self._videos.values()]
+        closing += [results.close for results in self._outputs.formats]
+        for step in (lambda: self._finish_images(0), *closing):
             try:
                 step()
             except BaseException as error:
-                self.error = self.error or error
+                self._error = self._error or error
         self._pool.shutdown()
-        self.summary.close()
+        self._summary.close()
 
 
 def _png(sheet: UInt8[np.ndarray, "_ _"]) -> bytes:
