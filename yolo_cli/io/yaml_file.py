@@ -7,6 +7,7 @@ import yaml
 
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import write_atomically
+from yolo_cli.io.text_file import read_text
 
 MAX_BYTES = 2**20  # far more than any real file has; a wrong path (a video, say) would take minutes
 MAX_NUMBER = 100  # characters; PyYAML's time for a number such as 1:1:1 is quadratic in them
@@ -53,17 +54,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
     Raises UserError, with the line where there is one, for a missing, unreadable or malformed file.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError("too large for a YAML file", where=path, fix="check the path")
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError("no such file", where=path) from None
-    except UnicodeDecodeError:
-        raise UserError("not a text file", where=path, fix="check the path") from None
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", where=path) from None
-    return parse_mapping(text, path)
+    return parse_mapping(read_text(path, kind="YAML", max_bytes=MAX_BYTES), path)
 
 
 def parse_mapping(text: str, where: object) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Networks by `--cfg`, whatever the kind of file."""
+"""The architecture that `--cfg` names, whatever the kind of file."""
 
 import os
 from pathlib import Path

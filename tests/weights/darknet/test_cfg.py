@@ -144,7 +144,7 @@ def test_comments_spaces_and_line_ends_do_not_matter(tmp_path: Path, cfg: Path) 
         ("stride=2\npad=1", "stride=x\npad=1", 10, "stride must be a number, not 'x'"),
         ("stride=2\npad=1", "stride=0\npad=1", 10, "stride must be a whole number from 1"),
         ("stride=2\npad=1", "stride=1.5\npad=1", 10, "stride must be a whole number from 1"),
-        ("stride=2\npad=1", "stride=2", 6, "does not give 1/2 of the input"),
+        ("stride=2\npad=1", "stride=2", 6, "do not give 1/2 of the input"),
         ("stride=2\npad=1", "stride=2\ndilation=2\npad=1", 11, "dilation=2 is not supported; only dilation=1"),
         ("stride=2\npad=1", "stride 2\npad=1", 10, "neither a .section. nor key=value"),
         ("groups=4", "groups=3", 18, "3 groups do not divide"),
@@ -154,9 +154,9 @@ def test_comments_spaces_and_line_ends_do_not_matter(tmp_path: Path, cfg: Path) 
         ("layers=-1\n", "\n", 25, r"\[route\] needs layers"),
         ("layers=-1\n", "layers=0.5\n", 26, "must be whole numbers"),
         ("group_id=1", "group_id=2", 28, "group_id must be a whole number from 0 to 1"),
-        ("layers=-1, 0", "layers=-1, 1", 60, "of different size"),
-        ("layers=-1, 0", "layers=-1, 9", 61, "is a \\[yolo\\], which cannot be read"),
-        ("[route]\nlayers=-3\n\n", "", 54, "cannot read a .yolo."),
+        ("layers=-1, 0", "layers=-1, 1", 60, "have different sizes"),
+        ("layers=-1, 0", "layers=-1, 9", 61, "is a \\[yolo\\], whose output cannot be used"),
+        ("[route]\nlayers=-3\n\n", "", 54, "cannot use the output of a .yolo."),
         ("from=-3", "from=-30", 35, "from -30 is not an earlier layer"),
         ("probability=.5", "probability=1", 43, "probability must be"),
         ("filters=14", "filters=15", 46, "15 filters, but the .yolo. after it has 2 anchors × .5 . 2 classes."),
@@ -194,7 +194,7 @@ def test_what_is_no_detector_is_said(cfg: Path, text: str, says: str) -> None:
 def test_an_absurd_size_is_refused_before_memory_is_asked_for(cfg: Path) -> None:
     wide = "[convolutional]\nfilters=65536\nactivation=linear\n" * 3
     cfg.write_text(FULL.replace("[route]\nlayers=-3", wide + "[route]\nlayers=-3", 1))
-    with pytest.raises(UserError, match=r"is too large|cannot read"):
+    with pytest.raises(UserError, match=r"is too large|cannot use"):
         read_network(cfg)
     cfg.write_text(FULL.replace("[convolutional]", wide + "[convolutional]", 1))
     with pytest.raises(UserError, match="is too large"):

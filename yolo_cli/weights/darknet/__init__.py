@@ -1,1 +1,0 @@
-"""Darknet's files: .cfg networks and .weights, read and written."""

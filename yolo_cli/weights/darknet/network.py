@@ -1,4 +1,4 @@
-"""A .cfg as an architecture: each section one layer of the same number, and the head behind the last."""
+"""A .cfg as an architecture: one layer per section with the same number, and the head after the last one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from yolo_cli.model.build import MAX_PARAMETERS
 from yolo_cli.model.plan import MAX_CHANNELS, Plan, Scaling
 from yolo_cli.weights.darknet.sections import Section, read_sections
 
-# Keys that change what a network computes, with the only value of each that is supported.
+# Keys that change what a network computes, and the only supported value of each.
 _UNSUPPORTED = {
     "net": {"channels": 3},
     "convolutional": {"dilation": 1, "antialiasing": 0, "xnor": 0, "binary": 0, "assisted_excitation": 0, "deform": 0},
@@ -25,17 +25,17 @@ _DIFFERING_STRIDES = ("stride_x", "stride_y")
 
 @dataclass(frozen=True, slots=True)
 class DarknetNetwork:
-    """What a .cfg says: the network, and the input size (pixels) that it was made for."""
+    """The network of a .cfg, and its input size in pixels."""
 
     architecture: Architecture
     height: int
     width: int
-    lines: tuple[int, ...]  # of each layer but the head
+    lines: tuple[int, ...]  # in the .cfg, of each layer except the head
 
 
 @dataclass(frozen=True, slots=True)
 class _Yolo:
-    """What a [yolo] section adds to the head."""
+    """A [yolo] section: one scale of the head."""
 
     anchors: tuple[int | float, ...]
     classes: int
@@ -48,20 +48,20 @@ class _Yolo:
 
 
 def read_network(path: Path) -> DarknetNetwork:
-    """The network of a .cfg file. Raises UserError naming file and line of whatever is not understood."""
+    """The network of a .cfg file. Raises UserError with the file and line of anything that is not supported."""
     sections = read_sections(path)
     if not sections or sections[0].kind not in ("net", "network"):
         where = sections[0].where() if sections else path
         raise UserError("a Darknet network begins with [net]", where=where, fix="check that this is a Darknet .cfg")
     if len(sections) - 1 > MAX_LAYERS:
-        raise UserError(f"{len(sections) - 1} layers; at most {MAX_LAYERS} are built", where=path)
+        raise UserError(f"{len(sections) - 1} layers; at most {MAX_LAYERS} are supported", where=path)
     net, body = sections[0], sections[1:]
     _check_supported(net)
     return _Builder(path, body).network(*(net.integer(side, 416, 1, 16384) for side in ("height", "width")))
 
 
 class _Builder:
-    """Adds layer after layer, each checked against those before it."""
+    """Builds the layers one after another, and checks each against those before it."""
 
     def __init__(self, path: Path, sections: Sequence[Section]) -> None:
         self.path, self.sections = path, sections
@@ -80,7 +80,7 @@ class _Builder:
                 raise UserError(what, where=section.where("classes"))
 
     def network(self, height: int, width: int) -> DarknetNetwork:
-        """All sections, then the head."""
+        """The layers of all sections, then the head."""
         for index, section in enumerate(self.sections):
             if section.kind not in _LAYERS:
                 known = ", ".join(f"[{kind}]" for kind in sorted(_LAYERS))
@@ -102,21 +102,20 @@ class _Builder:
         return DarknetNetwork(architecture, height, width, tuple(s.line for s in self.sections))
 
     def before(self, section: Section, index: int) -> int:
-        """The index of the layer before, −1 for the image; nothing may read what [yolo] makes of a map."""
+        """The index of the previous layer, −1 for the image. The output of a [yolo] cannot be an input."""
         if index - 1 in self.yolos:
-            raise UserError(
-                f"[{section.kind}] cannot read a [yolo]", where=section.where(), fix="put a [route] between"
-            )
+            what = f"[{section.kind}] cannot use the output of a [yolo]"
+            raise UserError(what, where=section.where(), fix="put a [route] between them")
         return index - 1
 
     def source(self, section: Section, index: int, key: str, number: int) -> int:
-        """An earlier layer by its number, or by how many layers back it is, as an absolute index."""
+        """The absolute index of an earlier layer, from its number, or from a negative offset."""
         absolute = index + number if number < 0 else number
         if not 0 <= absolute < index:
             what = f"{key} {number} is not an earlier layer: this is layer {index}"
             raise UserError(what, where=section.where(key), fix=f"give 0 to {index - 1}, or -1 to -{index}")
         if absolute in self.yolos:
-            raise UserError(f"{key} {number} is a [yolo], which cannot be read", where=section.where(key))
+            raise UserError(f"{key} {number} is a [yolo], whose output cannot be used", where=section.where(key))
         return absolute
 
     def _add(self, section: Section, layer: Layer) -> None:
@@ -128,11 +127,11 @@ class _Builder:
         try:
             if len(set(strides)) > 1:
                 sizes = ", ".join(f"1/{s}" for s in strides)
-                raise UserError(f"its sources are of different size ({sizes} of the image) and cannot be joined")
+                raise UserError(f"its sources have different sizes ({sizes} of the image)")
             plan = BLOCKS[layer.block].plan(channels, args, 1, Scaling())
             stride = strides[0] / plan.scale
             if stride < 1 or stride > 2**10:
-                raise UserError(f"its map would be 1/{stride} of the image")
+                raise UserError(f"its output would be 1/{stride} of the image")
             if layer.block in ("DarknetConv", "DarknetOutput"):
                 size, groups = layer.args[-6], layer.args[-3]
                 self.parameters += channels[0] // groups * plan.channels * size**2
@@ -166,9 +165,9 @@ def _convolutional(section: Section, index: int, net: _Builder) -> Layer:
         raise UserError(
             f"{filters} filters, but the [yolo] after it has {yolo.count} anchors × (5 + {yolo.classes} classes)",
             where=section.where("filters"),
-            fix=f"write filters={yolo.count * (5 + yolo.classes)}, or mend mask or classes",
+            fix=f"write filters={yolo.count * (5 + yolo.classes)}, or correct mask or classes",
         )
-    # new_coords says that this convolution applies the sigmoid; here the head does, so that a loss can have logits.
+    # With new_coords this convolution applies the sigmoid. Here the head does, because losses need logits.
     if yolo.new_coords and activation != "logistic":
         what = f"the [yolo] after it has new_coords=1 and needs activation=logistic here, not {activation}"
         raise UserError(what, where=section.where("activation"))
@@ -236,7 +235,7 @@ _LAYERS: dict[str, Callable[[Section, int, _Builder], Layer]] = {
 
 
 def _yolo(section: Section) -> _Yolo:
-    """A [yolo] section: the anchors that its mask selects, classes, code of boxes."""
+    """The anchors that the mask of a [yolo] selects, its classes and its box coding."""
     anchors = section.numbers("anchors")
     if len(anchors) % 2 or not anchors or not all(0 < value < 1e6 for value in anchors):
         raise UserError("anchors must be pairs of positive numbers w, h", where=section.where("anchors"))

@@ -1,4 +1,4 @@
-"""The text of a .cfg: [sections] of key = value lines, every value with its line."""
+"""The text of a .cfg: [sections] of key = value lines. Every value keeps its line number for error messages."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,23 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from yolo_cli.errors import UserError
+from yolo_cli.io.text_file import read_text
 from yolo_cli.model.plan import integer
 
-MAX_BYTES = 4 * 2**20  # the largest published networks take 30 kilobytes
+MAX_BYTES = 4 * 2**20  # the largest published networks take 30 kB
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value as text, and its line."""
-
     text: str
     line: int
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One [section]: typed access to its values, errors with file and line."""
+    """One [section]. Its methods return typed values and raise UserError with file and line."""
 
     path: Path
     kind: str
@@ -31,11 +30,11 @@ class Section:
     values: Mapping[str, Value]
 
     def where(self, key: str = "") -> str:
-        """File and line of a key, or of the section's name."""
+        """File and line of a key; of the section where it has no such key."""
         return f"{self.path}:{self.values[key].line if key in self.values else self.line}"
 
     def integer(self, key: str, default: int, low: int, high: int) -> int:
-        """A whole number within bounds."""
+        """An integer from `low` to `high`."""
         value = self._number(key)
         try:
             return integer(default if value is None else value, key, low, high)
@@ -43,17 +42,16 @@ class Section:
             raise UserError(error.what, where=self.where(key)) from None
 
     def real(self, key: str, default: float) -> float:
-        """A number."""
         value = self._number(key)
         return default if value is None else value
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """True for any whole number but 0."""
+        """Whether a number is not 0."""
         value = self._number(key)
         return default if value is None else bool(value)
 
     def word(self, key: str, default: str, known: Sequence[str]) -> str:
-        """One of the known words."""
+        """One of the words in `known`."""
         value = self.values[key].text if key in self.values else default
         if value not in known:
             fix = f"known are {', '.join(known)}"
@@ -61,14 +59,14 @@ class Section:
         return value
 
     def numbers(self, key: str) -> list[int | float]:
-        """Numbers joined by commas; none where the key is missing."""
+        """Numbers separated by commas; an empty list where the key is missing."""
         if key not in self.values:
             return []
         parts = [part for part in self.values[key].text.split(",") if part]
         return [_parse(part, key, self.where(key)) for part in parts]
 
     def integers(self, key: str) -> list[int]:
-        """Whole numbers joined by commas; none where the key is missing."""
+        """Integers separated by commas; an empty list where the key is missing."""
         numbers = self.numbers(key)
         if bad := [n for n in numbers if not isinstance(n, int)]:
             raise UserError(f"{key} must be whole numbers, not {bad[0]!r}", where=self.where(key))
@@ -79,11 +77,11 @@ class Section:
 
 
 def read_sections(path: Path) -> list[Section]:
-    """All sections of a file, in order. Raises UserError naming the line of what is not one."""
+    """All sections of a file, in order. Raises UserError with the line that is malformed."""
     sections: list[Section] = []
     values: dict[str, Value] = {}
-    for number, line in enumerate(_lines(path), start=1):
-        # Darknet drops white space wherever it stands.
+    for number, line in enumerate(read_text(path, kind=".cfg", max_bytes=MAX_BYTES).splitlines(), start=1):
+        # Darknet ignores all white space.
         text = "".join(re.split(r"[#;]", line, maxsplit=1)[0].split())
         if not text:
             continue
@@ -99,21 +97,8 @@ def read_sections(path: Path) -> list[Section]:
             raise UserError(f"neither a [section] nor key=value: {text[:40]!r}", where=place)
         if not sections:
             raise UserError("a value before the first [section]", where=place)
-        values.setdefault(key, Value(value, number))  # of a key given twice Darknet takes the first
+        values.setdefault(key, Value(value, number))  # Darknet takes the first value of a repeated key
     return sections
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError("too large for a .cfg file", where=path, fix="check the path")
-        return path.read_text(encoding="utf-8-sig", errors="strict").splitlines()
-    except FileNotFoundError:
-        raise UserError("no such file", where=path) from None
-    except UnicodeDecodeError:
-        raise UserError("not a text file", where=path, fix="check the path") from None
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", where=path) from None
 
 
 def _parse(text: str, key: str, where: str) -> int | float:

@@ -1,22 +1,22 @@
-"""An architecture of Darknet's layers as the text of a .cfg."""
+"""The text of a .cfg for an architecture of Darknet's layers."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import Architecture, Layer
+from yolo_cli.weights.darknet.weights import not_in_darknet
 
 _CONVOLUTION = ("size", "stride", "padding", "groups", "batch_normalize", "activation")
 
 
 def cfg_text(architecture: Architecture, height: int, width: int) -> str:
-    """A .cfg that reads back as the same network; `height` and `width` (pixels) go into [net].
+    """A .cfg that reads back as the same network, with the input size `height` × `width` (pixels) in [net].
 
-    Settings of Darknet's own training are not in it. Raises UserError naming a layer that Darknet does not know.
+    It has no settings for training with Darknet. Raises UserError for a layer that Darknet does not have.
     """
     head = architecture.layers[-1]
     if head.block != "DarknetDetect" or isinstance(architecture.anchors, int):
-        raise _not_darknet(architecture, len(architecture.layers) - 1, head)
+        raise not_in_darknet(architecture, len(architecture.layers) - 1)
     body = architecture.layers[:-1]
     yolos = head.sources(len(body))
     parts = [_section("net", {"width": width, "height": height, "channels": 3})]
@@ -24,15 +24,15 @@ def cfg_text(architecture: Architecture, height: int, width: int) -> str:
         if index in yolos:
             parts.append(_yolo(architecture, yolos.index(index)))
             continue
-        kind, values = _described(architecture, index, layer)
+        kind, values = _section_values(architecture, index, layer)
         if layer.block == "DarknetOutput" and head.args[3][yolos.index(index + 1)]:
-            values["activation"] = "logistic"  # with new_coords the sigmoid is this section's
+            values["activation"] = "logistic"  # with new_coords, Darknet applies the sigmoid in this section
         parts.append(_section(kind, values))
     return "\n".join(parts)
 
 
-def _described(architecture: Architecture, index: int, layer: Layer) -> tuple[str, dict[str, Any]]:
-    """Kind and values of a layer's section."""
+def _section_values(architecture: Architecture, index: int, layer: Layer) -> tuple[str, dict[str, Any]]:
+    """The kind and the values of a layer's section."""
     args = layer.args
     sections: dict[str, tuple[str, tuple[str, ...], tuple[Any, ...]]] = {
         "DarknetConv": ("convolutional", ("filters", *_CONVOLUTION), args),
@@ -47,13 +47,13 @@ def _described(architecture: Architecture, index: int, layer: Layer) -> tuple[st
     if layer.block == "Upsample" and args[2] == "nearest":
         sections["Upsample"] = ("upsample", ("stride",), (args[1],))
     if layer.block not in sections:
-        raise _not_darknet(architecture, index, layer)
+        raise not_in_darknet(architecture, index)
     kind, keys, values = sections[layer.block]
     return kind, dict(zip(keys, values, strict=True))
 
 
 def _yolo(architecture: Architecture, scale: int) -> str:
-    """A [yolo]: all anchors of the network, of which the mask selects this section's."""
+    """A [yolo] section. It lists all anchors of the network, and its mask selects those of this scale."""
     head = architecture.layers[-1]
     assert isinstance(architecture.anchors, tuple)
     first = sum(len(anchors) // 2 for anchors in architecture.anchors[:scale])
@@ -81,11 +81,3 @@ def _text(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ",".join(_text(v) for v in value)
     return str(value)
-
-
-def _not_darknet(architecture: Architecture, index: int, layer: Layer) -> UserError:
-    return UserError(
-        f"layer {index} ({layer.block}) has no counterpart in Darknet",
-        where=architecture.name,
-        fix="only networks that came from a .cfg can be written as one",
-    )

@@ -1,0 +1,22 @@
+"""Text files of the user, with one clear error for each that cannot be read."""
+
+from pathlib import Path
+
+from yolo_cli.errors import UserError
+
+
+def read_text(path: Path, *, kind: str, max_bytes: int) -> str:
+    """The text of a UTF-8 file, without a byte order mark. `kind` (such as "YAML") is for error messages.
+
+    Raises UserError for a file that is missing, unreadable, not text, or larger than `max_bytes`.
+    """
+    try:
+        if path.stat().st_size > max_bytes:
+            raise UserError(f"too large for a {kind} file", where=path, fix="check the path")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError("no such file", where=path) from None
+    except UnicodeDecodeError:
+        raise UserError("not a text file", where=path, fix="check the path") from None
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", where=path) from None
