@@ -1,10 +1,10 @@
-"""Index of 100,000 label files: seconds of the first scan and of the second start, and memory.
+"""Index of 100,000 label files: time of the first scan and of the second start, and memory.
 
-The script makes the files (tiny JPEGs of six sizes, one to twelve boxes each, deterministic). Every side scans them as
-its training does: ours with one process a core, yolov5 with the number that it chooses itself. Memory is private to a
-process (what the kernel counts as its alone), so the libraries that all processes share do not blur it: its growth in
-the main process by the index, and its growth in a forked worker that reads every entry in shuffled order, epoch by
-epoch. A worker of ours also loads every tenth image as a sample, on a small canvas.
+The script generates the files (tiny JPEGs of six sizes with one to twelve boxes each, deterministic). Each side scans
+them as its training does: ours with one process per core, yolov5 with the number that it chooses. Memory is private
+memory (Private_* in smaps_rollup), so shared libraries do not count: its growth in the main process by the index, and
+its growth in a forked worker that reads every entry in shuffled order, epoch by epoch. Our worker also loads every
+tenth image as a sample, on a small canvas.
 """
 
 import gc
@@ -37,14 +37,14 @@ MEASURES = (
     Measure("first scan", "s", False, "yolov5 / 10"),
     Measure("second start", "s", False),
     Measure("index, private memory", "MB", False, "under 200 MB"),
-    Measure("peak of the main process, all in all", "MB", False),
+    Measure("peak of the main process, in total", "MB", False),
     *(Measure(f"worker's growth, epoch {i + 1}", "MB", False, "flat") for i in range(EPOCHS)),
 )
-Opened = tuple[Callable[[int], object], int]  # reads an entry; number of entries
+Opened = tuple[Callable[[int], object], int]  # a function that reads an entry, and the number of entries
 
 
 def make_files(folder: Path, count: int) -> None:
-    """`count` images and label files, two thousand a folder."""
+    """Write `count` images and label files, two thousand per folder."""
     import numpy as np
     import simplejpeg
 
@@ -56,16 +56,16 @@ def make_files(folder: Path, count: int) -> None:
     ]
     for i in range(count):
         if i % 2000 == 0:
-            places = [folder / kind / f"{i // 2000:03d}" for kind in ("images", "labels")]
-            for place in places:
-                place.mkdir(parents=True)
-        (places[0] / f"{i:06d}.jpg").write_bytes(images[i % len(images)])
+            folders = [folder / kind / f"{i // 2000:03d}" for kind in ("images", "labels")]
+            for part in folders:
+                part.mkdir(parents=True)
+        (folders[0] / f"{i:06d}.jpg").write_bytes(images[i % len(images)])
         rows = [
             f"{choice.randrange(80)} {choice.uniform(0.3, 0.7):.6f} {choice.uniform(0.3, 0.7):.6f} "
             f"{choice.uniform(0.05, 0.5):.6f} {choice.uniform(0.05, 0.5):.6f}\n"
             for _ in range(choice.randint(1, 12))
         ]
-        (places[1] / f"{i:06d}.txt").write_text("".join(rows))
+        (folders[1] / f"{i:06d}.txt").write_text("".join(rows))
 
 
 def open_ours(folder: str) -> Opened:
@@ -99,7 +99,7 @@ SIDES = {OURS: open_ours, "yolov5": open_yolov5}
 
 
 def private_megabytes() -> float:
-    """Memory that is this process's alone; where the kernel does not tell, its peak."""
+    """This process's private memory; where the kernel does not report it, its peak."""
     file = Path("/proc/self/smaps_rollup")
     if not file.exists():
         return peak_megabytes()
@@ -108,9 +108,9 @@ def private_megabytes() -> float:
 
 
 def epochs(read: Callable[[int], object], count: int, pipe: Any) -> None:
-    """A worker's life: its private memory's growth after each epoch over all entries."""
+    """Run as a worker: send the growth of private memory after each epoch over all entries."""
     order, growth = list(range(count)), []
-    for i in order[:10]:  # what a first sample costs once, such as buffers of the decoder
+    for i in order[:10]:  # allocate what is needed once, such as buffers of the decoder
         read(i)
     random.Random(0).shuffle(order)
     start = private_megabytes()
@@ -123,7 +123,7 @@ def epochs(read: Callable[[int], object], count: int, pipe: Any) -> None:
 
 def work(side: str, task: dict[str, str]) -> None:
     if side == OURS:
-        import yolo_cli.dataset.loader  # noqa: F401 - the libraries' own memory is not the index's
+        import yolo_cli.dataset.loader  # noqa: F401 - the memory of the libraries is not part of the index
     else:
         import yolov5.utils.dataloaders  # noqa: F401
     gc.collect()
@@ -135,7 +135,7 @@ def work(side: str, task: dict[str, str]) -> None:
         return
     gc.collect()
     figures["index, private memory"] = private_megabytes() - before
-    figures["peak of the main process, all in all"] = peak_megabytes()
+    figures["peak of the main process, in total"] = peak_megabytes()
     gc.freeze()
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe()
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pythons = {OURS: Path(sys.executable), **peers}
 
         def both(name: str) -> dict[str, float]:
-            """A first scan with nothing cached, then a second start and its memory."""
+            """A first scan without any cache, then a second start and its memory."""
             for cache in [folder / "yolo_cli_cache", *(folder / "data").rglob("*.cache")]:
                 if cache.exists():
                     os.rename(cache, folder / f"old{time.monotonic_ns()}")

@@ -1,8 +1,8 @@
-"""Images a second that the training loader makes on one core: mosaic at 640, with and without a RAM cache.
+"""Images per second of the training loader on one core: mosaic at 640, with and without a RAM cache.
 
-Every side makes batches of 16 in one process with one thread, with the same augmentation settings (mosaic, affine,
-HSV, flip), from copies of the same data. Two batches go before the clock starts; then one epoch is timed, by the
-processor time of the process (images a second of one core, whatever else the machine does) and by the wall clock.
+Each side makes batches of 16 in one process with one thread, with the same augmentation settings (mosaic, affine, HSV,
+flip), from copies of the same data. After two warm-up batches one epoch is timed, in processor time (images per second
+of one core, independent of other load) and in wall-clock time.
 """
 
 import itertools
@@ -36,7 +36,7 @@ MEASURES = (
     Measure("ram cache, wall", "images/s", True),
     Measure("peak memory", "MB", False),
 )
-# What the published low-augmentation file of all three sets, in the names that they share.
+# The published hyperparameters for low augmentation, by the names that all three sides share.
 HYP = {
     "hsv_h": 0.015,
     "hsv_s": 0.7,
@@ -54,7 +54,7 @@ HYP = {
 
 
 def rate(loader: Any, count: Any) -> tuple[float, float]:
-    """Images a second over one epoch, the first batches apart: by processor time, by the wall clock."""
+    """Images per second over one epoch, after the warm-up: of processor time, of wall-clock time."""
     for _ in itertools.islice(iter(loader), WARM):
         pass
     start, busy, images = time.perf_counter(), time.process_time(), 0
@@ -128,7 +128,7 @@ def main() -> None:
         return
     peers = peer_pythons(args.peers, ("yolov5", "ultralytics"))
     with workplace() as folder:
-        # One copy each, so that no side finds another's caches.
+        # One copy per side, so that no side finds the cache of another.
         tasks = {name: {"data": str(copy_dataset(args.data, folder / name))} for name in (OURS, *peers)}
         sides = {
             name: lambda name=name, python=python: ask(

@@ -1,11 +1,10 @@
-"""What a dataset of a million images costs: start-up, memory, shuffling, sampling, judging.
+"""Time and memory for a dataset of a million images: start-up, shuffling, sampling, loading, evaluation.
 
-The index is made up (about seven boxes an image, the paths those of a few thousand real, tiny images, so that workers
-can load what they are asked for); the folder that is scanned is real and smaller, and what is extrapolated from it says
-so. Every part runs in a process of its own. Times are of the processor, which a busy machine disturbs less; those of
-workers, whose processes are several, are of the clock. Files lie in the page cache. Memory: "private" is what the
-kernel counts as a process's alone (USS), "proportional" shares what is shared among those that share it (PSS), "peak"
-is the growth of the largest resident size.
+The index is synthetic: about seven boxes per image, with the paths of a few thousand real, tiny images, so that workers
+can load them. The folder that is scanned is real and smaller, and extrapolated figures are marked. Every part runs in
+its own process. Times are processor times, which depend less on other load; those of workers, which are several
+processes, are wall-clock times. The files are in the page cache. Memory: "private" belongs to one process alone (USS),
+"proportional" divides shared memory among its users (PSS), "peak" is the growth of the largest resident size.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from typing import Any
 from label_index import make_files
 
 CLASSES, BOXES, BATCH = 80, 7, 16
-REAL = 2000  # images that the made-up index points at
+REAL = 2000  # image files that the synthetic index refers to
 Row = tuple[str, str]
 
 
@@ -40,7 +39,7 @@ def rollup(process: int | str = "self") -> dict[str, float]:
 
 
 class Cost:
-    """Seconds of processor time and peak memory of a block."""
+    """Processor time in seconds and peak memory in MB of a block."""
 
     seconds = peak = 0.0
 
@@ -51,7 +50,7 @@ class Cost:
 @contextlib.contextmanager
 def costs() -> Iterator[Cost]:
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before, cost, start = rollup()["resident"], Cost(), time.process_time()
     yield cost
     cost.seconds = time.process_time() - start
@@ -67,8 +66,8 @@ def extrapolated(seconds: float, times: float) -> str:
     return f"{clock(seconds)}; extrapolated {clock(seconds * times)}"
 
 
-def made_up(folder: Path, images: int) -> Any:
-    """An index of `images` images and about seven times as many boxes."""
+def synthetic_index(folder: Path, images: int) -> Any:
+    """An index of `images` images with about seven boxes each."""
     import numpy as np
 
     from yolo_cli.dataset.labels import LabelIndex, _fingerprint, _offsets, replace
@@ -92,7 +91,7 @@ def made_up(folder: Path, images: int) -> Any:
     return replace(index, fingerprint=_fingerprint(index))
 
 
-def opened(folder: Path) -> Any:
+def load_index(folder: Path) -> Any:
     from yolo_cli.dataset.labels import _load_cache
 
     return _load_cache(folder / "index.npz", "scale")
@@ -101,7 +100,7 @@ def opened(folder: Path) -> Any:
 def part_index(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
     from yolo_cli.dataset import labels
 
-    index = made_up(folder, images)
+    index = synthetic_index(folder, images)
     with costs() as saved:
         labels._save_cache(folder / "index.npz", "scale", index)
     with costs() as fingerprint:
@@ -110,7 +109,7 @@ def part_index(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
     gc.collect()
     before = rollup()["private"]
     with costs() as loaded:
-        index = opened(folder)
+        index = load_index(folder)
     held = rollup()["private"] - before
     with costs() as single:
         index.single_cls()
@@ -125,7 +124,7 @@ def part_index(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
 
 
 def part_folder(folder: Path, images: int, args: argparse.Namespace) -> list[Row]:
-    """What needs real files: everything is per file, so a million cost that many times as much."""
+    """What needs real files: the cost is per file, so it is extrapolated linearly."""
     from yolo_cli.dataset import labels
     from yolo_cli.dataset.spec import load_spec, split_files
 
@@ -144,19 +143,19 @@ def part_folder(folder: Path, images: int, args: argparse.Namespace) -> list[Row
         build()
     times = images / len(files)
 
-    def told(cost: Cost) -> str:
+    def scaled(cost: Cost) -> str:
         return extrapolated(cost.seconds, times)
 
     return [
-        (f"listing a folder of {len(files):,}", f"{told(listed)}, peak +{listed.peak * times:.0f} MB"),
-        ("first scan of it, one process", told(first)),
-        ("asking whether any file changed", told(states)),
-        ("second start (the former and loading)", told(second)),
+        (f"listing a folder of {len(files):,}", f"{scaled(listed)}, peak +{listed.peak * times:.0f} MB"),
+        ("first scan of it, one process", scaled(first)),
+        ("checking every file for changes", scaled(states)),
+        ("second start (checking and loading)", scaled(second)),
     ]
 
 
 def part_shards(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
-    """The same real files in tar shards of 5,000 images, each image with its label beside it."""
+    """The same real files in tar shards of 5,000 images, each followed by its label."""
     from yolo_cli.dataset.labels import build_index
     from yolo_cli.dataset.scan import label_path
 
@@ -188,7 +187,7 @@ def part_shards(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
         (f"first scan of {len(shards)} shards, one process", extrapolated(first.seconds, times)),
         ("second start from shards", extrapolated(second.seconds, times)),
         (
-            "an image's bytes, at random, from its file → from its shard",
+            "reading an image's bytes in random order, from its file → from its shard",
             f"{read['files']:.0f} → {read['shards']:.0f} µs",
         ),
     ]
@@ -198,7 +197,7 @@ def part_sampler(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
     from yolo_cli.anchors.score import training_sizes
     from yolo_cli.dataset.sampler import EpochBatchSampler, image_weights, rect_canvases
 
-    index = opened(folder)
+    index = load_index(folder)
     rows: list[Row] = []
 
     def epoch(what: str, batches: EpochBatchSampler) -> None:
@@ -238,21 +237,21 @@ def part_sampler(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
     epoch("`--rect`", batches)
     with costs() as sizes:
         training_sizes(index, canvas)
-    rows.append(("box sizes for the check of anchors", str(sizes)))
+    rows.append(("box sizes for the anchor check", str(sizes)))
     with costs() as paths:
         found = [index.path(i) for i in range(len(index))]
-    rows.append((f"{len(found):,} paths as objects (`yolo val` names its images)", str(paths)))
+    rows.append((f"{len(found):,} path objects (`yolo val` reads COCO ids from them)", str(paths)))
     return rows
 
 
 def part_workers(folder: Path, images: int, args: argparse.Namespace) -> list[Row]:
-    """Private memory of loader workers that have read from everywhere in the index; first with a tiny index."""
+    """Private memory of loader workers that have read all over the index; first with a tiny index."""
     from yolo_cli.config import Hyperparameters
     from yolo_cli.dataset.loader import train_loader
 
     found: dict[int, dict[str, float]] = {}
     for count in (64, images):
-        index = made_up(folder, count) if count != images else opened(folder)
+        index = synthetic_index(folder, count) if count != images else load_index(folder)
         loader = train_loader(index, img=(64, 64), batch=64, hyp=Hyperparameters(), seed=0, workers=args.workers)
         loader.multiprocessing_context = multiprocessing.get_context(args.method)
         start = time.perf_counter()
@@ -299,22 +298,22 @@ def part_evaluator(folder: Path, images: int, args: argparse.Namespace) -> list[
     data = detections(2000)
     evaluator = Evaluator([str(i) for i in range(CLASSES)])
     with costs() as fed:
-        for first in range(0, args.judged, UPDATE):
-            part = [data[i % len(data)] for i in range(first, min(first + UPDATE, args.judged))]
+        for first in range(0, args.evaluated, UPDATE):
+            part = [data[i % len(data)] for i in range(first, min(first + UPDATE, args.evaluated))]
             evaluator.update(
                 range(first + 1, first + len(part) + 1),
                 [(640, 640)] * len(part),
                 [truths for truths, _, _ in part],
                 [Detections(rows[:, :4], rows[:, 4], class_id) for _, rows, class_id in part],
             )
-    with costs() as judged:
+    with costs() as computed:
         evaluator.compute()
-    times, found = images / args.judged, len(data[0][1])
+    times, found = images / args.evaluated, len(data[0][1])
     state = f"{fed.peak:.0f} MB; extrapolated {fed.peak * times / 1024:.1f} GB"
-    end = f"{judged}; extrapolated {clock(judged.seconds * times)}, {judged.peak * times / 1024:.0f} GB"
+    end = f"{computed}; extrapolated {clock(computed.seconds * times)}, {computed.peak * times / 1024:.0f} GB"
     return [
-        (f"evaluator, {args.judged:,} images × {found} detections: kept", state),
-        ("evaluator: judging", end),
+        (f"evaluator, {args.evaluated:,} images × {found} detections: kept", state),
+        ("evaluator: computing the metrics", end),
     ]
 
 
@@ -331,10 +330,10 @@ PARTS["evaluator"] = part_evaluator
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_000_000)
-    parser.add_argument("--files", type=int, default=50_000, help="of the real folder")
+    parser.add_argument("--files", type=int, default=50_000, help="in the real folder")
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--batches", type=int, default=300, help="of 64 mosaics, before a worker is measured")
-    parser.add_argument("--judged", type=int, default=50_000, help="images for the evaluator")
+    parser.add_argument("--batches", type=int, default=300, help="batches of 64 mosaics before a worker is measured")
+    parser.add_argument("--evaluated", type=int, default=50_000, help="images for the evaluator")
     parser.add_argument("--parts", nargs="+", default=[*PARTS], choices=[*PARTS])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--part", choices=[*PARTS], help=argparse.SUPPRESS)

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test touches the user's cache folder or finds the user's datasets."""
+    """Keep tests away from the user's cache folder and datasets."""
     monkeypatch.setenv("YOLO_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("YOLO_DATASETS", raising=False)
     return tmp_path / "cache"

@@ -9,7 +9,7 @@ from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
 from yolo_cli.dataset.images import PAD_VALUE, shrink
 
-STILL = replace(Hyperparameters(), translate=0.0, scale=0.0, hsv_h=0.0, hsv_s=0.0, hsv_v=0.0)
+UNCHANGED = replace(Hyperparameters(), translate=0.0, scale=0.0, hsv_h=0.0, hsv_s=0.0, hsv_v=0.0)
 
 sides = st.integers(20, 300)
 sizes = st.tuples(sides, sides)
@@ -21,7 +21,7 @@ def generator(seed: int) -> np.random.Generator:
 
 
 def white_extent(canvas: np.ndarray) -> tuple[float, float, float, float]:
-    """x1, y1, x2, y2 of what is nearer white than black."""
+    """x1, y1, x2, y2 of the pixels that are nearer white than black."""
     ys, xs = np.nonzero(canvas[:, :, 0] > 127)
     return xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
 
@@ -37,8 +37,8 @@ def white_extent(canvas: np.ndarray) -> tuple[float, float, float, float]:
     ],
 )
 @pytest.mark.parametrize("resolution", [1.0, 0.5])
-def test_drawn_object_lies_in_its_moved_box(changes: dict[str, float], resolution: float) -> None:
-    """Paint a disc, warp, and compare where it is drawn with where its box went."""
+def test_a_drawn_object_lies_in_its_transformed_box(changes: dict[str, float], resolution: float) -> None:
+    """Draw a transformed disc, and compare its pixels with its transformed box."""
     hyp = replace(Hyperparameters(), translate=0.1, scale=0.3, **changes)
     size, canvas = (240, 320), (256, 256)
     y, x = np.mgrid[0:240, 0:320]
@@ -61,7 +61,7 @@ def test_drawn_object_lies_in_its_moved_box(changes: dict[str, float], resolutio
         np.testing.assert_allclose(white_extent(drawn), [*low, *high], atol=1.5)
         weight = drawn[:, :, 0].astype(float)
         center = [(weight.sum(axis) * (np.arange(256) + 0.5)).sum() / weight.sum() for axis in (0, 1)]
-        # Drawing by resizing rounds edges to whole pixels; warping is exact, and half a pixel off would show here.
+        # Drawing by resizing rounds edges to whole pixels. Warping is exact: an error of half a pixel would fail here.
         np.testing.assert_allclose(center, (low + high) / 2, atol=0.25 if changes else 0.6)
         box = np.array([[150 / 320, 0.5, 40 / 320, 40 / 240]], np.float32)
         (xyxy,), (keep,) = augment.transform_boxes(box, matrix, size, canvas)
@@ -70,8 +70,8 @@ def test_drawn_object_lies_in_its_moved_box(changes: dict[str, float], resolutio
         assert (xyxy[2:] >= high - 0.01).all()
 
 
-def test_upright_drawing_agrees_with_warping() -> None:
-    """The fast way and the general way put the same picture in the same place."""
+def test_drawing_by_resizing_agrees_with_warping() -> None:
+    """The fast and the general way of drawing give the same picture."""
     y, x = np.mgrid[0:120, 0:160]
     image = np.stack([x, y, x // 2 + y // 2], -1).astype(np.uint8)
     for seed in range(10):
@@ -83,7 +83,7 @@ def test_upright_drawing_agrees_with_warping() -> None:
         fast, general = (np.full((100, 100, 3), PAD_VALUE, np.uint8) for _ in range(2))
         augment.draw_tile(fast, image, matrix, (120, 160))
         nearly = matrix.copy()
-        nearly[0, 1] = 1e-9  # not upright any more, by nothing
+        nearly[0, 1] = 1e-9  # a negligible shear, which selects warping
         augment.draw_tile(general, image, nearly, (120, 160))
         inside = (general != PAD_VALUE).all(-1) & (fast != PAD_VALUE).all(-1)
         difference = np.abs(fast.astype(int) - general)[inside]
@@ -96,20 +96,20 @@ def test_mosaic_tiles_meet_without_overlap_or_seam() -> None:
     for seed in range(30):
         random = generator(seed)
         tiles = [(100, 120), (120, 100), (110, 110), (90, 130)]
-        places = augment.mosaic_matrices(random, tiles, canvas)
-        change = augment.random_transform(random, Hyperparameters(), (256, 256), canvas)
-        owners = np.zeros(canvas, int)
-        for place, size in zip(places, tiles, strict=True):
+        matrices = augment.mosaic_matrices(random, tiles, canvas)
+        transform = augment.random_transform(random, Hyperparameters(), (256, 256), canvas)
+        coverage = np.zeros(canvas, int)
+        for tile_matrix, size in zip(matrices, tiles, strict=True):
             drawn = np.zeros((*canvas, 3), np.uint8)
             augment.draw_tile(
-                drawn, np.full((*size, 3), 255, np.uint8), augment.snap_to_pixels(change @ place, size), size
+                drawn, np.full((*size, 3), 255, np.uint8), augment.snap_to_pixels(transform @ tile_matrix, size), size
             )
-            owners += drawn[:, :, 0] > 0
-        assert owners.max() <= 1
-        center = augment._transform_points(change @ places[3], np.zeros((1, 2)))[0]
+            coverage += drawn[:, :, 0] > 0
+        assert coverage.max() <= 1
+        center = augment._transform_points(transform @ matrices[3], np.zeros((1, 2)))[0]
         x, y = (round(float(v)) for v in center)
         if 2 < x < 126 and 2 < y < 126:
-            assert owners[y - 2 : y + 2, x - 2 : x + 2].all()
+            assert coverage[y - 2 : y + 2, x - 2 : x + 2].all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -120,10 +120,10 @@ def test_boxes_of_a_mosaic_lie_on_the_canvas(
     random = generator(seed)
     hyp = replace(Hyperparameters(), scale=0.9, **({"degrees": 45.0, "perspective": 0.001} if bent else {}))
     boxes = np.concatenate([random.uniform(0, 1, (20, 2)), random.uniform(0.001, 1, (20, 2))], 1).astype(np.float32)
-    places = augment.mosaic_matrices(random, tiles, canvas)
-    change = augment.random_transform(random, hyp, (canvas[0] * 2, canvas[1] * 2), canvas)
-    for place, size in zip(places, tiles, strict=True):
-        matrix = augment.snap_to_pixels(change @ place, size)
+    matrices = augment.mosaic_matrices(random, tiles, canvas)
+    transform = augment.random_transform(random, hyp, (canvas[0] * 2, canvas[1] * 2), canvas)
+    for tile_matrix, size in zip(matrices, tiles, strict=True):
+        matrix = augment.snap_to_pixels(transform @ tile_matrix, size)
         xyxy, keep = augment.transform_boxes(boxes, matrix, size, canvas)
         assert np.isfinite(xyxy).all()
         assert (xyxy >= 0).all()
@@ -143,19 +143,19 @@ def test_boxes_of_a_mosaic_lie_on_the_canvas(
         pytest.param([0.5, 0.5, 0.03, 0.5], True, id="3 pixels wide"),
     ],
 )
-def test_which_boxes_remain(box: list[float], kept: bool) -> None:
+def test_which_boxes_are_kept(box: list[float], kept: bool) -> None:
     _, keep = augment.transform_boxes(np.array([box], np.float32), np.eye(3), (100, 100), (100, 100))
     assert keep.tolist() == [kept]
 
 
 @pytest.mark.parametrize(("shift", "kept"), [(-88.0, True), (-91.0, False)])
-def test_a_box_needs_a_tenth_of_its_area(shift: float, kept: bool) -> None:
+def test_a_box_is_kept_if_a_tenth_of_its_area_is_visible(shift: float, kept: bool) -> None:
     matrix = np.array([[1.0, 0.0, shift], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     whole = np.array([[0.5, 0.5, 1.0, 1.0]], np.float32)
     assert augment.transform_boxes(whole, matrix, (100, 100), (100, 100))[1].tolist() == [kept]
 
 
-def test_thin_boxes_go() -> None:
+def test_thin_boxes_are_dropped() -> None:
     thin = np.array([[0.5, 0.5, 1.0, 0.01]], np.float32)
     assert augment.transform_boxes(thin, np.eye(3), (300, 400), (300, 400))[1].tolist() == [False]
 
@@ -179,13 +179,13 @@ def test_flip_moves_pixels_and_boxes_together() -> None:
         assert tuple(xyxy[0]) == white_extent(flipped)
 
 
-def test_colors() -> None:
+def test_apply_hsv() -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert augment.hsv_tables(generator(0), STILL) is None
-    tables = augment.hsv_tables(generator(0), replace(STILL, hsv_v=1e-9))
+    assert augment.hsv_tables(generator(0), UNCHANGED) is None
+    tables = augment.hsv_tables(generator(0), replace(UNCHANGED, hsv_v=1e-9))
     unchanged = image.copy()
     augment.apply_hsv(unchanged, tables)
-    assert np.abs(unchanged.astype(int) - image).max() <= 6  # what 8-bit HSV costs
+    assert np.abs(unchanged.astype(int) - image).max() <= 6  # the rounding error of 8-bit HSV
     dark = np.stack([np.arange(256) % 180, np.arange(256), np.arange(256) // 2], -1).astype(np.uint8)[None]
     darker = image.copy()
     augment.apply_hsv(darker, dark)

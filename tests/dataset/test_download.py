@@ -30,7 +30,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], str]]:
-    """Puts bytes on a web server of this machine and returns their address."""
+    """Serves bytes from a local web server and returns their URL."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "web"
@@ -57,7 +57,7 @@ def zipped(*names: str, content: bytes = b"x") -> bytes:
     return out.getvalue()
 
 
-def taped(*members: TarInfo) -> bytes:
+def tarred(*members: TarInfo) -> bytes:
     out = io.BytesIO()
     with open_tar(fileobj=out, mode="w:gz") as archive:
         for member in members:
@@ -81,7 +81,7 @@ def spec_of(tmp_path: Path, url: str, **keys):
 
 
 @pytest.mark.parametrize("top", ["", "set/", "other-name/"])
-def test_archive_is_fetched_once_and_said_so(top: str, serve, tmp_path: Path, own_cache: Path) -> None:
+def test_archive_is_downloaded_once_and_reported(top: str, serve, tmp_path: Path, own_cache: Path) -> None:
     archive = zipped(f"{top}images/train/a.jpg", f"{top}labels/train/a.txt", "__MACOSX/._a.jpg")
     url = serve("set.zip", archive)
     reporter = Recording()
@@ -98,8 +98,8 @@ def test_archive_is_fetched_once_and_said_so(top: str, serve, tmp_path: Path, ow
     assert split_files(again, "train") == [str(image)]
 
 
-def test_tar_is_unpacked_too(serve, tmp_path: Path) -> None:
-    url = serve("set.tar.gz", taped(member("images", DIRTYPE), member("images/train/a.jpg", size=3)))
+def test_tar_is_unpacked(serve, tmp_path: Path) -> None:
+    url = serve("set.tar.gz", tarred(member("images", DIRTYPE), member("images/train/a.jpg", size=3)))
     spec = prepare(spec_of(tmp_path, url), Silent())
     assert Path(split_files(spec, "train")[0]).read_bytes() == b"xxx"
 
@@ -115,7 +115,7 @@ def test_tar_is_unpacked_too(serve, tmp_path: Path) -> None:
         pytest.param(zipped("images/train/a.jpg")[:-30], {}, "neither a zip nor a tar|damaged", id="cut off"),
     ],
 )
-def test_what_is_not_the_data_set_is_refused(
+def test_an_archive_that_is_not_the_dataset_is_refused(
     content: bytes, keys: dict[str, str], message: str, serve, tmp_path: Path, own_cache: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -123,17 +123,17 @@ def test_what_is_not_the_data_set_is_refused(
     assert not list((own_cache / "datasets").iterdir())
 
 
-def test_offline_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_error_names_the_alternative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    url = "http://127.0.0.1:9/set.zip"  # nobody listens on the discard port
+    url = "http://127.0.0.1:9/set.zip"  # no server listens on the discard port
     with pytest.raises(UserError, match=rf"cannot download {url} .* unpack it, and set YOLO_DATASETS"):
         prepare(spec_of(tmp_path, url), Silent())
 
 
-class Elsewhere(Quiet):
-    """Sends whoever asks to another place, or answers without an end."""
+class Redirecting(Quiet):
+    """Redirects every request, or sends a response without end."""
 
-    place = "file:///etc/passwd"
+    target = "file:///etc/passwd"
 
     def do_GET(self) -> None:
         if "endless" in self.path:
@@ -143,15 +143,15 @@ class Elsewhere(Quiet):
                 while True:
                     self.wfile.write(bytes(2**16))
         self.send_response(302)
-        self.send_header("Location", self.path if "circle" in self.path else self.place)
+        self.send_header("Location", self.path if "circle" in self.path else self.target)
         self.end_headers()
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def redirecting(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -161,22 +161,24 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", ["a.zip", "circle.zip"], ids=["to a file of this machine", "in a circle"])
-def test_a_redirect_leads_to_no_file_and_ends(path: str, elsewhere: str, tmp_path: Path, own_cache: Path) -> None:
+def test_redirects_to_local_files_and_in_circles_are_refused(
+    path: str, redirecting: str, tmp_path: Path, own_cache: Path
+) -> None:
     with pytest.raises(UserError, match=r"cannot download .*HTTP 302"):
-        prepare(spec_of(tmp_path, f"{elsewhere}/{path}"), Silent())
+        prepare(spec_of(tmp_path, f"{redirecting}/{path}"), Silent())
     assert not list((own_cache / "datasets").iterdir())
 
 
-def test_a_download_without_end_leaves_room_on_the_disk(
-    elsewhere: str, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_endless_download_leaves_room_on_the_disk(
+    redirecting: str, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "RESERVE", disk_usage(tmp_path).free - 5_000_000)
     with pytest.raises(UserError, match="does not give its size"):
-        prepare(spec_of(tmp_path, f"{elsewhere}/endless.zip"), Silent())
+        prepare(spec_of(tmp_path, f"{redirecting}/endless.zip"), Silent())
     assert not list((own_cache / "datasets").iterdir())
 
 
-def test_missing_address(serve, tmp_path: Path) -> None:
+def test_http_404(serve, tmp_path: Path) -> None:
     url = serve("set.zip", b"").replace("set.zip", "none.zip")
     with pytest.raises(UserError, match=r"cannot download .*HTTP 404"):
         prepare(spec_of(tmp_path, url), Silent())
@@ -189,12 +191,12 @@ def test_missing_address(serve, tmp_path: Path) -> None:
         pytest.param(zipped("/tmp/evil.txt"), id="zip: absolute"),
         pytest.param(zipped("a\\..\\..\\evil.txt"), id="zip: backslashes"),
         pytest.param(zipped("C:/evil.txt"), id="zip: drive"),
-        pytest.param(taped(member("../evil.txt", size=1)), id="tar: up"),
-        pytest.param(taped(member("/evil.txt", size=1)), id="tar: absolute"),
-        pytest.param(taped(member("a", SYMTYPE, "..")), id="tar: symlink"),
-        pytest.param(taped(member("x"), member("a", LNKTYPE, "x")), id="tar: hard link"),
-        pytest.param(taped(member("a", SYMTYPE, "../.."), member("a/evil.txt", size=1)), id="tar: through a symlink"),
-        pytest.param(taped(member("pipe", b"6")), id="tar: named pipe"),
+        pytest.param(tarred(member("../evil.txt", size=1)), id="tar: up"),
+        pytest.param(tarred(member("/evil.txt", size=1)), id="tar: absolute"),
+        pytest.param(tarred(member("a", SYMTYPE, "..")), id="tar: symlink"),
+        pytest.param(tarred(member("x"), member("a", LNKTYPE, "x")), id="tar: hard link"),
+        pytest.param(tarred(member("a", SYMTYPE, "../.."), member("a/evil.txt", size=1)), id="tar: through a symlink"),
+        pytest.param(tarred(member("pipe", b"6")), id="tar: named pipe"),
     ],
 )
 def test_unsafe_archives(content: bytes, tmp_path: Path) -> None:
@@ -215,18 +217,20 @@ def test_symlink_in_a_zip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_bombs(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archives_that_unpack_to_far_more_are_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download, "ALLOWANCE", 10_000)
     size = 5_000_000
-    content = zipped("a", content=bytes(size)) if kind == "zip" else taped(member("a", size=size))
+    content = zipped("a", content=bytes(size)) if kind == "zip" else tarred(member("a", size=size))
     (tmp_path / "archive").write_bytes(content)
     with pytest.raises(UserError, match="far more than its own size"):
         unpack(tmp_path / "archive", tmp_path / "here")
     assert sum(file.stat().st_size for file in (tmp_path / "here").rglob("*")) < 100_000
 
 
-def test_a_header_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
-    (tmp_path / "archive").write_bytes(taped(member("././@LongLink", GNUTYPE_LONGNAME, size=5_000_000)))
+def test_large_extended_headers_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(tarred(member("././@LongLink", GNUTYPE_LONGNAME, size=5_000_000)))
     with pytest.raises(UserError, match="extended header of 5000000 bytes"):
         unpack(tmp_path / "archive", tmp_path / "here")
 
@@ -235,7 +239,7 @@ def test_a_header_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
 def test_too_many_members(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "MAX_MEMBERS", 10)
     names = [f"{i}/" for i in range(20)]
-    content = zipped(*names) if kind == "zip" else taped(*(member(name, DIRTYPE) for name in names))
+    content = zipped(*names) if kind == "zip" else tarred(*(member(name, DIRTYPE) for name in names))
     (tmp_path / "archive").write_bytes(content)
     with pytest.raises(UserError, match="more than 10 members"):
         unpack(tmp_path / "archive", tmp_path / "here")

@@ -32,7 +32,7 @@ def with_orientation(jpeg: bytes, orientation: int, order: str = "<") -> bytes:
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
 
 
-# What a viewer does with each orientation, in numpy's terms.
+# What a viewer does for each orientation.
 SHOWN = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -55,7 +55,7 @@ def test_exif_orientation(orientation: int, order: str, tmp_path: Path) -> None:
     file.write_bytes(with_orientation(jpeg, orientation, order))
     np.testing.assert_array_equal(read_image(file), expected)
     assert image_size(str(file)) == expected.shape[:2]
-    np.testing.assert_array_equal(cv2.imread(str(file))[:, :, ::-1], expected)  # a second opinion
+    np.testing.assert_array_equal(cv2.imread(str(file))[:, :, ::-1], expected)  # an independent implementation
 
 
 def test_jpeg_decodes_as_libjpeg_does_by_default(reference: Path) -> None:
@@ -71,7 +71,7 @@ def test_lossless_formats(suffix: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(file), picture())
 
 
-def test_other_kinds_of_pixels_become_8_bit_rgb(tmp_path: Path) -> None:
+def test_16_bit_gray_and_transparent_images_become_8_bit_rgb(tmp_path: Path) -> None:
     rgb = picture()
     kinds = {
         "16-bit": (rgb[:, :, ::-1].astype(np.uint16) * 257, rgb),
@@ -115,7 +115,7 @@ def broken_files() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", broken_files())
-def test_broken_files_are_found_out(kind: str, tmp_path: Path) -> None:
+def test_broken_files_are_detected(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(broken_files()[kind])
     with pytest.raises(BadImage):
@@ -160,14 +160,14 @@ def test_an_image_beyond_pillows_own_limit_is_accepted(suffix: str, monkeypatch:
     check_claims(written(suffix))
 
 
-def test_data_behind_the_end_marker_is_fine(tmp_path: Path) -> None:
+def test_data_after_the_end_marker_is_accepted(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(encoded(".jpg", picture()) + b"camera's own data" * 100)
     assert image_size(str(file)) == (48, 64)
     assert read_image(file).shape == (48, 64, 3)
 
 
-def test_size_behind_a_large_header(tmp_path: Path) -> None:
+def test_size_after_a_large_header(tmp_path: Path) -> None:
     jpeg = encoded(".jpg", picture())
     profile = b"\xff\xe2" + struct.pack(">H", 60002) + bytes(60000)
     file = tmp_path / "a.jpg"
@@ -192,7 +192,7 @@ def test_any_bytes_are_an_image_or_a_bad_image(tail: bytes, head: bytes) -> None
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_smaller_reading_keeps_the_content(orientation: int, tmp_path: Path) -> None:
+def test_reading_at_reduced_size_keeps_the_content(orientation: int, tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(with_orientation(encoded(".jpg", picture(480, 640)), orientation))
     full = read_image(file)
@@ -209,7 +209,7 @@ def test_smaller_reading_keeps_the_content(orientation: int, tmp_path: Path) -> 
     st.tuples(st.integers(32, 128), st.integers(32, 128)),
     st.lists(st.floats(0, 1), min_size=2, max_size=2),
 )
-def test_letterbox_leads_back(size: tuple[int, int], canvas: tuple[int, int], point: list[float]) -> None:
+def test_letterbox_maps_back_to_the_image(size: tuple[int, int], canvas: tuple[int, int], point: list[float]) -> None:
     image = np.full((*size, 3), 200, np.uint8)
     out, place = letterbox(image, canvas)
     assert out.shape == (*canvas, 3)
@@ -219,7 +219,7 @@ def test_letterbox_leads_back(size: tuple[int, int], canvas: tuple[int, int], po
     assert -1e-6 <= on_x <= canvas[1] + 1e-6
     assert -1e-6 <= on_y <= canvas[0] + 1e-6
     assert (on_x - place.pad_x) / place.scale_x == pytest.approx(x, abs=1e-6)
-    # The image covers exactly the rectangle that the numbers say.
+    # The image covers exactly the rectangle that the numbers describe.
     left, top = round(place.pad_x), round(place.pad_y)
     right, bottom = round(place.pad_x + size[1] * place.scale_x), round(place.pad_y + size[0] * place.scale_y)
     expected = np.full((*canvas, 3), PAD_VALUE, np.uint8)
@@ -236,8 +236,8 @@ def test_letterbox_fit_only_adds_borders() -> None:
     np.testing.assert_array_equal(out[16:496, 16:656], picture(480, 640))
 
 
-def test_a_rotated_png_behind_a_long_color_profile(tmp_path: Path) -> None:
-    """The index and the reader must agree on the orientation, however far back it stands in the file."""
+def test_png_orientation_after_a_long_chunk(tmp_path: Path) -> None:
+    """The index and the reader must find the same orientation, however late it is in the file."""
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), np.zeros((90, 130, 3), np.uint8))
     data = path.read_bytes()

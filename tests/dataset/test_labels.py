@@ -52,7 +52,7 @@ GOOD = b"1 0.5 0.5 0.2 0.3\n"
         pytest.param(b"\xff\xfe1 0.5 0.5 0.2 0.3", "not a number", id="not text"),
     ],
 )
-def test_a_bad_row_costs_that_row_and_is_named(row: bytes, what: str) -> None:
+def test_an_invalid_row_is_left_out_and_reported(row: bytes, what: str) -> None:
     classes, boxes, problems = read(GOOD + row + b"\n2 0.25 0.25 0.5 0.5\n")
     assert classes == [1, 2]
     np.testing.assert_allclose(boxes, [[0.5, 0.5, 0.2, 0.3], [0.25, 0.25, 0.5, 0.5]], rtol=1e-6)
@@ -71,26 +71,26 @@ def test_a_bad_row_costs_that_row_and_is_named(row: bytes, what: str) -> None:
         pytest.param(b"1.0 5e-1 0.5 0.2 0.3", id="floats"),
     ],
 )
-def test_harmless_variants_are_read(text: bytes) -> None:
+def test_harmless_variants_are_accepted(text: bytes) -> None:
     classes, boxes, problems = read(text)
     assert (classes, problems) == ([1], [])
     np.testing.assert_allclose(boxes, [[0.5, 0.5, 0.2, 0.3]], rtol=1e-6)
 
 
-def test_polygon_becomes_its_box() -> None:
+def test_polygon_becomes_its_bounding_box() -> None:
     classes, boxes, problems = read(b"2 0.1 0.2 0.5 0.3 0.3 0.8\n")
     assert (classes, problems) == ([2], [])
     np.testing.assert_allclose(boxes, [[0.3, 0.5, 0.4, 0.6]], rtol=1e-6)
 
 
-def test_rounding_beyond_the_edge_is_cut_to_it() -> None:
+def test_coordinates_rounded_beyond_the_edge_are_clipped() -> None:
     _, boxes, problems = read(b"0 0.5 0.5 1.00001 1.0\n0 -0.00001 0.5 0.1 0.1\n")
     assert problems == []
     assert boxes.max() == 1.0
     assert boxes.min() == 0.0
 
 
-def test_a_flood_of_bad_rows_is_counted_not_kept() -> None:
+def test_beyond_a_limit_invalid_rows_are_only_counted() -> None:
     _, _, problems = read(b"x\n" * (MAX_PROBLEMS + 500))
     assert len(problems) == MAX_PROBLEMS + 1
     assert problems[-1] == (0, "500 more bad rows in this file")
@@ -111,7 +111,7 @@ _token = st.one_of(
 
 
 @given(st.lists(st.lists(_token, min_size=1, max_size=9).map(" ".join), max_size=6))
-def test_every_row_is_kept_or_named(rows: list[str]) -> None:
+def test_every_row_is_kept_or_reported(rows: list[str]) -> None:
     classes, _, problems = read("\n".join(rows).encode())
     assert len(classes) + len(problems) == len(rows)
     bad = {line for line, _ in problems}
@@ -129,11 +129,11 @@ def test_every_row_is_kept_or_named(rows: list[str]) -> None:
         ("/d/my_images/a.jpg", "/d/my_images/a.txt"),
     ],
 )
-def test_where_a_label_file_lies(image: str, label: str) -> None:
+def test_label_path(image: str, label: str) -> None:
     assert label_path(image.replace("/", os.sep)) == label.replace("/", os.sep)
 
 
-def test_index_holds_sizes_boxes_and_problems(make_images) -> None:
+def test_index_contains_sizes_boxes_and_problems(make_images) -> None:
     images = make_images(
         [(40, 60), (30, 20), (50, 50), (20, 20)], ["0 .5 .5 .1 .1\n7 .5 .5 .1 .1\n", None, "", "2 .1 .1 .1 .1"]
     )
@@ -146,7 +146,7 @@ def test_index_holds_sizes_boxes_and_problems(make_images) -> None:
     assert [(Path(p.file).name, p.line) for p in index.problems] == [("000.txt", 2), ("001.jpg", 0)]
 
 
-def test_strict_makes_a_problem_an_error_with_its_place(make_images) -> None:
+def test_strict_raises_the_first_problem(make_images) -> None:
     images = make_images([(20, 20)], ["0 .5 .5 .1 .1\n7 .5 .5 .1 .1\n"])
     with pytest.raises(UserError, match=r"000\.txt:2: class 7 .*1 problem in total"):
         index_of(images, strict=True)
@@ -160,7 +160,7 @@ def test_no_readable_image_is_an_error(make_images) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
-def test_devices_and_pipes_are_neither_waited_for_nor_read_without_end(make_images, tmp_path: Path) -> None:
+def test_devices_and_pipes_are_not_read(make_images, tmp_path: Path) -> None:
     image, labelled = make_images([(20, 20), (20, 20)])
     for pipe in (tmp_path / "data/images/pipe.jpg", label := tmp_path / "data/labels/001.txt"):
         pipe.unlink(missing_ok=True)
@@ -186,7 +186,7 @@ def test_single_cls(make_images) -> None:
     assert single.fingerprint != index.fingerprint
 
 
-def test_fingerprint_is_of_content_not_of_place(make_images, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_content_not_on_location(make_images, tmp_path: Path) -> None:
     images = make_images([(20, 20), (30, 20)])
     index = index_of(images)
     (tmp_path / "data").rename(tmp_path / "elsewhere")
@@ -204,7 +204,7 @@ class TestCache:
         monkeypatch.setattr(labels_module, "_scan", lambda files, nc: (scans.append(len(files)), scan(files, nc))[1])
         return scans
 
-    def test_unchanged_files_are_read_once(self, make_images, own_cache: Path, monkeypatch) -> None:
+    def test_unchanged_files_are_scanned_once(self, make_images, own_cache: Path, monkeypatch) -> None:
         scans = self.count_scans(monkeypatch)
         images = make_images([(20, 20), (30, 20)], ["9 .5 .5 .1 .1", None])
         first, second = (index_of(images, cache_dir=own_cache) for _ in range(2))
@@ -214,7 +214,7 @@ class TestCache:
         assert first.path(1) == second.path(1)
 
     @pytest.mark.parametrize("change", ["label edited", "label added", "image replaced"])
-    def test_any_change_is_seen(self, change: str, make_images, own_cache: Path, monkeypatch) -> None:
+    def test_any_change_is_detected(self, change: str, make_images, own_cache: Path, monkeypatch) -> None:
         images = make_images([(20, 20), (30, 20)], ["0 .5 .5 .1 .1", None])
         before = index_of(images, cache_dir=own_cache)
         labels = images[0].parent.parent / "labels"
@@ -227,7 +227,7 @@ class TestCache:
             make_images([(24, 20)], ["0 .5 .5 .1 .1"])
         assert index_of(images, cache_dir=own_cache).fingerprint != before.fingerprint
 
-    def test_damaged_cache_is_made_anew(self, make_images, own_cache: Path) -> None:
+    def test_damaged_cache_is_rebuilt(self, make_images, own_cache: Path) -> None:
         images = make_images([(20, 20)])
         before = index_of(images, cache_dir=own_cache)
         (file,) = (own_cache / "labels").iterdir()
@@ -237,18 +237,18 @@ class TestCache:
             assert index_of(images, cache_dir=own_cache).fingerprint == before.fingerprint
         assert [entry.name for entry in (own_cache / "labels").iterdir()] == [file.name]
 
-    def test_cache_folder_that_cannot_be_written_is_no_error(self, make_images, tmp_path: Path) -> None:
+    def test_cache_folder_that_cannot_be_written_is_not_an_error(self, make_images, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("in the way")
         assert len(index_of(make_images([(20, 20)]), cache_dir=tmp_path / "file")) == 1
 
-    def test_users_folder_is_not_written(self, make_images, own_cache: Path, tmp_path: Path) -> None:
+    def test_nothing_is_written_to_the_users_folder(self, make_images, own_cache: Path, tmp_path: Path) -> None:
         images = make_images([(20, 20)])
         before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "data").rglob("*"))
         index_of(images, cache_dir=own_cache)
         assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "data").rglob("*")) == before
 
 
-def test_processes_read_the_same(make_images, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_build_the_same_index(make_images, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labels_module, "_MIN_IMAGES_FOR_PROCESSES", 1)
     monkeypatch.setattr(labels_module, "_IMAGES_PER_SCAN", 2)
     images = make_images([(20, 20)] * 7, ["0 .5 .5 .1 .1\n8 0 0 0 0"] * 7)

@@ -57,8 +57,8 @@ def test_batches_do_not_depend_on_the_number_of_workers(rect: bool, index: Label
     expected = epochs(training(index, rect=rect))
     assert len(expected) == 6
     for workers in (1, 2):
-        for got, wanted in zip(epochs(training(index, rect=rect, workers=workers)), expected, strict=True):
-            assert same(got, wanted)
+        for actual, other in zip(epochs(training(index, rect=rect, workers=workers)), expected, strict=True):
+            assert same(actual, other)
 
 
 def test_epochs_and_seeds_differ(index: LabelIndex) -> None:
@@ -77,7 +77,7 @@ def test_resume_in_the_middle_of_an_epoch(workers: int, index: LabelIndex) -> No
     assert all(same(a, b) for a, b in zip(rest, whole[4:], strict=True))
 
 
-def test_a_train_batch_is_what_it_says(index: LabelIndex) -> None:
+def test_shapes_types_and_ranges_of_a_training_batch(index: LabelIndex) -> None:
     batches = epochs(training(index, img=(64, 96)), 1)
     assert sorted(i for batch in batches for i in batch.indices) == list(range(7))
     for batch in batches:
@@ -92,7 +92,7 @@ def test_a_train_batch_is_what_it_says(index: LabelIndex) -> None:
         assert set(batch.targets[:, 0].tolist()) <= set(range(len(batch.indices)))
 
 
-def test_iterating_leaves_the_global_generators_alone(index: LabelIndex) -> None:
+def test_iterating_does_not_change_the_global_generators(index: LabelIndex) -> None:
     torch.manual_seed(3)
     np.random.seed(3)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -112,7 +112,7 @@ def test_no_boxes_at_all(make_images) -> None:
 
 @pytest.mark.parametrize("cache", ["", "ram", "disk"])
 @pytest.mark.parametrize("rect", [True, False])
-def test_validation_boxes_lead_back_to_the_file(rect: bool, cache: str, index: LabelIndex) -> None:
+def test_validation_boxes_map_back_to_the_file(rect: bool, cache: str, index: LabelIndex) -> None:
     seen = []
     for batch in val_loader(index, img=(64, 96), batch=3, stride=32, rect=rect, cache=cache):
         height, width = batch.images.shape[2:]
@@ -131,7 +131,7 @@ def test_validation_boxes_lead_back_to_the_file(rect: bool, cache: str, index: L
     assert sorted(seen) == list(range(7))
 
 
-def test_rectangular_canvases_hold_their_images() -> None:
+def test_rectangular_canvases_are_large_enough() -> None:
     wide, square = np.array([(426, 640)] * RECT_GROUP), np.array([(640, 640), (600, 640)])
     sizes = np.concatenate((square, wide)).astype(np.int32)
     order, canvases = rect_canvases(sizes, (640, 640), 32, 0.0)
@@ -141,7 +141,7 @@ def test_rectangular_canvases_hold_their_images() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 16, 40])
-def test_batches_are_of_one_canvas_each_and_cover_everything(batch: int) -> None:
+def test_rect_batches_have_one_canvas_size_and_cover_all_images(batch: int) -> None:
     canvases = np.repeat(np.array([[64, 96], [96, 96], [64, 64]]), [20, 5, 1], axis=0)
     slots = rect_batches(canvases, batch)
     assert [i for start, end in slots for i in range(start, end)] == list(range(26))
@@ -149,7 +149,7 @@ def test_batches_are_of_one_canvas_each_and_cover_everything(batch: int) -> None
     assert all(0 < end - start <= batch for start, end in slots)
 
 
-def test_shuffled_rectangles_exchange_whole_batches(index: LabelIndex) -> None:
+def test_shuffling_rectangular_batches_permutes_whole_batches(index: LabelIndex) -> None:
     def batches(epoch: int) -> list[tuple[int, ...]]:
         loader = training(index, rect=True, batch=2)
         loader.set_epoch(epoch)
@@ -171,9 +171,7 @@ class TestCacheOfPixels:
         alone, shared = (epochs(training(index, cache=kind, workers=workers), 1) for workers in (0, 2))
         assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
 
-    def test_disk_cache_is_found_again_until_an_image_changes(
-        self, index: LabelIndex, own_cache: Path, make_images
-    ) -> None:
+    def test_disk_cache_is_reused_until_an_image_changes(self, index: LabelIndex, own_cache: Path, make_images) -> None:
         build_pixel_cache(index, (64, 64), "disk", 1)
         (file,) = (own_cache / "pixels").iterdir()
         written = file.stat().st_mtime_ns
@@ -201,7 +199,7 @@ class TestCacheOfPixels:
 
 
 def failure(loader) -> str:
-    """The message of the UserError; pytest.raises would keep the exception, and with it the workers, alive."""
+    """The message of the UserError. pytest.raises would keep the exception, and with it the workers, alive."""
     try:
         list(loader)
     except UserError as error:
@@ -210,21 +208,23 @@ def failure(loader) -> str:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("harm", ["deleted", "truncated", "replaced"])
-def test_a_file_that_breaks_after_indexing_is_named(harm: str, workers: int, index: LabelIndex, make_images) -> None:
+@pytest.mark.parametrize("damage", ["deleted", "truncated", "replaced"])
+def test_the_error_names_a_file_that_was_damaged_after_indexing(
+    damage: str, workers: int, index: LabelIndex, make_images
+) -> None:
     file = index.path(3)
-    if harm == "deleted":
+    if damage == "deleted":
         file.unlink()
-    elif harm == "truncated":
+    elif damage == "truncated":
         file.write_bytes(file.read_bytes()[:200])
     else:
         file.write_bytes(index.path(0).read_bytes())
-    said = failure(val_loader(index, img=(64, 64), batch=2, workers=workers))
-    assert said.startswith(str(file))
-    assert "Traceback" not in said
+    message = failure(val_loader(index, img=(64, 64), batch=2, workers=workers))
+    assert message.startswith(str(file))
+    assert "Traceback" not in message
 
 
-def test_index_travels_as_a_handle_where_there_is_room(index: LabelIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_is_pickled_as_a_handle_where_there_is_room(index: LabelIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     for room, pickled_whole in ((2**40, False), (1000, True)):
         monkeypatch.setattr(shared_memory, "free_memory", lambda room=room: room)
         dataset = DetectionDataset(index, (64, 64))
@@ -260,7 +260,7 @@ class TestSampler:
             else:
                 assert everything == list(range(10))
 
-    def test_weighted_drawing(self) -> None:
+    def test_weighted_sampling(self) -> None:
         weights = np.array([0.0, 1.0, 3.0])
         batches = EpochBatchSampler(3, 1, (64, 64), weights=weights, shuffle=True)
         keys = []

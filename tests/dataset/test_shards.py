@@ -1,4 +1,4 @@
-"""Images in tar shards are what they are in a folder."""
+"""Datasets in tar shards behave like datasets in folders."""
 
 import tarfile
 from pathlib import Path
@@ -28,7 +28,7 @@ def pack(shard: Path, files: list[tuple[str, Path]]) -> Path:
 
 
 def beside(image: Path) -> list[tuple[str, Path]]:
-    """An image and its label file, where it has one, beside each other."""
+    """An image and its label file, if there is one, side by side."""
     label = image.parent.parent / "labels" / f"{image.stem}.txt"
     return [(image.name, image), *([(label.name, label)] if label.exists() else [])]
 
@@ -58,7 +58,7 @@ def same(a: list[Batch], b: list[Batch]) -> bool:
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("options", [{}, {"rect": True}, {"cache": "ram"}, {"cache": "disk"}], ids=str)
-def test_training_batches_are_those_of_the_folder(options: dict, workers: int, images, shards) -> None:
+def test_training_batches_equal_those_of_the_folder(options: dict, workers: int, images, shards) -> None:
     batches = []
     for files in (images, shards):
         loader = train_loader(
@@ -70,11 +70,11 @@ def test_training_batches_are_those_of_the_folder(options: dict, workers: int, i
     assert same(*batches)
 
 
-def test_validation_batches_are_those_of_the_folder(images, shards) -> None:
+def test_validation_batches_equal_those_of_the_folder(images, shards) -> None:
     assert same(*(list(val_loader(index_of(files), img=(64, 64), batch=4)) for files in (images, shards)))
 
 
-def test_paths_name_the_shard_and_the_file_in_it(images, shards, tmp_path: Path) -> None:
+def test_paths_contain_the_shard_and_the_name_in_it(images, shards, tmp_path: Path) -> None:
     index = index_of([*shards, images[0]])
     assert index.path(0) == tmp_path / "a.tar" / "000.jpg"
     assert index.file(0) == tmp_path / "a.tar"
@@ -99,7 +99,7 @@ def test_folders_in_a_shard(images, tmp_path: Path) -> None:
     assert not index.problems
 
 
-def test_of_two_files_of_one_name_the_last_counts(images, tmp_path: Path) -> None:
+def test_of_two_files_with_one_name_the_last_is_used(images, tmp_path: Path) -> None:
     index = index_of([pack(tmp_path / "x.tar", [("a.jpg", images[0]), ("a.jpg", images[1])])])
     assert index.sizes.tolist() == [list(SIZES[1])]
     assert [str(problem) for problem in index.problems] == [
@@ -107,7 +107,7 @@ def test_of_two_files_of_one_name_the_last_counts(images, tmp_path: Path) -> Non
     ]
 
 
-def test_a_shard_that_is_cut_off_keeps_what_is_whole(shards: list[Path]) -> None:
+def test_complete_images_of_a_truncated_shard_are_used(shards: list[Path]) -> None:
     whole = index_of(shards)
     content = shards[0].read_bytes()
     start, length = whole.spans[1, 1:].tolist()
@@ -120,13 +120,13 @@ def test_a_shard_that_is_cut_off_keeps_what_is_whole(shards: list[Path]) -> None
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive" * 100])
-def test_what_is_no_shard_is_named(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tar_archive_is_reported(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(content)
     with pytest.raises(UserError, match=r"none of 1 images can be read.*x.tar: not a tar archive"):
         index_of([tmp_path / "x.tar"])
 
 
-def test_broken_images_and_labels_in_a_shard_are_named(images, tmp_path: Path) -> None:
+def test_broken_images_and_labels_in_a_shard_are_reported(images, tmp_path: Path) -> None:
     (tmp_path / "half").write_bytes(images[0].read_bytes()[:-40])
     (tmp_path / "bad").write_bytes(b"0 .5 .5 .1 .1\n9 0 0 0 0\n")
     names = [("1.jpg", tmp_path / "half"), ("2.jpg", images[0]), ("2.txt", tmp_path / "bad"), ("3.jpg", images[1])]
@@ -136,7 +136,7 @@ def test_broken_images_and_labels_in_a_shard_are_named(images, tmp_path: Path) -
     assert "truncated JPEG" in index.problems[0].what
 
 
-def test_cache_and_fingerprint_follow_the_shard(images, shards, tmp_path: Path) -> None:
+def test_cache_and_fingerprint_change_with_the_shard(images, shards, tmp_path: Path) -> None:
     first, again = (index_of(shards, cache_dir=tmp_path / "cache") for _ in range(2))
     assert again.fingerprint == first.fingerprint
     assert again.spans.tolist() == first.spans.tolist()
@@ -147,10 +147,10 @@ def test_cache_and_fingerprint_follow_the_shard(images, shards, tmp_path: Path) 
     assert changed.fingerprint != first.fingerprint
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone"])
-def test_a_shard_that_changes_during_a_run_is_named(harm: str, shards) -> None:
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_the_error_names_a_shard_that_changed_during_a_run(damage: str, shards) -> None:
     index = index_of(shards)
-    if harm == "cut":
+    if damage == "cut":
         shards[1].write_bytes(shards[1].read_bytes()[:512])
     else:
         shards[1].unlink()
@@ -158,7 +158,7 @@ def test_a_shard_that_changes_during_a_run_is_named(harm: str, shards) -> None:
         list(val_loader(index, img=(64, 64), batch=2))
 
 
-def test_pixel_cache_on_disk_sees_a_changed_shard(images, shards, own_cache: Path) -> None:
+def test_disk_cache_is_rebuilt_for_a_changed_shard(images, shards, own_cache: Path) -> None:
     build_pixel_cache(index_of(shards), (64, 64), "disk", 1)
     pack(shards[0], [member for image in images[:3] for member in beside(image)])
     build_pixel_cache(index_of(shards), (64, 64), "disk", 1)
@@ -177,7 +177,7 @@ def test_shards_in_a_yaml(entry, shards, tmp_path: Path) -> None:
     assert split_files(load_spec(str(tmp_path / "data.yaml")), "train") == [str(shard) for shard in expected]
 
 
-def test_archives_in_a_folder_of_images_are_no_shards(images, shards, tmp_path: Path) -> None:
+def test_archives_in_a_folder_of_images_are_ignored(images, shards, tmp_path: Path) -> None:
     shards[0].rename(images[0].parent / "backup.tar")
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({"train": "data/images", "nc": 3}))
     assert split_files(load_spec(str(tmp_path / "data.yaml")), "train") == [str(image) for image in images]

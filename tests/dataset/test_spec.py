@@ -67,7 +67,7 @@ class TestNames:
             ({"val_fallback": "test"}, "val_fallback: 'test' is not a split"),
         ],
     )
-    def test_refused_with_the_file_named(self, keys: dict, message: str, tmp_path: Path) -> None:
+    def test_error_names_the_file(self, keys: dict, message: str, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"data\.yaml: ") as error:
             load_spec(write(tmp_path, **keys))
         assert message in str(error.value)
@@ -90,31 +90,29 @@ def test_scripts_are_refused_not_run(download: str, tmp_path: Path) -> None:
         load_spec(write(tmp_path, download=download))
 
 
-class TestWhereItLies:
-    def test_own_folder_then_shared_folder_then_working_directory(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+class TestRoot:
+    def test_search_order_of_folders(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         own, shared, here = (tmp_path / name for name in ("own", "shared", "here"))
         data = write(own, path="set")
         here.mkdir()
         monkeypatch.chdir(here)
         monkeypatch.setenv("YOLO_DATASETS", str(shared))
-        for folder in (here, shared, own):  # the later the preferred
+        for folder in (here, shared, own):  # in ascending order of preference
             touch(folder / "set/images/train/a.jpg")
             spec = prepare(load_spec(data), Silent())
             assert spec.root == folder / "set"
             assert split_files(spec, "train") == [str(folder / "set/images/train/a.jpg")]
 
-    def test_without_path_it_is_the_yamls_own_folder(self, tmp_path: Path) -> None:
+    def test_default_path_is_the_folder_of_the_yaml(self, tmp_path: Path) -> None:
         touch(tmp_path / "images/train/a.jpg")
         assert load_spec(write(tmp_path)).root == tmp_path
 
-    def test_exported_yaml_with_dots(self, tmp_path: Path) -> None:
+    def test_exported_yaml_with_parent_folder(self, tmp_path: Path) -> None:
         touch(tmp_path / "set/train/images/a.jpg")
         spec = load_spec(write(tmp_path / "set", train="../train/images"))
         assert names(split_files(spec, "train"), tmp_path) == ["set/train/images/a.jpg"]
 
-    def test_nowhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_not_found(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         spec = load_spec(write(tmp_path / "own", path="set"))
         with pytest.raises(UserError, match=r"no images/train in .*own/set or .*set.*set YOLO_DATASETS"):
@@ -122,14 +120,14 @@ class TestWhereItLies:
 
 
 class TestSplits:
-    def test_folder_is_searched_through(self, tmp_path: Path) -> None:
+    def test_folder_is_searched_recursively(self, tmp_path: Path) -> None:
         touch(
             *(tmp_path / "images/train" / name for name in ("b.JPG", "x/a.png", "notes.txt", "._b.jpg", ".hid/c.jpg"))
         )
         spec = load_spec(write(tmp_path))
         assert names(split_files(spec, "train"), tmp_path) == ["images/train/b.JPG", "images/train/x/a.png"]
 
-    def test_links_in_circles_end(self, tmp_path: Path) -> None:
+    def test_circular_links(self, tmp_path: Path) -> None:
         touch(tmp_path / "images/train/a.jpg")
         (tmp_path / "images/train/loop").symlink_to(tmp_path / "images", target_is_directory=True)
         assert len(split_files(load_spec(write(tmp_path)), "train")) >= 1
@@ -141,7 +139,7 @@ class TestSplits:
         assert names(split_files(load_spec(write(tmp_path)), "train"), tmp_path) == ["images/train/a.jpg"]
 
     def test_an_unreadable_subfolder_is_reported(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The path is too long for the system, which stops every user; permissions would not stop root."""
+        """The path is longer than the system allows, which stops root too; permissions would not."""
         train = tmp_path / "images/train"
         train.mkdir(parents=True)
         cv2.imwrite(str(train / "a.jpg"), np.zeros((20, 20, 3), np.uint8))
@@ -169,7 +167,7 @@ class TestSplits:
         assert names(split_files(spec, "train"), tmp_path) == expected
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
-    def test_a_list_that_is_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+    def test_a_pipe_is_not_read_as_a_list(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "train.txt")
         with pytest.raises(UserError, match=r"train\.txt: .*not a file"):
             split_files(load_spec(write(tmp_path, train="train.txt")), "train")
@@ -187,7 +185,7 @@ class TestSplits:
             ("train", "train: no images in images/train"),
         ],
     )
-    def test_what_is_missing_is_said(self, split: str, message: str, tmp_path: Path) -> None:
+    def test_missing_splits_and_images(self, split: str, message: str, tmp_path: Path) -> None:
         (tmp_path / "images/train").mkdir(parents=True)
         with pytest.raises(UserError, match=message):
             split_files(load_spec(write(tmp_path)), split)
@@ -200,7 +198,7 @@ def test_shipped_files(name: str) -> None:
     assert spec.nc == {"coco": 80, "coco128": 80, "shapes": 3, "voc": 20}[name]
 
 
-def test_coco128_is_taken_from_the_shared_folder(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coco128_is_found_in_the_datasets_folder(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOLO_DATASETS", str(reference / "datasets"))
     reporter = Recording()
     spec = prepare(load_spec("coco128"), reporter)
@@ -211,7 +209,7 @@ def test_coco128_is_taken_from_the_shared_folder(reference: Path, monkeypatch: p
         assert (len(index), len(index.boxes)) == (128, boxes)
 
 
-def test_coco128_without_val_says_that_train_stands_in(
+def test_coco128_without_val_evaluates_on_train_and_reports_it(
     reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "coco128" / "images").mkdir(parents=True)

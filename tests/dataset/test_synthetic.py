@@ -27,7 +27,7 @@ def test_pixels_are_the_same_everywhere() -> None:
     )
 
 
-def test_it_is_a_sound_data_set(own_cache: Path) -> None:
+def test_dataset_is_valid_and_balanced(own_cache: Path) -> None:
     reporter = Recording()
     spec = prepare(load_spec("shapes"), reporter)
     assert spec.root.is_relative_to(own_cache)
@@ -60,7 +60,7 @@ def test_train_and_val_differ() -> None:
     )
 
 
-def test_files_hold_the_drawn_pixels(tmp_path: Path) -> None:
+def test_files_contain_the_drawn_pixels(tmp_path: Path) -> None:
     synthetic.generate(tmp_path / "s")
     image = cv2.imread(str(tmp_path / "s/images/val/0003.png"))[:, :, ::-1]
     np.testing.assert_array_equal(image, synthetic.draw(1, 3)[0])
@@ -70,13 +70,13 @@ def _prepare(_: int) -> int:
     return len(split_files(prepare(load_spec("shapes"), Silent()), "train"))
 
 
-def test_processes_at_once_make_one_data_set(own_cache: Path) -> None:
+def test_concurrent_processes_generate_one_dataset(own_cache: Path) -> None:
     with multiprocessing.get_context("fork").Pool(3) as pool:
         assert pool.map(_prepare, range(3)) == [synthetic.TRAIN_IMAGES] * 3
     assert [entry.name for entry in (own_cache / "datasets").iterdir()] == [f"shapes-v{synthetic.VERSION}"]
 
 
-def test_a_failed_start_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_generation_leaves_nothing(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         folder.mkdir()
         raise OSError(28, "No space left on device")

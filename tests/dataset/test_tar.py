@@ -31,13 +31,13 @@ def read(content: bytes) -> tuple[list[Member], str]:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_members_are_those_that_python_finds(kind: str) -> None:
+def test_members_equal_those_of_tarfile(kind: str) -> None:
     names = ["a.jpg", "f/" + "x" * 90 + "/" + "y" * 80 + ".txt", "é.png"]
-    if kind != "ustar":  # which has no room for it
+    if kind != "ustar":  # which cannot store it
         names.append("z" * 300 + ".jpg")
     content = archive(names, FORMATS[kind])
-    found, wrong = read(content)
-    assert not wrong
+    found, error = read(content)
+    assert not error
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         expected = [Member(m.name.encode(), m.offset_data, m.size) for m in tar]
     assert found == expected
@@ -45,7 +45,7 @@ def test_members_are_those_that_python_finds(kind: str) -> None:
         assert content[member.start : member.start + member.length] == bytes([i]) * (700 + i)
 
 
-def test_links_folders_and_devices_are_passed_over() -> None:
+def test_links_folders_and_devices_are_ignored() -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, kind in (
@@ -75,13 +75,13 @@ WHOLE = archive(["a", "b", "c"], tarfile.USTAR_FORMAT)  # 512 + 1024 bytes each
         (WHOLE[:1636] + b"?" + WHOLE[1637:], 1, "damaged at byte 1536"),
     ],
 )
-def test_what_is_wrong_is_said_and_what_is_whole_is_kept(content: bytes, kept: int, what: str) -> None:
-    found, wrong = read(content)
+def test_damage_is_reported_and_complete_members_are_kept(content: bytes, kept: int, what: str) -> None:
+    found, error = read(content)
     assert len(found) == kept
-    assert what in wrong
+    assert what in error
 
 
-def test_a_file_of_negative_size_does_not_lead_back() -> None:
+def test_negative_size() -> None:
     head = bytearray(WHOLE[:512])
     head[124:136] = b"\xff" + (-1024).to_bytes(11, "big", signed=True)
     head[148:156] = b" " * 8
@@ -90,7 +90,7 @@ def test_a_file_of_negative_size_does_not_lead_back() -> None:
 
 
 @pytest.mark.parametrize("record", [b"99 path=a\n", b"3 path=a\n", b"30 size=99999999999999999999999\n"])
-def test_attributes_that_lie(record: bytes) -> None:
+def test_invalid_attributes(record: bytes) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         info = tarfile.TarInfo("x")
@@ -101,7 +101,7 @@ def test_attributes_that_lie(record: bytes) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.binary(min_size=1, max_size=12)), max_size=4))
-def test_any_damage_ends_in_members_within_the_archive(changes: list[tuple[int, bytes]]) -> None:
+def test_members_of_a_damaged_archive_lie_within_it(changes: list[tuple[int, bytes]]) -> None:
     content = bytearray(WHOLE)
     for at, patch in changes:
         content[at : at + len(patch)] = patch

@@ -9,7 +9,7 @@ from yolo_cli.io.atomic import atomic_path, remove_leftovers, write_atomically
 from yolo_cli.io.cache_dir import user_cache_folder
 
 
-def test_an_error_leaves_the_older_file_and_nothing_else(tmp_path: Path) -> None:
+def test_after_an_error_only_the_older_file_remains(tmp_path: Path) -> None:
     def fail(file: Path) -> None:
         with atomic_path(file) as part:
             part.write_text("half of the new")
@@ -31,13 +31,13 @@ def test_the_previous_file_is_kept(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["last.pt", "previous.pt"]
 
 
-def test_a_missing_folder_is_an_error_of_the_user(tmp_path: Path) -> None:
+def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none/a\.pt: checkpoint cannot be written \(No such file"):
         write_atomically(tmp_path / "none" / "a.pt", b"", what="checkpoint")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the umask is POSIX's")
-def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+def test_file_mode_follows_the_umask(tmp_path: Path) -> None:
     umask = os.umask(0o022)
     try:
         write_atomically(tmp_path / "a.pt", b"", what="checkpoint")

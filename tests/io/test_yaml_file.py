@@ -40,14 +40,14 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
         *("no int", "no bool", "no map", "huge", "long", "empty"),
     ],
 )
-def test_bad_yaml_is_one_line_that_names_the_place(text: str, says: str) -> None:
+def test_bad_yaml_is_one_line_with_the_location(text: str, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
         parse_mapping(text, "data.yaml")
     assert str(caught.value).startswith("data.yaml")
     assert "\n" not in str(caught.value)
 
 
-def test_an_error_carries_its_line_number() -> None:
+def test_error_has_the_line_number() -> None:
     with pytest.raises(UserError, match=r"x\.yaml:3"):
         parse_mapping("a: 1\nb: 2\na: 3\n", "x.yaml")
 
