@@ -8,20 +8,8 @@ import pytest
 import torch
 
 from yolo_cli.model.build import DetectionModel
-from yolo_cli.progress import Silent
 from yolo_cli.weights import checkpoint
 from yolo_cli.weights.darknet.network import read_network
-
-
-class Recorder(Silent):
-    """A Reporter that keeps the lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.lines.append(text)
-
 
 # A two-scale network of every kind of layer, small enough to train in a test.
 CFG = """\

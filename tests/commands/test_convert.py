@@ -1,4 +1,4 @@
-"""`yolo convert` and `yolo info` as their users meet them."""
+"""`yolo convert` and `yolo info`, run through the command line."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.commands.conftest import Recorder
+from tests.recording import Recording
 from yolo_cli.cli.app import main
 from yolo_cli.commands.train import run as train
 from yolo_cli.commands.val import run as validate
@@ -28,7 +28,7 @@ def run(*arguments: object) -> int:
     return int(str(ended.value.code))
 
 
-def test_there_and_back_again(tmp_path: Path, ours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoint_to_darknet_and_back(tmp_path: Path, ours: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for source, target in (("ours.pt", "a.weights"), ("a.weights", "b.pt"), ("b.pt", "c.weights")):
         assert run("convert", tmp_path / source, tmp_path / target) == 0
     assert f"wrote {tmp_path / 'a.cfg'}" in capsys.readouterr().out
@@ -60,28 +60,28 @@ def test_an_architecture_becomes_yaml(tmp_path: Path, cfg: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "says"),
+    ("source", "target", "message"),
     [
         ("ours.pt", "ours.pt", "exists already"),
         ("ours.pt", "net.weights", "net.cfg: exists already"),
-        ("ours.pt", "a.onnx", "unknown kind of file"),
+        ("ours.pt", "a.onnx", "unknown format"),
         ("ours.pt", "nowhere/a.pt", "no such folder"),
-        ("net.cfg", "a.pt", "holds no weights"),
+        ("net.cfg", "a.pt", "has no weights"),
         ("missing.pt", "a.pt", "no such weight file"),
         ("missing.cfg", "a.yaml", "no such file"),
         ("n.pt", "a.weights", "has no counterpart in Darknet"),
         ("n.pt", "a.cfg", "has no counterpart in Darknet"),
     ],
 )
-def test_what_cannot_be_converted_is_said(
-    tmp_path: Path, ours: Path, source: str, target: str, says: str, capsys: pytest.CaptureFixture[str]
+def test_impossible_conversions_are_refused(
+    tmp_path: Path, ours: Path, source: str, target: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if source == "n.pt":
         checkpoint.save(tmp_path / "n.pt", DetectionModel(find_architecture("n")), epoch=0)
     before = sorted(tmp_path.iterdir())
     assert run("convert", tmp_path / source, tmp_path / target) == 2
     error = capsys.readouterr().err
-    assert says in error
+    assert message in error
     assert error.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
 
@@ -90,24 +90,24 @@ def test_info_prints_the_reference_table(
     reference_file: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("info", "--cfg", "n") == 0
-    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     table = reference_file("reference/tables/yolov5-v7.0/yolov5n.txt").read_text().splitlines()
     rows = [line.split() for line in table if line.strip()[:1].isdigit()]
     assert len(rows) == 25
-    assert said[1:26] == rows
+    assert printed[1:26] == rows
 
 
-def test_info_says_what_there_is_to_know(ours: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_describes_a_checkpoint(ours: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info", "--weights", ours, "--img", "64") == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for text in (
         "11 layers", "GFLOPs at 64×64", "strides [8, 4]", "24 24 40 40; 8 8 16 16", "3 classes: circle, square",
         "epoch 5", "not fused",
     ):  # fmt: skip
-        assert text in said
+        assert text in printed
 
 
-def test_info_lists_what_is_shipped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_lists_the_architectures(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assets, "names", lambda kind: ["yolov5n", "yolov5n6"])  # the largest take seconds to build
     assert run("info", "--cfg", "list") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -118,12 +118,12 @@ def test_info_lists_what_is_shipped(capsys: pytest.CaptureFixture[str], monkeypa
 @pytest.mark.parametrize(
     "arguments", [[], ["--cfg", "yolov99"], ["--weights", "no.pt"], ["--cfg", "n", "--weights", "a"]], ids=" ".join
 )
-def test_info_without_sense_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_with_bad_options_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info", *arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_darknet_network_trains_is_judged_and_goes_back(tmp_path: Path, cfg: Path, data: Path) -> None:
+def test_a_darknet_network_is_trained_evaluated_and_converted(tmp_path: Path, cfg: Path, data: Path) -> None:
     common: dict[str, Any] = {"data": str(data), "img": (64, 64), "workers": 0, "device": "cpu"}
     options = TrainConfig(
         cfg=str(cfg), epochs=4, batch=4, noplots=True, project=str(tmp_path / "runs"), optimizer="AdamW", **common
@@ -134,12 +134,12 @@ def test_a_darknet_network_trains_is_judged_and_goes_back(tmp_path: Path, cfg: P
     assert losses[-1] < losses[0]
     best = result.folder / "weights/best.pt"
     assert run("convert", best, tmp_path / "trained.weights") == 0
-    judged = []
-    reporter = Recorder()
+    evaluated = []
+    reporter = Recording()
     for name, network in ((best, ""), (tmp_path / "trained.weights", str(tmp_path / "trained.cfg"))):
-        val = ValConfig(weights=str(name), cfg=network, plots=False, project=str(tmp_path / "judged"), **common)
-        judged.append(validate(val, reporter).metrics.to_dict()["metrics"])
-    assert judged[0] == judged[1]
+        val = ValConfig(weights=str(name), cfg=network, plots=False, project=str(tmp_path / "evaluated"), **common)
+        evaluated.append(validate(val, reporter).metrics.to_dict()["metrics"])
+    assert evaluated[0] == evaluated[1]
     more = TrainConfig(
         weights=str(tmp_path / "trained.weights"),
         epochs=1,

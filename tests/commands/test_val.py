@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import Recorder
+from tests.recording import Recording
 from yolo_cli.commands.val import run
 from yolo_cli.config import ValConfig
 from yolo_cli.errors import UserError
@@ -37,7 +37,7 @@ def test_txt_and_json_hold_the_same_detections(ours: Path, data: Path, tmp_path:
 
 
 def test_pycocotools_gives_the_same_average_precision(ours: Path, data: Path, tmp_path: Path) -> None:
-    reporter = Recorder()
+    reporter = Recording()
     evaluation = run(config(ours, data, tmp_path, pycocotools=True), reporter)
     results = json.loads((tmp_path / "runs/exp/results.json").read_text())
     assert results["pycocotools"]["mAP_0.5:0.95"] == pytest.approx(evaluation.metrics.map50_95, abs=1e-6)

@@ -1,4 +1,4 @@
-"""`yolo anchors`: fit anchors to a data set and say how they score beside those in use."""
+"""`yolo anchors`: fit anchors to a dataset and compare them with those of a model."""
 
 import os
 from pathlib import Path
@@ -25,19 +25,20 @@ DEFAULT_N = 9
 
 
 def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
-    """Fit as the options say; returns the anchors, sorted by area. Raises UserError for what the user can mend."""
+    """Fit as the options say; returns the anchors in pixels, sorted by area. Raises UserError."""
+    # Set up
     _check_files(config)
     architecture = _architecture(config)
-    strides = tuple(int(planned.stride) for planned in _head_sources(architecture))
-    per_head = _own_anchors(architecture)
-    if not per_head:
+    sources = _head_sources(architecture)
+    strides = tuple(int(source.stride) for source in sources)
+    current_scales = scale_anchors(architecture.anchors, [source.stride for source in sources])
+    if not current_scales:
         what = f"{architecture.name} has no anchors"
         raise UserError(what, where=f"--cfg {config.cfg}" if config.cfg else f"--weights {config.weights}")
-    own = np.array([v for scale in per_head for v in scale], np.float64).reshape(-1, 2)
-    given = config.weights or config.cfg
-    n = config.n or (len(own) if given else DEFAULT_N)
+    current = np.array([v for scale in current_scales for v in scale], np.float64).reshape(-1, 2)
+    n = config.n or (len(current) if config.weights or config.cfg else DEFAULT_N)
     if config.save and n % len(strides):
-        what = f"{n} anchors cannot be shared out over {len(strides)} scales"
+        what = f"{n} anchors cannot be divided among {len(strides)} scales"
         raise UserError(what, where="--save", fix="change --n")
     spec = prepare_dataset(config.data, reporter)
     split = load_split(
@@ -48,26 +49,38 @@ def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
         workers=default_workers(config.workers, 8),
         reporter=reporter,
     )
-    everything = training_sizes(split.index, config.img)
-    sizes = learnable(everything)
+    all_sizes = training_sizes(split.index, config.img)
+    sizes = learnable(all_sizes)
     if not len(sizes):
         raise UserError(f"split {config.task} holds no boxes", where=spec.source, fix="give another --data or --task")
-    if len(sizes) < len(everything):
-        reporter.info(f"{len(everything) - len(sizes)} boxes smaller than 2 pixels at --img left out")
+    if len(sizes) < len(all_sizes):
+        reporter.info(f"{len(all_sizes) - len(sizes)} boxes smaller than 2 pixels at --img left out")
+
+    # Fit
     anchors = fit_anchors(sizes, n, thr=config.thr, seed=config.seed, generations=config.gen)
-    present, fitted = score(sizes, own, config.thr), score(sizes, anchors, config.thr)
-    folder = create_run_dir(config.project, config.name, exist_ok=config.exist_ok)
-    shared: tuple[tuple[float, ...], ...] = (tuple(anchors.ravel().tolist()),)
-    if n == len(own):
-        shared = per_scale(anchors, [len(scale) // 2 for scale in per_head], strides)
+    if n == len(current):
+        scales = per_scale(anchors, [len(scale) // 2 for scale in current_scales], strides)
     elif n % len(strides) == 0:
-        shared = per_scale(anchors, len(strides), strides)
-    _say(reporter, architecture, strides, shared, present, fitted)
-    _write(config, folder, anchors, shared, fitted, sizes, own)
+        scales = per_scale(anchors, len(strides), strides)
+    else:
+        scales = (tuple(anchors.ravel().tolist()),)
+    before, after = score(sizes, current, config.thr), score(sizes, anchors, config.thr)
+
+    # Report
+    folder = create_run_dir(config.project, config.name, exist_ok=config.exist_ok)
+    for line in _table(architecture.name, strides, scales, before, after):
+        reporter.info(line)
+    from yolo_cli.plots.anchors import anchor_figure  # noqa: PLC0415 - matplotlib is slow to import
+
+    write_options(folder / "opt.yaml", config)
+    write_json(folder / "anchors.json", _summary(config, anchors, sizes, after))
+    write_mapping(folder / "anchors.yaml", {"anchors": [list(scale) for scale in scales]})
+    anchor_figure(sizes, anchors, current, folder / "anchors.png")
     if config.save:
         path = Path(os.path.expanduser(config.save))
-        mapping = architecture.with_classes(spec.nc).with_anchors(shared).to_mapping() | {"name": path.stem}
-        _write_new(path, mapping)
+        mapping = architecture.with_classes(spec.nc).with_anchors(scales).to_mapping() | {"name": path.stem}
+        _check_new(path)  # it can have been made since the start
+        write_mapping(path, mapping)
         reporter.info(f"architecture with these anchors in {path}: yolo train --cfg {path} --data {config.data}")
     reporter.info(f"results in {folder}")
     return anchors
@@ -76,15 +89,15 @@ def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
 def _check_files(config: AnchorsConfig) -> None:
     if config.weights and config.cfg and not is_darknet(Path(config.weights)):
         raise UserError("both name a model", where="--weights --cfg", fix="give one")
-    if config.save and Path(os.path.expanduser(config.save)).exists():
-        raise UserError("exists already and is left alone", where=f"--save {config.save}", fix="give another name")
+    if config.save:
+        _check_new(Path(os.path.expanduser(config.save)))
 
 
 def _architecture(config: AnchorsConfig) -> Architecture:
-    """The model whose anchors are compared; yolov5s where none is named."""
+    """The architecture whose anchors are compared: that of --weights or --cfg, or yolov5s."""
     if config.weights:
         weights = load_weights(find_weights(config.weights), cfg=config.cfg)
-        anchors = weights.build_model().anchors_in_pixels()  # those of the file, which may differ from its YAML's
+        anchors = weights.build_model().anchors_in_pixels()  # stored ones can differ from those of the architecture
         return weights.architecture.with_anchors(tuple(tuple(scale) for scale in anchors))
     return find_network(config.cfg or "s")
 
@@ -94,61 +107,40 @@ def _head_sources(architecture: Architecture) -> list[PlannedLayer]:
     return [planned[s] for s in planned[-1].sources]
 
 
-def _own_anchors(architecture: Architecture) -> tuple[tuple[float, ...], ...]:
-    return scale_anchors(architecture.anchors, [planned.stride for planned in _head_sources(architecture)])
-
-
-def _say(
-    reporter: Reporter,
-    architecture: Architecture,
+def _table(
+    name: str,
     strides: tuple[int, ...],
-    shared: tuple[tuple[float, ...], ...],
-    present: AnchorScore,
+    scales: tuple[tuple[float, ...], ...],
+    current: AnchorScore,
     fitted: AnchorScore,
-) -> None:
-    """The table: both scores, and the anchors by scale."""
-    reporter.info(f"{'anchors':>20} {'best possible recall':>21} {'above threshold':>16} {'fitness':>8}")
-    for name, found in ((architecture.name, present), ("fitted", fitted)):
-        recall, above = found.best_possible_recall, found.anchors_above_threshold
-        reporter.info(f"{name:>20} {recall:>21.4f} {above:>16.2f} {found.fitness:>8.4f}")
-    for i, scale in enumerate(shared):
-        place = f"stride {strides[i]}" if len(shared) == len(strides) else "all"
+) -> list[str]:
+    """Both scores, then the fitted anchors of each scale."""
+    lines = [f"{'anchors':>20} {'best possible recall':>21} {'above threshold':>16} {'fitness':>8}"]
+    for title, of in ((name, current), ("fitted", fitted)):
+        recall, above = of.best_possible_recall, of.anchors_above_threshold
+        lines.append(f"{title:>20} {recall:>21.4f} {above:>16.2f} {of.fitness:>8.4f}")
+    for i, scale in enumerate(scales):
+        title = f"stride {strides[i]}" if len(scales) == len(strides) else "all"
         pairs = "  ".join(f"{w:.1f}×{h:.1f}" for w, h in zip(scale[::2], scale[1::2], strict=True))
-        reporter.info(f"{place:>20} {pairs}")
+        lines.append(f"{title:>20} {pairs}")
+    return lines
 
 
-def _write(
-    config: AnchorsConfig,
-    folder: Path,
-    anchors: Float[np.ndarray, "n 2"],
-    shared: tuple[tuple[float, ...], ...],
-    fitted: AnchorScore,
-    sizes: Float[np.ndarray, "m 2"],
-    own: Float[np.ndarray, "k 2"],
-) -> None:
-    from yolo_cli.plots.anchors import anchor_figure  # noqa: PLC0415 - matplotlib is slow to import
-
-    write_options(folder / "opt.yaml", config)
-    write_json(
-        folder / "anchors.json",
-        {
-            "anchors": anchors.tolist(),
-            "fitness": fitted.fitness,
-            "best_possible_recall": fitted.best_possible_recall,
-            "anchors_above_threshold": fitted.anchors_above_threshold,
-            "boxes": len(sizes),
-            "img": list(config.img),
-            "thr": config.thr,
-        },
-    )
-    _write_new(folder / "anchors.yaml", {"anchors": [list(scale) for scale in shared]}, replace=True)
-    anchor_figure(sizes, anchors, own, folder / "anchors.png")
+def _summary(
+    config: AnchorsConfig, anchors: Float[np.ndarray, "n 2"], sizes: Float[np.ndarray, "m 2"], fitted: AnchorScore
+) -> dict[str, object]:
+    """The content of anchors.json."""
+    return {
+        "anchors": anchors.tolist(),
+        "fitness": fitted.fitness,
+        "best_possible_recall": fitted.best_possible_recall,
+        "anchors_above_threshold": fitted.anchors_above_threshold,
+        "boxes": len(sizes),
+        "img": list(config.img),
+        "thr": config.thr,
+    }
 
 
-def _write_new(path: Path, mapping: dict[str, object], *, replace: bool = False) -> None:
-    try:
-        if not replace and path.exists():
-            raise UserError("exists already and is left alone", where=path, fix="give another name")
-        write_mapping(path, mapping)
-    except OSError as error:
-        raise UserError(f"cannot be written ({error.strerror})", where=path) from None
+def _check_new(path: Path) -> None:
+    if path.exists():
+        raise UserError("exists already and is not overwritten", where=f"--save {path}", fix="give another name")

@@ -1,4 +1,4 @@
-"""`yolo convert`: weights from one kind of file into another."""
+"""`yolo convert`: convert between checkpoints, Darknet files and model YAML."""
 
 import os
 from pathlib import Path
@@ -15,15 +15,16 @@ from yolo_cli.weights.darknet.write_cfg import cfg_text
 from yolo_cli.weights.load import Weights, find_weights, load_weights
 from yolo_cli.weights.networks import find_network, is_darknet_cfg
 
-KINDS = "FILE.pt, FILE.weights (with FILE.cfg beside it), FILE.cfg or FILE.yaml"
-MADE_FOR = (416, 416)  # [net] of a .cfg wants a size; Darknet's habit where none is known
+KINDS = "FILE.pt, FILE.weights (with FILE.cfg next to it), FILE.cfg or FILE.yaml"
+DEFAULT_IMG = (416, 416)  # (height, width) in [net] of a .cfg if the weights have none; usual for Darknet
 
 
 def run(config: ConvertConfig, reporter: Reporter) -> list[Path]:
-    """Write what is asked for; returns the files written.
+    """Convert the file `config.source` to `config.target`; returns the files written.
 
-    Raises UserError for files that exist already, and for a model that the other kind cannot express.
+    Raises UserError for targets that exist already, and for a model that the target format cannot represent.
     """
+    # Set up
     target = Path(os.path.expanduser(config.target))
     outputs = _outputs(target)
     for path in outputs:
@@ -31,13 +32,17 @@ def run(config: ConvertConfig, reporter: Reporter) -> list[Path]:
             raise UserError("exists already", where=path, fix="name another file, or remove it first")
     if not target.parent.is_dir():
         raise UserError("no such folder", where=target.parent, fix="make it first")
+
+    # Convert
     if is_darknet_cfg(config.source):
         _from_cfg(config, target)
     else:
         weights = load_weights(find_weights(config.source), cfg=config.cfg, reporter=reporter)
         if config.cfg and weights.origin != "darknet":
-            raise UserError("only Darknet weights take a network", where=f"--cfg {config.cfg}", fix="leave it out")
+            raise UserError("only Darknet weights take a .cfg", where=f"--cfg {config.cfg}", fix="leave it out")
         _write(weights, target)
+
+    # Report
     for path in outputs:
         reporter.info(f"wrote {path}")
     return outputs
@@ -45,15 +50,15 @@ def run(config: ConvertConfig, reporter: Reporter) -> list[Path]:
 
 def _outputs(target: Path) -> list[Path]:
     if is_prefix(target) or target.suffix not in (".pt", ".weights", ".cfg", ".yaml"):
-        raise UserError("unknown kind of file", where=target, fix=f"name it {KINDS}")
+        raise UserError("unknown format", where=target, fix=f"name it {KINDS}")
     return [target.with_suffix(".cfg"), target] if target.suffix == ".weights" else [target]
 
 
 def _from_cfg(config: ConvertConfig, target: Path) -> None:
-    """A network without weights can become another network file only."""
+    """Write the YAML of a .cfg, which has no weights."""
     if target.suffix != ".yaml":
-        fix = "give its .weights as IN (the .cfg beside it is found), or name OUT FILE.yaml for the architecture alone"
-        raise UserError("holds no weights", where=config.source, fix=fix)
+        fix = "give its .weights file as IN (the .cfg next to it is found), or name OUT FILE.yaml"
+        raise UserError("has no weights", where=config.source, fix=fix)
     write_mapping(target, find_network(config.source).to_mapping())
 
 
@@ -66,7 +71,7 @@ def _write(weights: Weights, target: Path) -> None:
     if target.suffix == ".yaml":
         write_mapping(target, architecture.to_mapping())
         return
-    text = cfg_text(architecture, *(weights.img or MADE_FOR)).encode()
+    text = cfg_text(architecture, *(weights.img or DEFAULT_IMG)).encode()
     if is_darknet(target):
         data = pack_weights(architecture, model.state_dict(), weights.header or Header())
         write_atomically(target, data, what="weights")

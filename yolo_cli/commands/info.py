@@ -1,4 +1,4 @@
-"""`yolo info`: an architecture or a weight file in words."""
+"""`yolo info`: print the layers, parameters, GFLOPs and anchors of a model."""
 
 from yolo_cli.config import InfoConfig
 from yolo_cli.dataset.splits import checked_image_size
@@ -10,21 +10,21 @@ from yolo_cli.progress import Reporter
 from yolo_cli.weights.load import Weights, find_weights, load_weights
 from yolo_cli.weights.networks import find_network, is_darknet_cfg
 
-LIST = "list"  # `--cfg list` is the shipped architectures
+LIST = "list"  # `--cfg list` lists the built-in architectures
 
 
 def run(config: InfoConfig, reporter: Reporter) -> None:
-    """Say what an architecture or a weight file is. Raises UserError for anything that the user can mend."""
+    """Describe an architecture or a weight file. Raises UserError for the user's mistakes."""
     if config.weights:
         if config.cfg and not is_darknet_cfg(config.cfg):
             fix = "leave one out; only Darknet weights take a .cfg"
-            raise UserError("describe different things", where="--cfg --weights", fix=fix)
+            raise UserError("both name a model", where="--cfg --weights", fix=fix)
         weights = load_weights(find_weights(config.weights), cfg=config.cfg, reporter=reporter)
         model = DetectionModel(weights.architecture, weights.names) if weights.part else weights.build_model()
         _describe(model, config, weights, reporter)
     elif config.cfg == LIST:
         for name in assets.names("models"):
-            reporter.info(_listed(find_architecture(name)))
+            reporter.info(_summary(find_architecture(name)))
     elif config.cfg:
         _describe(DetectionModel(find_network(config.cfg)), config, None, reporter)
     else:
@@ -50,24 +50,18 @@ def _describe(model: DetectionModel, config: InfoConfig, weights: Weights | None
         f"{gflops(model, *img):.3g} GFLOPs at {img[1]}×{img[0]}"
     )
     reporter.info(f"strides {list(model.strides)}")
-    anchors = f"anchors (width, height in pixels, a scale each): {_anchors(model)}"
-    reporter.info(anchors if model.anchors_in_pixels() else "no anchors")
+    anchors = "; ".join(" ".join(f"{value:g}" for value in scale) for scale in model.anchors_in_pixels())
+    reporter.info(f"anchors (width height in pixels; one group per scale): {anchors}" if anchors else "no anchors")
     reporter.info(f"{model.nc} classes{_names(weights)}")
     if weights is None:
-        reporter.info("untrained: an architecture alone, not fused")
+        reporter.info("an architecture without weights")
         return
     kind = {"yolo_cli": "a checkpoint of yolo_cli", "pytorch": "a PyTorch checkpoint", "darknet": "Darknet weights"}
-    fused = (
-        "fused (batch norms were folded; read back as norms that add the bias)" if weights.was_fused else "not fused"
-    )
+    fused = "fused (batch norm folded into the convolutions)" if weights.was_fused else "not fused"
     epoch = f", epoch {weights.epoch + 1}" if weights.epoch >= 0 else ""
     seen = f", {weights.header.seen:,} images seen" if weights.header and weights.header.seen else ""
-    made = f", made for {weights.img[1]}×{weights.img[0]}" if weights.img else ""
-    reporter.info(f"{weights.path}: {kind[weights.origin]}{epoch}{seen}{made}, {fused}")
-
-
-def _anchors(model: DetectionModel) -> str:
-    return "; ".join(" ".join(f"{value:g}" for value in scale) for scale in model.anchors_in_pixels())
+    size = f", image size {weights.img[1]}×{weights.img[0]}" if weights.img else ""
+    reporter.info(f"{weights.path}: {kind[weights.origin]}{epoch}{seen}{size}, {fused}")
 
 
 def _names(weights: Weights | None) -> str:
@@ -77,7 +71,7 @@ def _names(weights: Weights | None) -> str:
     return f": {shown}{' …' if len(weights.names) > 10 else ''}"
 
 
-def _listed(architecture: Architecture) -> str:
+def _summary(architecture: Architecture) -> str:
     model = DetectionModel(architecture)
     strides = list(model.strides)
     size = f"{count_parameters(model):>12,} parameters"
