@@ -1,17 +1,14 @@
 import hashlib
 import multiprocessing
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
 from tests.recording import Recording
 from yolo_cli.dataset import synthetic
 from yolo_cli.dataset.labels import build_index
 from yolo_cli.dataset.spec import load_spec, prepare, split_files
-from yolo_cli.errors import UserError
 from yolo_cli.progress import Silent
 
 
@@ -74,13 +71,3 @@ def test_concurrent_processes_generate_one_dataset(own_cache: Path) -> None:
     with multiprocessing.get_context("fork").Pool(3) as pool:
         assert pool.map(_prepare, range(3)) == [synthetic.TRAIN_IMAGES] * 3
     assert [entry.name for entry in (own_cache / "datasets").iterdir()] == [f"shapes-v{synthetic.VERSION}"]
-
-
-def test_a_failed_generation_leaves_nothing(tmp_path: Path) -> None:
-    def fail(folder: Path) -> None:
-        folder.mkdir()
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(UserError, match=r"No space left on device.*YOLO_CACHE_DIR"):
-        synthetic.generate_once(tmp_path / "x" / "shapes", fail)
-    assert os.listdir(tmp_path / "x") == []

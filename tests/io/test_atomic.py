@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from yolo_cli.errors import UserError
-from yolo_cli.io.atomic import atomic_path, remove_leftovers, write_atomically
+from yolo_cli.io.atomic import atomic_folder, atomic_path, remove_leftovers, write_atomically
 from yolo_cli.io.cache_dir import user_cache_folder
 
 
@@ -72,3 +72,34 @@ def test_the_cache_folder_on_linux(xdg: str, expected: str, monkeypatch: pytest.
     monkeypatch.setenv("YOLO_CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", xdg)
     assert user_cache_folder() == tmp_path / expected
+
+
+def test_a_folder_appears_complete(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "set"
+    with atomic_folder(folder) as complete:
+        complete.mkdir()
+        (complete / "a.txt").write_text("a")
+        complete.with_name("scratch").write_text("not part of it")
+        assert not folder.exists()
+    assert os.listdir(folder) == ["a.txt"]
+    assert os.listdir(folder.parent) == ["set"]
+
+
+def test_the_folder_of_a_faster_process_stays(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "set") as complete:
+        complete.mkdir()
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / "first.txt").write_text("")
+    assert os.listdir(tmp_path / "set") == ["first.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), UserError("refused")], ids=["disk", "user"])
+def test_a_failed_folder_leaves_nothing(error: Exception, tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic_folder(tmp_path / "x" / "set") as complete:
+            complete.mkdir()
+            raise error
+
+    with pytest.raises(UserError, match=r"No space left on device.*YOLO_CACHE_DIR|refused"):
+        fail()
+    assert os.listdir(tmp_path / "x") == []

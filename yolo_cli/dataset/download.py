@@ -9,7 +9,6 @@ import os
 import shutil
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from yolo_cli.errors import UserError
+from yolo_cli.io.atomic import atomic_folder
 from yolo_cli.io.fetch import fetch_file
 from yolo_cli.progress import Reporter
 
@@ -41,34 +41,17 @@ def fetch_archive(url: str, sha256: str, folder: Path, *, holds: str, reporter: 
         f"fetch {url} yourself, unpack it, and set YOLO_DATASETS to the folder that then holds it "
         f"(or `path` in {source})"
     )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-            archive, unpacked = Path(work) / "archive", Path(work) / "unpacked"
-            digest = fetch_file(url, archive, notice=notice, offline_fix=offline_fix, reporter=reporter)
-            if sha256 and digest != sha256:
-                raise UserError(f"sha256 of {url} is {digest}, not {sha256}", where=source, fix="do not use this file")
-            unpack(archive, unpacked)
-            archive.unlink()
-            inner = _folder_holding(unpacked, holds)
-            if inner is None:
-                raise UserError(f"the archive {url} has no {holds}", where=source)
-            move_into_place(inner, folder)
-    except OSError as error:
-        raise UserError(
-            f"cannot be written ({error.strerror or error})",
-            where=folder,
-            fix="make room there, or set YOLO_CACHE_DIR to another folder",
-        ) from None
-
-
-def move_into_place(made: Path, folder: Path) -> None:
-    """Rename a finished folder; if another process was faster, keep its result."""
-    try:
-        os.rename(made, folder)
-    except OSError:
-        if not folder.is_dir() or not any(folder.iterdir()):
-            raise
+    with atomic_folder(folder) as complete:
+        archive, unpacked = complete.with_name("archive"), complete.with_name("unpacked")
+        digest = fetch_file(url, archive, notice=notice, offline_fix=offline_fix, reporter=reporter)
+        if sha256 and digest != sha256:
+            raise UserError(f"sha256 of {url} is {digest}, not {sha256}", where=source, fix="do not use this file")
+        unpack(archive, unpacked)
+        archive.unlink()
+        inner = _folder_holding(unpacked, holds)
+        if inner is None:
+            raise UserError(f"the archive {url} has no {holds}", where=source)
+        os.rename(inner, complete)
 
 
 @dataclass(frozen=True, slots=True)

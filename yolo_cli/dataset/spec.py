@@ -13,6 +13,7 @@ from yolo_cli.dataset.image_header import SUFFIXES
 from yolo_cli.dataset.scan import SHARD
 from yolo_cli.errors import UserError
 from yolo_cli.io import assets
+from yolo_cli.io.atomic import atomic_folder
 from yolo_cli.io.cache_dir import user_cache_folder
 from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.progress import Reporter
@@ -84,7 +85,8 @@ def prepare(spec: DataSpec, reporter: Reporter) -> DataSpec:
     if _is_available(spec):
         return _with_fallback(spec, reporter.info)
     if spec.generate:
-        synthetic.generate_once(spec.root, GENERATORS[spec.generate])
+        with atomic_folder(spec.root) as complete:
+            GENERATORS[spec.generate](complete)
     elif spec.download:
         fetch_archive(
             spec.download, spec.sha256, spec.root, holds=_first_entry(spec), reporter=reporter, source=spec.source

@@ -1,16 +1,10 @@
 """The built-in dataset `shapes`: colored circles, squares and triangles on noise, the same on every machine."""
 
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-
-from yolo_cli.dataset.download import move_into_place
-from yolo_cli.errors import UserError
-from yolo_cli.io.cache_dir import user_cache_folder
 
 VERSION = 1  # part of the cache folder's name; raise it with any change of the pixels
 NAMES = ("circle", "square", "triangle")
@@ -39,25 +33,6 @@ def generate(folder: Path) -> None:
             if len(rows):
                 text = "".join("{:.0f} {:.6f} {:.6f} {:.6f} {:.6f}\n".format(*row) for row in rows)
                 (labels / f"{i:04d}.txt").write_text(text, encoding="ascii")
-
-
-def generate_once(folder: Path, make: Callable[[Path], None]) -> None:
-    """Run `make` on a temporary folder that becomes `folder` when it is complete; several processes may do so at once.
-
-    Raises UserError where the folder cannot be written.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-            made = Path(work) / "made"
-            make(made)
-            move_into_place(made, folder)
-    except OSError as error:
-        raise UserError(
-            f"cannot be written ({error.strerror or error})",
-            where=folder,
-            fix=f"make room there, or set YOLO_CACHE_DIR to another folder than {user_cache_folder()}",
-        ) from None
 
 
 def draw(split: int, i: int) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "k 5"]]:

@@ -1,9 +1,10 @@
-"""Atomic writes: a file is replaced by a complete new one, or stays as it was."""
+"""Atomic writes: a file or folder appears complete or not at all, and an older file stays until then."""
 
 import contextlib
 import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,30 @@ def write_atomically(path: Path, data: bytes | memoryview, *, what: str, previou
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         fix = f"{'free some space; ' if full else ''}what was saved before is intact"
         raise UserError(f"{what} cannot be written ({error.strerror})", where=path, fix=fix) from None
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A path for a new folder; what the block creates there is renamed to `folder` when it ends without an error.
+
+    The path is in a temporary folder, which the block may use for other files. If another process was faster, its
+    `folder` stays. Raises UserError where the folder cannot be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
+            yield Path(work) / "complete"
+            try:
+                os.rename(Path(work) / "complete", folder)
+            except OSError:
+                if not folder.is_dir() or not any(folder.iterdir()):
+                    raise
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror or error})",
+            where=folder,
+            fix="make room there, or set YOLO_CACHE_DIR to another folder",
+        ) from None
 
 
 def remove_leftovers(folder: Path) -> None:
