@@ -15,6 +15,8 @@ from yolo_cli.errors import UserError
 from yolo_cli.io import assets
 from yolo_cli.io.atomic import atomic_folder
 from yolo_cli.io.cache_dir import user_cache_folder
+from yolo_cli.io.file_tree import files_below
+from yolo_cli.io.text_file import read_lines
 from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.progress import Reporter
 
@@ -265,34 +267,11 @@ def _files_under(folder: Path) -> list[str]:
 
     Reading an unreadable folder as an image fails, so the index reports it as a problem instead of skipping it.
     """
-    images: list[str] = []
-    shards: list[str] = []
-    unreadable: list[str] = []
-    visited: set[tuple[int, int]] = set()
-    for base, folders, files in os.walk(
-        folder, followlinks=True, onerror=lambda error: unreadable.append(os.fspath(error.filename))
-    ):
-        state = os.stat(base)
-        if (state.st_dev, state.st_ino) in visited:  # a link to a parent folder
-            folders.clear()
-            continue
-        visited.add((state.st_dev, state.st_ino))
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in SUFFIXES and not name.startswith("."):
-                images.append(os.path.join(base, name))
-            elif suffix == SHARD and not name.startswith("."):
-                shards.append(os.path.join(base, name))
-    return (images or shards) + unreadable
+    found, unreadable = files_below(folder, SUFFIXES | {SHARD})
+    images = [file for file in found if not file.lower().endswith(SHARD)]
+    return (images or found) + unreadable
 
 
 def _listed_images(listing: Path) -> list[str]:
     """The paths in a txt list; relative ones are relative to the list's folder."""
-    if not os.path.isfile(listing):
-        raise UserError("cannot be read as a list of images (a device or a pipe, not a file)", where=listing)
-    try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read as a list of images ({error})", where=listing) from None
-    return [os.path.abspath(listing.parent / line.strip()) for line in lines if line.strip()]
+    return [os.path.abspath(listing.parent / line) for line in read_lines(listing)]

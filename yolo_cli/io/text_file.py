@@ -1,8 +1,11 @@
 """Text files of the user, with one clear error for each that cannot be read."""
 
+import os
 from pathlib import Path
 
 from yolo_cli.errors import UserError
+
+_MAX_LIST_BYTES = 2**30
 
 
 def read_text(path: Path, *, kind: str, max_bytes: int) -> str:
@@ -20,3 +23,11 @@ def read_text(path: Path, *, kind: str, max_bytes: int) -> str:
         raise UserError("not a text file", where=path, fix="check the path") from None
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", where=path) from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a txt list, stripped, without empty ones. Raises UserError where it cannot be read."""
+    if not os.path.isfile(path):  # reading a pipe might never end
+        raise UserError("cannot be read as a list (not a file)", where=path)
+    lines = read_text(path, kind="list", max_bytes=_MAX_LIST_BYTES).splitlines()
+    return [line.strip() for line in lines if line.strip()]

@@ -12,6 +12,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from yolo_cli.errors import UserError
 from yolo_cli.inference.sources.frames import Kind, Source
 from yolo_cli.inference.sources.images import content_type
+from yolo_cli.io.file_tree import files_below
+from yolo_cli.io.text_file import read_lines
 
 _IMAGE_SUFFIXES = "avif bmp dib exr hdr jfif jp2 jpe jpeg jpg pbm pgm pic png pnm ppm pxm ras sr tif tiff webp"
 _VIDEO_SUFFIXES = "asf avi flv gif m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
@@ -59,8 +61,7 @@ def find_sources(text: str) -> Sources:
 
 def _files(text: str, path: Path) -> Iterator[Source]:
     if os.path.isdir(path):
-        for file in _under(path):
-            yield _file(file, file.relative_to(path))
+        yield from _files_below(path)
     elif path.suffix.lower() == ".txt" and os.path.isfile(path):
         yield from _listed(path)
     elif os.path.exists(path):
@@ -87,34 +88,15 @@ def _fixed_parts(path: Path) -> Iterator[str]:
         yield part
 
 
-def _under(folder: Path) -> list[Path]:
-    """Images and videos in a folder and below, sorted by name, without hidden ones.
-
-    A folder that cannot be read is returned itself; reading it then reports the error.
-    """
-    found: list[Path] = []
-    visited: set[tuple[int, int]] = set()
-    for base, folders, files in os.walk(folder, onerror=lambda e: found.append(Path(e.filename)), followlinks=True):
-        state = os.stat(base)
-        if (state.st_dev, state.st_ino) in visited:  # a link that leads back up
-            folders.clear()
-            continue
-        visited.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.extend(
-            Path(base, name)
-            for name in sorted(files)
-            if os.path.splitext(name)[1].lower() in IMAGES | VIDEOS and not name.startswith(".")
-        )
-    return found
+def _files_below(folder: Path) -> Iterator[Source]:
+    """Images and videos in a folder and below, and last the folders that cannot be read: reading them fails."""
+    found, unreadable = files_below(folder, IMAGES | VIDEOS)
+    for file in map(Path, found + unreadable):
+        yield _file(file, file.relative_to(folder))
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read as a list ({error})", where=path) from None
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return [line for line in read_lines(path) if not line.startswith("#")]
 
 
 def _listed(listing: Path) -> Iterator[Source]:
@@ -149,8 +131,7 @@ def _from_stdin() -> Iterator[Source]:
         if "://" in text:
             yield _remote(text)
         elif os.path.isdir(path):
-            for file in _under(path):
-                yield _file(file, file.relative_to(path))
+            yield from _files_below(path)
         else:
             yield _file(path, PurePath(path.name or "unnamed"))
 
