@@ -42,33 +42,25 @@ Step = Callable[[Any, Any], None]  # images as floats, targets
 
 
 def ours(task: dict[str, Any], img: int, batch: int) -> Step:
-    """The step of our Trainer, schedule and all."""
+    """The step of our Trainer, with its schedule."""
     from yolo_cli.batch import Batch
     from yolo_cli.config import Hyperparameters, TrainConfig
     from yolo_cli.device import select_device
     from yolo_cli.progress import Silent
     from yolo_cli.train.loop import Trainer
-    from yolo_cli.train.setup import build_model, open_train_data
+    from yolo_cli.train.setup import TrainSetup, build_model
+    from yolo_cli.train.train_data import open_train_data
 
     config = TrainConfig(cfg="n", data=task["data"], img=(img, img), batch=batch, device="cpu", epochs=3)
     data = open_train_data(config, 0, Silent())
-    trainer = Trainer(
-        config,
-        Hyperparameters(nominal_batch=batch),  # an update after every batch
-        build_model(config, data.names, Silent()),
-        data,
-        img=config.img,
-        workers=0,
-        device=select_device("cpu"),
-        folder=Path(),
-        loggers=(),
-        reporter=Silent(),
-    )
+    hyp = Hyperparameters(nominal_batch=batch)  # an update after every batch
+    model = build_model(config, data.names, Silent())
+    trainer = Trainer(TrainSetup(config, hyp, data, model, select_device("cpu"), 0), Path())
     trainer.model.train()
     steps = iter(range(1000))
 
     def step(images: Any, targets: Any) -> None:
-        # It takes bytes, as the loader makes them; its turning them into floats is counted against it.
+        # It takes bytes, as the loader returns them; the time includes their conversion to floats.
         trainer.step(0, next(steps), Batch((images * 255).byte(), targets, tuple(range(len(images))), ()))
 
     return step

@@ -1,4 +1,6 @@
-"""The one exception for what a user can mend."""
+"""Exceptions that end a command without a traceback."""
+
+import signal
 
 
 class UserError(Exception):
@@ -14,6 +16,19 @@ class UserError(Exception):
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" if self.where else self.what
         return " ".join((f"{line}; {self.fix}" if self.fix else line).split())
+
+
+class StoppedError(Exception):
+    """A signal ended the training after its state had been saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """The exit status that shells expect: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.number
 
 
 def first_line(error: BaseException) -> str:

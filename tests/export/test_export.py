@@ -182,7 +182,7 @@ def test_a_file_that_is_there_stays(tmp_path: Path, weights: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "runs").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be created"):
         run(tmp_path, weights, "torchscript")
 
 

@@ -21,7 +21,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import Architecture, from_mapping, read_architecture
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Silent
-from yolo_cli.train.setup import read_hyperparameters
+from yolo_cli.train.hyperparameters import read_hyperparameters
 from yolo_cli.weights.darknet.network import read_network
 from yolo_cli.weights.darknet.weights import is_prefix, pack_weights, read_weights
 from yolo_cli.weights.load import load_weights

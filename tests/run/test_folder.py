@@ -43,7 +43,7 @@ def test_a_name_is_one_word(tmp_path: Path, name: str) -> None:
 
 def test_a_project_below_a_file_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(UserError, match="cannot be created"):
         create_run_dir(str(tmp_path / "file" / "runs"), "exp", exist_ok=False)
 
 

@@ -13,7 +13,7 @@ from yolo_cli.commands.train import run as train
 from yolo_cli.config import TrainConfig
 from yolo_cli.errors import UserError
 from yolo_cli.progress import Silent
-from yolo_cli.train.autobatch import batch_within
+from yolo_cli.train.autobatch import extrapolate_batch
 
 # The address space is bounded to what a process that has loaded everything has, and a little more.
 BOUNDED = """
@@ -48,7 +48,7 @@ def test_a_batch_that_does_not_fit_is_told_one_that_does(small: Path, tmp_path: 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
 def test_minus_one_is_for_gpus(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--batch -1: is measured on a GPU"):
+    with pytest.raises(UserError, match="--batch -1: is measured on a GPU only"):
         train(TrainConfig(data="shapes", cfg="n", batch=-1, project=str(tmp_path), device="cpu"), Silent())
     assert not list(tmp_path.iterdir())
 
@@ -56,11 +56,11 @@ def test_minus_one_is_for_gpus(tmp_path: Path) -> None:
 @given(st.integers(1, 1000), st.integers(0, 10**9), st.integers(10**6, 10**8))
 def test_the_line_through_small_batches_leads_to_the_largest_that_fits(want: int, start: int, each: int) -> None:
     peaks = [(n, float(start + n * each)) for n in (2, 4, 8, 16)]
-    assert batch_within(peaks, start + (want + 0.5) * each) == want
-    assert batch_within(peaks, start / 2) == 0
+    assert extrapolate_batch(peaks, start + (want + 0.5) * each) == want
+    assert extrapolate_batch(peaks, start / 2) == 0
 
 
 def test_one_measurement_is_taken_as_it_is() -> None:
-    assert batch_within([(2, 100.0)], 150.0) == 2
-    assert batch_within([(2, 100.0)], 50.0) == 0
-    assert batch_within([], 50.0) == 0
+    assert extrapolate_batch([(2, 100.0)], 150.0) == 2
+    assert extrapolate_batch([(2, 100.0)], 50.0) == 0
+    assert extrapolate_batch([], 50.0) == 0

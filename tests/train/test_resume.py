@@ -15,10 +15,9 @@ import torch
 
 from yolo_cli.commands.train import run as train
 from yolo_cli.config import TrainConfig
-from yolo_cli.errors import UserError
+from yolo_cli.errors import StoppedError, UserError
 from yolo_cli.progress import Silent
 from yolo_cli.train.loop import Trainer
-from yolo_cli.train.signals import StoppedError
 from yolo_cli.weights.load import load_weights
 
 
@@ -145,13 +144,13 @@ def test_a_changed_label_is_named_before_anything_starts(cut_run: Path) -> None:
     label = cut_run.parent.parent / "data/labels/train/3.txt"
     label.write_text("0 0.5 0.5 0.2 0.2\n")
     before = (cut_run / "weights/last.pt").read_bytes()
-    with pytest.raises(UserError, match="the data set has changed: train images or labels"):
+    with pytest.raises(UserError, match="the dataset has changed: train images or labels"):
         train(TrainConfig(resume=str(cut_run)), Silent())
     assert (cut_run / "weights/last.pt").read_bytes() == before
 
 
 def test_a_changed_option_is_named_and_free_ones_are_taken(cut_run: Path) -> None:
-    with pytest.raises(UserError, match="not as the run began: --batch 4 → 8, --optimizer SGD → Adam"):
+    with pytest.raises(UserError, match="options differ from the run's: --batch 4 → 8, --optimizer SGD → Adam"):
         train(TrainConfig(resume=str(cut_run), batch=8, optimizer="Adam"), Silent())
     with pytest.raises(UserError, match="--batch 4 → 16"):  # a default that was written out
         train(TrainConfig(resume=str(cut_run), batch=16), Silent(), given={"resume", "batch"})
@@ -161,13 +160,13 @@ def test_a_changed_option_is_named_and_free_ones_are_taken(cut_run: Path) -> Non
 
 def test_a_finished_run_says_so_and_can_be_extended(small: Path, tmp_path: Path) -> None:
     train(config(small, tmp_path, epochs=1), Silent())
-    with pytest.raises(UserError, match="has done its 1 epochs; extend it: yolo train --resume"):
+    with pytest.raises(UserError, match="has finished its 1 epochs; extend it: yolo train --resume"):
         train(TrainConfig(resume=str(tmp_path / "exp")), Silent())
     assert train(TrainConfig(resume=str(tmp_path / "exp"), epochs=2), Silent()).epochs == 2
     assert len((tmp_path / "exp/results.csv").read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize(("resume", "says"), [("newest", "no run to continue"), ("runs/none", "holds no weights")])
+@pytest.mark.parametrize(("resume", "says"), [("newest", "no run to continue"), ("runs/none", "contains no weights")])
 def test_no_run_to_continue(tmp_path: Path, resume: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
         train(TrainConfig(resume=resume, project=str(tmp_path)), Silent())
@@ -187,7 +186,7 @@ def test_a_signal_finishes_the_batch_saves_and_says_how_to_go_on(
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
-    assert f"go on with: yolo train --resume {tmp_path / 'exp'}" in out
+    assert f"Continue with: yolo train --resume {tmp_path / 'exp'}" in out
     assert not err.replace("\r", "\n").strip().endswith("interrupted")  # it said "stopped"
     assert "Traceback" not in err
     position = state(tmp_path / "exp")["training"]["progress"]
@@ -226,7 +225,7 @@ def test_a_loss_that_is_not_finite(small: Path, tmp_path: Path, monkeypatch: pyt
             train(options, reporter)
     else:
         train(options, reporter)
-        assert any("left out" in line for line in reporter.lines)
+        assert any("skipped" in line for line in reporter.lines)
         for tensor in load_weights(tmp_path / "exp/weights/last.pt").state.values():
             assert torch.isfinite(tensor.double()).all()
     listed = (tmp_path / "exp/not_finite_epoch2_batch2.txt").read_text().split()
@@ -237,7 +236,10 @@ def test_a_loss_that_is_not_finite(small: Path, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"epochs": 2}, "has done its 2 epochs; "), ({"epochs": 40, "patience": 1}, r"stopped early after \d+ epochs")],
+    [
+        ({"epochs": 2}, "has finished its 2 epochs; "),
+        ({"epochs": 40, "patience": 1}, r"stopped early after \d+ epochs"),
+    ],
 )
 def test_a_run_that_was_cut_after_its_last_epoch_is_judged_and_trained_no_further(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
@@ -246,7 +248,7 @@ def test_a_run_that_was_cut_after_its_last_epoch_is_judged_and_trained_no_furthe
         raise CutError
 
     with monkeypatch.context() as patch:
-        patch.setattr("yolo_cli.commands.train.finalize", lost)
+        patch.setattr("yolo_cli.commands.train.load_best", lost)
         with pytest.raises(CutError):
             train(config(small, tmp_path, **changes), Silent())
     run = tmp_path / "exp"
@@ -282,7 +284,7 @@ def test_a_signal_after_the_last_batch_ends_a_run_that_can_go_on(
         patch.setattr(Trainer, "validate", validate)
         with pytest.raises(StoppedError):
             train(config(small, tmp_path, epochs=1), reporter)
-    assert reporter.lines[-1].endswith(f"saved; go on with: yolo train --resume {tmp_path / 'exp'}")
+    assert reporter.lines[-1].endswith(f"state is saved. Continue with: yolo train --resume {tmp_path / 'exp'}")
     assert train(TrainConfig(resume=str(tmp_path / "exp")), Silent()).epochs == 1
 
 
@@ -299,9 +301,9 @@ def test_another_number_of_batches_keeps_the_place(
     torch.save(content, path)
     reporter, updates = Heard(), []
     whole = Trainer.update
-    monkeypatch.setattr(Trainer, "update", lambda self: (updates.append(self.progress.epoch), whole(self))[1])
+    monkeypatch.setattr(Trainer, "update", lambda self: (updates.append(self.state.progress.epoch), whole(self))[1])
     train(TrainConfig(resume=str(tmp_path / "exp")), reporter)
-    assert "epochs had 60 batches and have 6 now, of other images" in reporter.lines
+    assert "epochs had 60 batches and now have 6, of other images" in reporter.lines
     assert any(line.endswith("in epoch 3 after batch 3") for line in reporter.lines)
     assert updates
 
@@ -309,5 +311,7 @@ def test_another_number_of_batches_keeps_the_place(
 def test_leaving_out_every_batch_is_no_training(small: Path, tmp_path: Path) -> None:
     hyp = tmp_path / "hyp.yaml"
     hyp.write_text("lr0: 1.0e+9\nwarmup_epochs: 0\nnominal_batch: 4\n")
-    with pytest.raises(UserError, match=r"10 batches in a row gave no finite loss: the weights are spoilt; lower lr0"):
+    with pytest.raises(
+        UserError, match=r"the loss of 10 batches in a row is not finite: the weights have diverged; lower lr0"
+    ):
         train(config(small, tmp_path, nan_policy="skip", hyp=str(hyp), epochs=30), Silent())

@@ -9,7 +9,7 @@ from yolo_cli.config import Hyperparameters
 from yolo_cli.errors import UserError
 from yolo_cli.io import assets
 from yolo_cli.progress import Silent
-from yolo_cli.train.setup import read_hyperparameters
+from yolo_cli.train.hyperparameters import read_hyperparameters
 
 
 @pytest.mark.parametrize("name", assets.names("data/hyp"))

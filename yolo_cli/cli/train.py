@@ -11,6 +11,7 @@ from yolo_cli.cli.given import given_arguments, given_options
 from yolo_cli.cli.options import Data, ExistOk, Img, Name, Project, SingleCls, Strict, Workers
 from yolo_cli.config import CACHES, LOSSES, NAN_POLICIES, OPTIMIZERS, TrainConfig
 from yolo_cli.distributed.elastic import ElasticJob, PeerError, wait_for_failure_report
+from yolo_cli.errors import StoppedError
 
 D = TrainConfig()  # defaults are defined in the config only
 IMG, FREEZE = Numbers(D.img), Numbers(D.freeze)
@@ -119,7 +120,7 @@ def train(
 ) -> None:
     """Train a detector on images with YOLO txt labels."""
     options = locals()  # one parameter per field of the config, which a test checks
-    job = ElasticJob.of_environment()
+    job = ElasticJob.from_environment()
     if job.has_failed():  # checked before anything slow is imported
         raise typer.Exit(2)
     try:
@@ -138,13 +139,11 @@ def train(
 
 def _launch_or_run(config: TrainConfig) -> None:
     from yolo_cli.cli.terminal import Terminal
-    from yolo_cli.commands.train import run
-    from yolo_cli.distributed.launch import launch, wants_launch
-    from yolo_cli.train.signals import StoppedError
+    from yolo_cli.commands.train import needs_launch, run, run_per_device
 
     try:
-        if wants_launch(config):
-            raise typer.Exit(launch(config, given_arguments()))
+        if needs_launch(config):
+            raise typer.Exit(run_per_device(config, given_arguments()))
         run(config, Terminal(), given=given_options())
     except StoppedError as stopped:
         sys.exit(stopped.status)  # the training has reported why it stopped

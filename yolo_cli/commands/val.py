@@ -100,9 +100,9 @@ def _observer(config: ValConfig, folder: Path, names: Sequence[str], index: Labe
     """What writes images and txt files during the evaluation."""
     observers: list[Observer] = []
     if config.plots:
-        from yolo_cli.run.run_plots import ValidationPictures  # noqa: PLC0415 - matplotlib is slow to import
+        from yolo_cli.run.run_plots import ValidationImages  # noqa: PLC0415 - matplotlib is slow to import
 
-        observers.append(ValidationPictures(folder, names, index))
+        observers.append(ValidationImages(folder, names, index))
     if config.save_txt:
         observers.append(TxtLabels(folder / "labels", index, confidence=config.save_conf))
     if not observers:

@@ -13,6 +13,7 @@ from yolo_cli.dataset.labels import LabelIndex
 
 # Independent random streams of one seed.
 _SAMPLE, _ORDER, _SIZE = 0, 1, 2
+_MULTI_SCALE = (0.5, 1.5)
 
 RECT_GROUP = 16  # images per rectangular canvas: the batch size that published figures were measured with
 
@@ -39,7 +40,15 @@ def sample_random(seed: int, key: SampleKey) -> np.random.Generator:
 
 def multi_scale_size(seed: int, epoch: int, step: int, img: tuple[int, int], stride: int) -> tuple[int, int]:
     """The (height, width) to train a step at: `img` times a factor from 0.5 to 1.5, in multiples of the stride."""
-    gain = _random(seed, epoch, _SIZE, step).uniform(0.5, 1.5)
+    return _scaled_size(img, _random(seed, epoch, _SIZE, step).uniform(*_MULTI_SCALE), stride)
+
+
+def largest_multi_scale_size(img: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The largest (height, width) that `multi_scale_size` returns."""
+    return _scaled_size(img, _MULTI_SCALE[1], stride)
+
+
+def _scaled_size(img: tuple[int, int], gain: float, stride: int) -> tuple[int, int]:
     height, width = (max(round(side * gain / stride), 1) * stride for side in img)
     return height, width
 

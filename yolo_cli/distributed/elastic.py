@@ -1,4 +1,4 @@
-"""What the starts of one job know of each other: torch's elastic launcher starts its processes anew when one fails."""
+"""The job that torch's elastic launcher runs: it starts all processes again when one of them fails."""
 
 import os
 import time
@@ -10,12 +10,12 @@ from pathlib import Path
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import write_atomically
 
-_WORD = 3.0  # seconds
-MARK = "job"  # in a run's weights folder, while the run is not at its end: the job that trains it
+_REPORT_SECONDS = 3.0
+MARK = "job"  # file in the weights folder of an unfinished run: the key of the job that trains it
 
 
 class PeerError(Exception):
-    """Another process has failed, which says why; `status` is the exit status of this one."""
+    """Another process has failed and reports the reason; `status` is the exit status of this one."""
 
     def __init__(self, what: str, status: int = 1) -> None:
         super().__init__(what)
@@ -23,21 +23,21 @@ class PeerError(Exception):
 
 
 def wait_for_failure_report() -> None:
-    """Wait before this process ends: the launcher ends all of them with the first, also the one that says why."""
-    time.sleep(_WORD)
+    """Give the process that failed first time to print the reason: the launcher kills all when one of them ends."""
+    time.sleep(_REPORT_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
 class ElasticJob:
-    """A job of the elastic launcher; without a key, a plain process."""
+    """A job of the elastic launcher. The key is "" for a process that no launcher started."""
 
     key: str = ""
     restarts: int = 0
-    scratch: Path | None = None  # the launcher's folder on this machine: it outlives the processes, not the job
+    scratch: Path | None = None  # the launcher's folder on this machine, which lasts as long as the job
 
     @classmethod
-    def of_environment(cls) -> "Job":
-        """The job that the launcher's variables describe."""
+    def from_environment(cls) -> "ElasticJob":
+        """The job that the launcher's environment variables describe."""
         error_file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")
         scratch = Path(error_file).parents[2] if error_file else None  # …/attempt_0/0/error.json
         key = os.environ.get("TORCHELASTIC_RUN_ID", "")
@@ -46,14 +46,16 @@ class ElasticJob:
         return cls(key, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")), scratch)
 
     def has_failed(self) -> bool:
-        """Whether the job has failed for a reason that another start does not mend."""
+        """Whether a process of this machine has failed for a reason that a restart does not remove."""
         return self.scratch is not None and (self.scratch / "failed").exists()
 
     @contextmanager
     def record_failure(self) -> Iterator[None]:
-        """Note a failure that another start does not mend; PeerError where another process of this machine was first.
+        """Record an error that a restart does not remove: a UserError or an OSError.
 
-        It is noted before the connection to the others is closed, so that they know why they have lost this one.
+        Raises PeerError instead of it if another process of this machine has recorded one first. Use it inside
+        `process_group`: the record is then written before the connection closes, and the other processes can tell why
+        they lost it.
         """
         try:
             yield
@@ -62,13 +64,13 @@ class ElasticJob:
                 try:
                     (self.scratch / "failed").touch(exist_ok=False)
                 except FileExistsError:
-                    raise PeerError("another process has failed first", status=2) from None
+                    raise PeerError("another process failed first", status=2) from None
                 except OSError:
-                    pass  # told twice, then
+                    pass  # the error is then printed by several processes
             raise
 
-    def folder(self, project: str) -> Path | None:
-        """The run that an earlier start of this job began and did not end."""
+    def unfinished_run(self, project: str) -> Path | None:
+        """The folder of the run that an earlier start of this job began and did not finish."""
         if not self.key:
             return None
         for mark in sorted(Path(os.path.expanduser(project)).glob(f"*/weights/{MARK}")):
@@ -76,11 +78,11 @@ class ElasticJob:
                 return mark.parent.parent
         return None
 
-    def begin(self, folder: Path) -> None:
-        """Remember that this job trains in `folder`."""
+    def mark_started(self, folder: Path) -> None:
+        """Mark the run in `folder` as this job's. Its subfolder `weights` must exist."""
         if self.key:
             write_atomically(folder / "weights" / MARK, self.key.encode(), what="the job's name")
 
-    def end(self, folder: Path) -> None:
-        """The run is at its end: the next start under this key is another run."""
+    def mark_finished(self, folder: Path) -> None:
+        """Remove the mark: the next start with this key begins a new run."""
         (folder / "weights" / MARK).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where the processes of a job meet."""
+"""The store through which the processes of a job connect."""
 
 import os
 import socket
@@ -8,20 +8,20 @@ from datetime import timedelta
 import torch.distributed as dist
 
 _ADDRESS = "yolo/address"
-_PATIENCE = 600.0  # seconds to look for the main process
+_PATIENCE = 600.0  # seconds to wait for the main process
 
 
 def connect_store(rank: int) -> dist.Store:
-    """A store that the processes of this start of a job share, and no earlier start knew.
+    """A store that is shared by the processes of this start of the job, and not by those of an earlier start.
 
-    The store of torch's elastic launcher outlives the processes that it starts anew, and still holds where the former
-    ones listened: to connect there fails, or waits without end. So the main process opens a store of its own and leaves
-    its address in the launcher's; an address of an earlier start is told by nobody listening there. Raises
-    torch.distributed.DistError where the main process is not found.
+    The store of torch's elastic launcher outlives a restart and still holds the addresses of the former processes.
+    Connecting to those fails or never returns. So the main process opens a store of its own and publishes its port in
+    the launcher's store. A port of an earlier start is recognized because no process listens there. Raises
+    torch.distributed.DistError if the main process is not found.
     """
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     size = int(os.environ["WORLD_SIZE"])
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # nobody serves a store at the address: rank 0 does
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":  # the launcher has no store: rank 0 opens it
         return dist.TCPStore(host, port, size, rank == 0, wait_for_workers=False)
     launcher = dist.TCPStore(host, port, size, False)
     if rank == 0:
@@ -31,13 +31,13 @@ def connect_store(rank: int) -> dist.Store:
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         number = int(launcher.get(_ADDRESS))
-        if _is_served(host, number):
+        if _is_listening(host, number):
             return dist.TCPStore(host, number, size, False, timeout=timedelta(seconds=60))
         time.sleep(0.2)
     raise dist.DistNetworkError("the main process was not found")
 
 
-def _is_served(host: str, port: int) -> bool:
+def _is_listening(host: str, port: int) -> bool:
     try:
         with socket.create_connection((host, port), timeout=5):
             return True

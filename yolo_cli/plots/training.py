@@ -16,7 +16,7 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Class loss", "loss", (("train/cls_loss", "train"), ("val/cls_loss", "val"))),
     ("Precision and recall", "at best F1", (("metrics/precision", "precision"), ("metrics/recall", "recall"))),
     ("Average precision", "mAP", (("metrics/mAP_0.5", "IoU 0.5"), ("metrics/mAP_0.5:0.95", "IoU 0.5:0.95"))),
-    ("Learning rate", "rate", (("x/lr0", "group 0"), ("x/lr1", "group 1"), ("x/lr2", "group 2"))),
+    ("Learning rate", "rate", (("x/lr0", "weights"), ("x/lr1", "norms"), ("x/lr2", "biases"))),
 )
 
 

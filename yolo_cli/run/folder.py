@@ -1,16 +1,12 @@
-"""Run folders: runs/exp, runs/exp2, …, claimed so that simultaneous runs never share one."""
+"""Run folders: runs/exp, runs/exp2, …; simultaneous runs never share one."""
 
-import errno
 import json
 import math
 import os
-import socket
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import write_atomically
@@ -19,13 +15,12 @@ from yolo_cli.progress import Reporter
 from yolo_cli.weights.load import find_weights
 
 MAX_RUNS = 100_000
-LOCK = ".lock"
 
 
 def create_run_dir(project: str, name: str, *, exist_ok: bool) -> Path:
-    """Make and return a folder that is this run's alone: project/name, or with the first free number behind it.
+    """Create and return the folder of a new run: project/name, or name2, name3, … if that exists.
 
-    With `exist_ok` project/name is used as it is. Raises UserError where it cannot be made.
+    With `exist_ok`, an existing project/name is used. Raises UserError if the folder cannot be created or written.
     """
     if not name or Path(name).name != name or name in (".", ".."):
         raise UserError("not a folder name", where=f"--name {name!r}", fix="give one word; --project is the folder")
@@ -35,7 +30,7 @@ def create_run_dir(project: str, name: str, *, exist_ok: bool) -> Path:
         for number in range(1, MAX_RUNS):
             folder = parent / (name if number == 1 else f"{name}{number}")
             try:
-                folder.mkdir()  # the claim: making a folder succeeds for one process only
+                folder.mkdir()  # succeeds in one process only
             except FileExistsError:
                 if not (exist_ok and folder.is_dir()):
                     continue
@@ -44,67 +39,13 @@ def create_run_dir(project: str, name: str, *, exist_ok: bool) -> Path:
             return folder
     except OSError as error:
         raise UserError(
-            f"run folder cannot be made ({error.strerror})", where=parent, fix="give another --project"
+            f"run folder cannot be created ({error.strerror})", where=parent, fix="give another --project"
         ) from None
     raise UserError("too many runs", where=parent, fix="give another --name")
 
 
-class RunLock:
-    """A run's folder as one process's own, from `take` until the end of `holding`, or of the process.
-
-    The lock is the kind that ends with its process however that ends, is not inherited by processes that it forks, and
-    that network file systems know. Where there are no locks, nothing is held.
-    """
-
-    def __init__(self) -> None:
-        self.file: TextIO | None = None
-
-    def acquire(self, folder: Path, *, patience: float = 0.0) -> None:
-        """Hold a folder, waiting `patience` seconds for its holder to end. Raises UserError where it goes on."""
-        if os.name != "posix":
-            return
-        import fcntl  # noqa: PLC0415 - Windows has none
-
-        try:
-            self.file = (folder / LOCK).open("a+", encoding="utf-8")
-        except OSError:  # what else is written there will say why
-            return
-        end = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):  # no locks there
-                    return
-                if time.monotonic() >= end:
-                    self.file.seek(0)
-                    holder = self.file.readline().strip() or "another process"
-                    fix = "wait for its end, or stop it"
-                    raise UserError(f"{holder} is training here", where=folder, fix=fix) from None
-            time.sleep(0.2)
-        try:
-            self.file.truncate(0)
-            self.file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            self.file.flush()
-        except OSError:  # a full disk: held all the same
-            pass
-
-
-@contextmanager
-def holding() -> Iterator[RunLock]:
-    """What a folder is held by, and let go of at the end."""
-    hold = RunLock()
-    try:
-        yield hold
-    finally:
-        if hold.file:
-            with suppress(OSError):  # of a full disk, again
-                hold.file.close()
-
-
 def newest_weights(project: str) -> Path:
-    """best.pt of the newest run of a project. Raises UserError where there is none."""
+    """best.pt of the newest run of a project. Raises UserError if there is none."""
     found = [path for path in Path(os.path.expanduser(project)).glob("*/weights/best.pt") if path.is_file()]
     if not found:
         raise UserError(
@@ -116,7 +57,7 @@ def newest_weights(project: str) -> Path:
 
 
 def weights_or_newest(weights: str, project: str, reporter: Reporter) -> Path:
-    """The model file that `--weights` names, or best.pt of the newest run. Raises UserError where there is none."""
+    """The model file that `--weights` names, or best.pt of the newest run. Raises UserError if there is none."""
     if weights:
         return find_weights(weights, exported=True)
     newest = newest_weights(project)
@@ -125,13 +66,13 @@ def weights_or_newest(weights: str, project: str, reporter: Reporter) -> Path:
 
 
 def write_options(path: Path, config: Any) -> None:
-    """Options as YAML (opt.yaml, hyp.yaml)."""
+    """Write the fields of a config as YAML (opt.yaml, hyp.yaml)."""
     values = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items()}
     write_mapping(path, values)
 
 
 def write_json(path: Path, content: Mapping[str, Any] | list[Any]) -> None:
-    """A JSON file; numbers that are not finite become null."""
+    """Write a JSON file. Numbers that are not finite become null."""
     text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     # File names may be any bytes.
     write_atomically(path, text.encode("utf-8", "backslashreplace"), what=path.name)

@@ -1,4 +1,4 @@
-"""Metric loggers: one small protocol, and the two that a run writes."""
+"""Metric loggers: the protocol, and those for results.csv and TensorBoard."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -27,33 +27,30 @@ COLUMNS = (
 
 @runtime_checkable
 class MetricLogger(Protocol):
-    """Takes one mapping of named numbers per epoch."""
+    """Records named numbers once per epoch."""
 
-    def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Record an epoch."""
-        ...
+    def log(self, epoch: int, values: Mapping[str, float]) -> None: ...
 
-    def close(self) -> None:
-        """Flush and release."""
-        ...
+    def close(self) -> None: ...
+
+
+def csv_row(epoch: int, values: Mapping[str, float]) -> list[str]:
+    """The cells of an epoch in the order of COLUMNS; a number that was not measured is left empty."""
+    return [str(epoch), *(f"{values[name]:.6g}" if name in values else "" for name in COLUMNS[1:])]
 
 
 class CsvLogger:
-    """results.csv: a row an epoch, the columns of COLUMNS; a number that was not measured is left empty.
+    """Writes results.csv: one row per epoch, with the columns of COLUMNS.
 
-    `rows` are those of a run that is continued; whatever else the file holds was logged after the state was saved.
+    `rows` are those of a continued run. Other rows in the file were logged after its state was saved, and are removed.
     """
 
     def __init__(self, path: Path, rows: Sequence[Sequence[str]] = ()) -> None:
         self.path = path
-        self.rows = [list(row) for row in rows]
-        self._write([COLUMNS, *self.rows], "w")
+        self._write([COLUMNS, *rows], "w")
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Append a row."""
-        cells = (f"{values[name]:.6g}" if name in values else "" for name in COLUMNS[1:])
-        self.rows.append([str(epoch), *cells])
-        self._write(self.rows[-1:], "a")
+        self._write([csv_row(epoch, values)], "a")
 
     def _write(self, rows: Sequence[Sequence[str]], mode: str) -> None:
         try:
@@ -63,23 +60,21 @@ class CsvLogger:
             raise UserError(f"cannot be written ({error.strerror})", where=self.path) from None
 
     def close(self) -> None:
-        """Nothing is held open."""
+        pass  # the file is closed after each row
 
 
 class TensorBoardLogger:
-    """TensorBoard events in the run folder."""
+    """Writes TensorBoard events to the run folder. A continued run begins with epoch `first`."""
 
     def __init__(self, folder: Path, first: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import, wanted by training alone
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import, used by training only
 
-        # Of a run that is continued, what was logged from this epoch on is shown no more.
+        # Hides what a continued run had logged after its state was saved.
         self._writer = SummaryWriter(str(folder), purge_step=first or None)
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Write every number as a scalar."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, epoch)
 
     def close(self) -> None:
-        """Flush the events."""
         self._writer.close()

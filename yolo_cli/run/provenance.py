@@ -1,4 +1,4 @@
-"""Where numbers come from: the machine, the versions and the command, for results.json."""
+"""The machine and the versions that produced a result, for results.json."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "hotcoco"
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The machine and the device that ran."""
+    """The machine, and the device that ran the model."""
     return {
         "platform": platform.platform(),
         "processor": _processor(),
@@ -23,7 +23,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package, of Python and of what computes."""
+    """Versions of this package, of Python and of the packages that influence results."""
     found = {"yolo_cli": metadata.version("yolo-cli"), "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -34,11 +34,11 @@ def versions() -> dict[str, str]:
 
 
 def memory_gigabytes(device: torch.device) -> float:
-    """Memory in use: the GPU's, or the most that this process has held."""
+    """Memory that torch has reserved on a GPU; on a CPU, the peak memory of this process. In GB."""
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device) / 1e9
     try:
-        import resource  # noqa: PLC0415 - Unix alone has it
+        import resource  # noqa: PLC0415 - on Unix only
     except ImportError:
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

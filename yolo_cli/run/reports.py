@@ -1,4 +1,4 @@
-"""What an evaluation leaves in a run folder besides pictures: results.json, dataset_report.json, the printed table."""
+"""The results of an evaluation: results.json, dataset_report.json and the printed table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ def write_results(
     splits: Sequence[Split],
     extra: Mapping[str, Any],
 ) -> None:
-    """results.json: metrics, per class, speed, data set fingerprints, machine and versions."""
+    """Write results.json: metrics, also per class, speed, dataset fingerprints, machine and versions."""
     content: dict[str, Any] = {
         **evaluation.metrics.to_dict(),
         "milliseconds_per_image": evaluation.milliseconds,
@@ -35,14 +35,14 @@ def write_results(
 
 
 def write_dataset_report(folder: Path, splits: Sequence[Split]) -> None:
-    """dataset_report.json: every row and file that was left out."""
+    """Write dataset_report.json: every label row and file that is not used, with the reason."""
     write_json(folder / "dataset_report.json", {split.name: split.report() for split in splits})
 
 
-def print_table(evaluation: Evaluation, say: Callable[[str], None], *, verbose: bool) -> None:
-    """The table of results; classes too where asked for, or where they are few."""
+def print_table(evaluation: Evaluation, info: Callable[[str], None], *, verbose: bool) -> None:
+    """Print the metrics through `info`; those per class if `verbose`, or for up to ten classes."""
     m = evaluation.metrics
-    say(f"{'class':>20} {'images':>8} {'labels':>8} {'P':>8} {'R':>8} {'mAP@.5':>8} {'mAP@.5:.95':>11}")
+    info(f"{'class':>20} {'images':>8} {'labels':>8} {'P':>8} {'R':>8} {'mAP@.5':>8} {'mAP@.5:.95':>11}")
     rows: list[tuple[str, int, int, float, float, float, float]] = [
         ("all", m.images, m.labels, m.precision, m.recall, m.map50, m.map50_95)
     ]
@@ -50,6 +50,6 @@ def print_table(evaluation: Evaluation, say: Callable[[str], None], *, verbose: 
         rows += [(c.name[:20], c.images, c.labels, c.precision, c.recall, c.map50, c.map50_95) for c in m.per_class]
     for name, images, labels, *values in rows:
         p, r, ap50, ap = values
-        say(f"{name:>20} {images:>8,} {labels:>8,} {p:>8.3f} {r:>8.3f} {ap50:>8.3f} {ap:>11.3f}")
+        info(f"{name:>20} {images:>8,} {labels:>8,} {p:>8.3f} {r:>8.3f} {ap50:>8.3f} {ap:>11.3f}")
     speed = ", ".join(f"{name} {value:.1f}" for name, value in evaluation.milliseconds.items())
-    say(f"ms an image: {speed}")
+    info(f"ms per image: {speed}")

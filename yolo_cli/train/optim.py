@@ -1,7 +1,8 @@
-"""Optimizer, schedule and moving average of weights."""
+"""Optimizer, schedule, moving average of weights, and frozen layers."""
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +13,13 @@ from yolo_cli.errors import UserError
 from yolo_cli.model.build import DetectionModel
 
 MIN_WARMUP_STEPS = 100
-# Scales and offsets per channel that are not stored as vectors: implicit knowledge, the weights of OREPA's terms.
+# Scales and offsets per channel that are not stored as vectors: implicit knowledge, and the weights of OREPA's terms.
 PER_CHANNEL = (".implicit", ".vector")
-GROUPS = ("weights", "norms", "biases")  # in this order in the optimizer; only weights are decayed
+GROUPS = ("weights", "norms", "biases")  # in this order in the optimizer; weight decay applies to weights only
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Every parameter once: weights, norm scales (and other vectors), biases."""
+    """Each parameter in one group: weights, norm scales (and other vectors), biases."""
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in GROUPS}
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -31,9 +32,10 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def build_optimizer(model: nn.Module, name: str, hyp: Hyperparameters, batch: int) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, Adam or AdamW over the three groups, decay scaled to the real batch.
+    """SGD with Nesterov momentum, Adam or AdamW over the three groups.
 
-    Raises UserError for another name.
+    Weight decay is for `hyp.nominal_batch` images per update, and scaled to the actual number. Raises UserError for
+    another name.
     """
     known = {optimizer.lower(): optimizer for optimizer in OPTIMIZERS}
     if name.lower() not in known:
@@ -50,13 +52,13 @@ def build_optimizer(model: nn.Module, name: str, hyp: Hyperparameters, batch: in
 
 
 def accumulation(hyp: Hyperparameters, batch: int) -> int:
-    """Batches whose gradients are summed before a step, once warm."""
+    """Batches whose gradients are accumulated per update, after the warm-up."""
     return max(round(hyp.nominal_batch / batch), 1)
 
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
-    """What one step trains with; learning rates in the order of GROUPS."""
+    """The settings of one step; learning rates in the order of GROUPS."""
 
     lrs: tuple[float, float, float]
     momentum: float
@@ -65,7 +67,7 @@ class StepSettings:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Learning rates, momentum and accumulation as a pure function of the step."""
+    """Learning rates, momentum and gradient accumulation as a pure function of the step."""
 
     hyp: Hyperparameters
     epochs: int
@@ -75,20 +77,19 @@ class Schedule:
 
     @property
     def warmup_steps(self) -> int:
-        """Batches of warm-up."""
         if self.hyp.warmup_epochs <= 0:
             return 0
-        # A run shorter than this ends before it is warm: a short fine-tuning then changes little rather than too much.
+        # A run shorter than this ends during the warm-up, so that a short fine-tuning cannot destroy the weights.
         return max(round(self.hyp.warmup_epochs * self.batches), MIN_WARMUP_STEPS)
 
     def decay(self, epoch: int) -> float:
-        """Learning rate over lr0 in an epoch, from 1 to lrf: a line, or half a cosine (Loshchilov & Hutter 2017)."""
+        """Learning rate of an epoch relative to lr0: linear, or cosine (Loshchilov & Hutter 2017)."""
         x = epoch / self.epochs
-        share = (1 + math.cos(math.pi * x)) / 2 if self.cosine else 1 - x
-        return share * (1 - self.hyp.lrf) + self.hyp.lrf
+        remaining = (1 + math.cos(math.pi * x)) / 2 if self.cosine else 1 - x
+        return remaining * (1 - self.hyp.lrf) + self.hyp.lrf
 
     def at(self, step: int) -> StepSettings:
-        """Settings for the batch number `step` of the run, from 0."""
+        """Settings of a step, counted from 0 at the start of the run."""
         target = self.hyp.lr0 * self.decay(step // self.batches)
         warm = min(step / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
         rising = target * warm
@@ -99,22 +100,26 @@ class Schedule:
 
 
 def apply_settings(optimizer: torch.optim.Optimizer, settings: StepSettings) -> None:
-    """Put a step's learning rates and momentum into the optimizer."""
+    """Set the learning rates, and the momentum of SGD, in the optimizer.
+
+    Adam's beta1 stays as it is: the bias correction assumes that it is constant.
+    """
     for group, lr in zip(optimizer.param_groups, settings.lrs, strict=True):
         group["lr"] = lr
         if "momentum" in group:
             group["momentum"] = settings.momentum
-        elif "betas" in group:
-            group["betas"] = (settings.momentum, group["betas"][1])
 
 
 class ModelEMA:
-    """Exponential moving average of parameters and buffers (Polyak & Juditsky 1992), ramped up at the start."""
+    """Exponential moving average of parameters and buffers (Polyak & Juditsky 1992).
+
+    The decay rises from 0 to `decay` over about `ramp` updates.
+    """
 
     def __init__(self, model: DetectionModel, decay: float, ramp: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.ramp, self.updates = decay, ramp, 0
-        # Pairs are looked up once: an update is then two fused calls over flat lists.
+        # Pairs are looked up once, so that an update is a fused call over flat lists.
         own, theirs = self.model.state_dict(), model.state_dict()
         self._floats = [(own[k], theirs[k]) for k in own if own[k].is_floating_point()]
         self._others = [(own[k], theirs[k]) for k in own if not own[k].is_floating_point()]
@@ -130,13 +135,29 @@ class ModelEMA:
             a.copy_(b)
 
 
-def freeze_layers(model: nn.Module, layers: tuple[int, ...]) -> list[str]:
-    """Stop the training of layers: one number n freezes the first n, several freeze just those; returns names."""
-    frozen = range(layers[0]) if len(layers) == 1 else layers
-    prefixes = tuple(f"model.{i}." for i in frozen)
+def frozen_layers(freeze: Sequence[int]) -> set[int]:
+    """The layers that `--freeze` names: a single number n means the first n, several numbers mean themselves."""
+    return set(range(freeze[0])) if len(freeze) == 1 else set(freeze)
+
+
+def freeze_layers(model: DetectionModel, freeze: Sequence[int]) -> list[str]:
+    """Exclude the parameters of the frozen layers from training; returns their names."""
+    prefixes = tuple(f"model.{i}." for i in frozen_layers(freeze))
     names = []
     for name, parameter in model.named_parameters():
         if prefixes and name.startswith(prefixes):
             parameter.requires_grad_(False)
             names.append(name)
     return names
+
+
+def set_train_mode(model: DetectionModel, freeze: Sequence[int]) -> None:
+    """Put the model into training mode, except the batch norms of frozen layers.
+
+    Those use their running statistics and leave them unchanged.
+    """
+    model.train()
+    for layer in frozen_layers(freeze):
+        for module in model.model[layer].modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()

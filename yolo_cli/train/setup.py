@@ -1,101 +1,125 @@
-"""What a training starts from: hyperparameters, data, model. The user's mistakes show here, before any work."""
+"""What a training starts from: options, hyperparameters, dataset and model. A user's mistakes are reported here."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from math import isfinite
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from yolo_cli.config import LOSSES, Hyperparameters, TrainConfig
-from yolo_cli.dataset.splits import Split, class_names, load_split, prepare_dataset
+import torch
+
+from yolo_cli import plots
+from yolo_cli.anchors.autoanchor import check_anchors
+from yolo_cli.config import AUTO_BATCH, Hyperparameters, TrainConfig
+from yolo_cli.dataset.sampler import largest_multi_scale_size
+from yolo_cli.dataset.splits import checked_image_size
+from yolo_cli.device import default_workers, seed_everything
+from yolo_cli.distributed.elastic import ElasticJob
 from yolo_cli.distributed.world import SINGLE_PROCESS, World, per_rank_batch
 from yolo_cli.errors import UserError
-from yolo_cli.io import assets
-from yolo_cli.io.yaml_file import read_mapping
-from yolo_cli.model.build import DetectionModel
+from yolo_cli.io.yaml_file import write_mapping
+from yolo_cli.loss.losses import LossSettings, build_loss, check_loss
+from yolo_cli.model.build import DetectionModel, count_parameters, gflops
 from yolo_cli.model.transfer import transfer
 from yolo_cli.progress import Reporter
+from yolo_cli.run import reports
+from yolo_cli.run.folder import create_run_dir, write_options
+from yolo_cli.run.lock import RunLock
+from yolo_cli.train.autobatch import MEMORY_FRACTION, measure_batch
+from yolo_cli.train.hyperparameters import describe_hyperparameters, read_hyperparameters
+from yolo_cli.train.optim import freeze_layers, frozen_layers
+from yolo_cli.train.resume import RESOLVED, ResumePoint, check_data, plain_options
+from yolo_cli.train.train_data import TrainData, open_train_data
 from yolo_cli.weights.load import find_weights, load_weights, with_anchors_of
 from yolo_cli.weights.networks import find_network
 
-# Keys of older hyperparameter files that have no counterpart here; accepted where they ask for nothing.
-_WITHOUT_EFFECT = {"iou_t": None, "copy_paste": 0.0, "paste_in": 0.0, "anchors": None}
 
+@dataclass(frozen=True, slots=True)
+class TrainSetup:
+    """What a training starts from."""
 
-def read_hyperparameters(hyp: str, reporter: Reporter, loss: str = "") -> Hyperparameters:
-    """Hyperparameters of `--hyp`: a path or a shipped name; the defaults where it is left out.
+    config: TrainConfig  # with the effective batch size and image size
+    hyp: Hyperparameters
+    data: TrainData
+    model: DetectionModel
+    device: torch.device
+    workers: int
+    point: ResumePoint | None = None  # of the run that is continued
+    requested: Mapping[str, Any] | None = None  # options in RESOLVED, as the user gave them
 
-    Raises UserError where the file asks for another loss than `loss`, that of `--loss`.
-    """
-    if not hyp:
-        return Hyperparameters()
-    path = assets.find("data/hyp", hyp, option="--hyp")
-    values = read_mapping(path)
-    known = {field.name: field.type for field in fields(Hyperparameters)}
-    # YOLOv7's files choose the loss; here an option does, and the two must not disagree in silence.
-    if (loss_ota := values.pop("loss_ota", None)) is not None:
-        if loss_ota not in (0, 1):
-            raise UserError(f"loss_ota must be 0 or 1, not {loss_ota!r}", where=path)
-        loss = loss or LOSSES[0]
-        if (asked := LOSSES[int(loss_ota)]) != loss:
-            fix = f"give --loss {asked}, or take loss_ota out of the file"
-            raise UserError(f"loss_ota {loss_ota} does not go with --loss {loss}", where=path, fix=fix)
-    for key in [k for k in values if k in _WITHOUT_EFFECT]:
-        value = values.pop(key)
-        if value and _WITHOUT_EFFECT[key] is not None:
-            raise UserError(f"{key} is not supported", where=path, fix="set it to 0")
-        reporter.warn(f"{path}: {key} has no effect here")
-    if unknown := [key for key in values if key not in known]:
-        raise UserError(f"unknown key {unknown[0]}", where=path, fix=f"known are {', '.join(known)}")
-    for key, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-            raise UserError(f"{key} must be a number from 0 up, not {value!r}", where=path)
-    numbers: dict[str, Any] = {key: int(v) if known[key] is int else float(v) for key, v in values.items()}
-    try:
-        return Hyperparameters(**numbers)
-    except UserError as error:
-        raise UserError(error.what, where=path) from None
+    @property
+    def largest_img(self) -> tuple[int, int]:
+        """The largest (height, width) of a batch."""
+        return largest_img(self.config, self.config.img, self.model.stride)
 
 
 def check_model_files(config: TrainConfig) -> None:
-    """Raises UserError where `--weights` or `--cfg` names nothing that exists."""
+    """Raises UserError if `--weights` or `--cfg` does not exist."""
     if config.weights:
         find_weights(config.weights)
     if config.cfg:
         find_network(config.cfg)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainData:
-    """The two splits of a training and the names of their classes."""
+def set_up(
+    config: TrainConfig, point: ResumePoint | None, device: torch.device, world: World, reporter: Reporter
+) -> TrainSetup:
+    """Read hyperparameters and dataset, and build the model; with `point`, all as the run began.
 
-    train: Split
-    val: Split
-    names: tuple[str, ...]
-
-
-def open_train_data(config: TrainConfig, workers: int, reporter: Reporter) -> TrainData:
-    """Both splits of `--data`, indexed."""
-    spec = prepare_dataset(config.data, reporter)
-    train, val = (
-        load_split(spec, split, single_cls=config.single_cls, strict=config.strict, workers=workers, reporter=reporter)
-        for split in ("train", "val")
+    Raises UserError for everything that the user can correct.
+    """
+    config = point.config if point else config
+    hyp = point.hyp if point else read_hyperparameters(config.hyp, reporter, config.loss)
+    if config.batch == AUTO_BATCH and device.type != "cuda":
+        raise UserError("is measured on a GPU only", where="--batch -1", fix="give a number on other devices")
+    if config.sync_bn and world.size > 1 and device.type != "cuda":
+        raise UserError("synchronizes GPUs only", where=f"--sync-bn --device {device.type}", fix="omit --sync-bn")
+    workers = default_workers(
+        config.workers, max(config.batch // world.size, 1) if config.batch != AUTO_BATCH else 8, world.local_size
     )
-    if not len(train.index.boxes):
-        raise UserError("the training split holds no boxes", where=spec.source, fix="check where the labels lie")
-    return TrainData(train, val, class_names(spec, single_cls=config.single_cls))
+    seed_everything(config.seed)
+    with world.local_rank_zero_first():  # the others then read the cached labels
+        data = open_train_data(config, workers, reporter)
+    if point:
+        check_data(point, data)
+    options = plain_options(config)
+    requested = point.state.get("requested") if point else {name: options[name] for name in RESOLVED}
+
+    model = point.weights.build_model() if point else build_model(config, data.names, reporter)
+    img = checked_image_size(config.img, model.stride, reporter)
+    config = replace(config, loss=config.loss or model.architecture.loss)
+    loss_settings = LossSettings(hyp, img, config.label_smoothing)
+    check_loss(config.loss, model, loss_settings)
+    if not config.noautoanchor and not point:
+        check_anchors(model, data.train.index, img, thr=hyp.anchor_t, seed=config.seed, reporter=reporter)
+    if config.batch == AUTO_BATCH:
+        loss = build_loss(config.loss, model.to(device).to(memory_format=torch.channels_last), loss_settings)
+        batch = measure_batch(model, loss, largest_img(config, img, model.stride), device)
+        config = replace(config, batch=-world.all_reduce_max(-batch) * world.size)  # the smallest of all processes
+        reporter.info(f"--batch -1: {config.batch} images fill {MEMORY_FRACTION:.0%} of the free memory")
+    config = replace(config, img=img, resume="")
+    check_trainable(config, model, len(data.train.index), world)
+    frozen = freeze_layers(model, config.freeze)
+    batch = per_rank_batch(config.batch, world)
+    reporter.info(
+        f"{count_parameters(model):,} parameters{f' ({len(frozen)} tensors frozen)' if frozen else ''}, "
+        f"{gflops(model, *img):.3g} GFLOPs at {img[1]}×{img[0]}, strides {list(model.strides)}, "
+        + (f"{device}" if world.size == 1 else f"{world.size} processes, {batch} images each, on {device.type}")
+    )
+    reporter.info(describe_hyperparameters(hyp))
+    return TrainSetup(config, hyp, data, model, device, workers, point, requested)
 
 
 def build_model(config: TrainConfig, names: Sequence[str], reporter: Reporter) -> DetectionModel:
-    """The model to train, for the data set's classes: from `--weights`, from `--cfg`, or the one into the other."""
+    """The model for the dataset's classes, from `--cfg`, with the weights of `--weights`."""
     if not config.weights:
         cfg = config.cfg or "s"
         model = DetectionModel(find_network(cfg).with_classes(len(names)), names)
-        reporter.info(f"{model.architecture.name} from scratch" + ("" if config.cfg else " (--cfg left out: s)"))
+        reporter.info(f"{model.architecture.name} from scratch" + ("" if config.cfg else " (no --cfg: s)"))
         return model
     weights = load_weights(find_weights(config.weights), cfg=config.cfg, reporter=reporter)
     architecture = find_network(config.cfg) if config.cfg else weights.architecture
     model = DetectionModel(architecture.with_classes(len(names)), names)
-    # With --cfg the anchors are that file's; else those that the weights were trained with.
+    # With --cfg, the anchors of that file are used; otherwise those that the weights were trained with.
     report = transfer(
         model, with_anchors_of(model, weights.state), exclude=("anchors", "anchor_grid") if config.cfg else ()
     )
@@ -105,28 +129,56 @@ def build_model(config: TrainConfig, names: Sequence[str], reporter: Reporter) -
     return model
 
 
-def describe_hyperparameters(hyp: Hyperparameters) -> str:
-    """Those that differ from the defaults, in one line."""
-    defaults = asdict(Hyperparameters())
-    changed = [f"{key} {value:g}" for key, value in asdict(hyp).items() if value != defaults[key]]
-    return "hyperparameters: defaults" + (f" but {', '.join(changed)}" if changed else "")
+def largest_img(config: TrainConfig, img: tuple[int, int], stride: int) -> tuple[int, int]:
+    """The largest (height, width) of a batch at `img`: with --multi-scale, larger than `img`."""
+    return largest_multi_scale_size(img, stride) if config.multi_scale else img
 
 
-def check_trainable(
-    config: TrainConfig, model: DetectionModel, img: tuple[int, int], images: int, world: World = SINGLE_PROCESS
-) -> None:
-    """Refuse what leaves nothing to train, or batch norm nothing to average. Raises UserError naming the option."""
-    count = len(model.model)
-    frozen = set(range(config.freeze[0])) if len(config.freeze) == 1 else set(config.freeze)
+def check_trainable(config: TrainConfig, model: DetectionModel, images: int, world: World = SINGLE_PROCESS) -> None:
+    """Raises UserError if no layer is left to train, or batch norm gets a single value per channel.
+
+    `images` is the size of the training split.
+    """
+    count, frozen = len(model.model), frozen_layers(config.freeze)
     if frozen and max(frozen) >= count:
         raise UserError(f"the model has layers 0 to {count - 1}", where=f"--freeze {max(config.freeze)}")
     if len(frozen) == count:
         raise UserError("every layer is frozen, nothing is left to train", where="--freeze")
-    smallest = img[0] // model.stride * (img[1] // model.stride)
+    cells = config.img[0] // model.stride * (config.img[1] // model.stride)
     batch, images = per_rank_batch(config.batch, world), -(-images // world.size)
-    if smallest == 1 and 1 in (min(batch, images), images % batch):
+    if cells == 1 and 1 in (min(batch, images), images % batch):
         raise UserError(
-            f"a batch of one image has one cell at --img {img[0]}, and batch norm nothing to average",
+            f"a batch of one image has one cell at --img {config.img[0]}, and batch norm needs more",
             where=f"--batch {config.batch}",
-            fix="give a larger --img, or a --batch that leaves no single image over",
+            fix="give a larger --img, or a --batch that leaves no batch of a single image",
         )
+
+
+def open_run_folder(setup: TrainSetup, job: ElasticJob, lock: RunLock, world: World) -> Path:
+    """The run folder, locked and with its settings written: that of the continued run, or a new one."""
+    folder = Path()
+    if world.is_main:
+        if setup.point:
+            folder = setup.point.folder
+        elif begun := job.unfinished_run(setup.config.project):  # by a start that ended before it saved a state
+            folder = begun
+        else:
+            folder = create_run_dir(setup.config.project, setup.config.name, exist_ok=setup.config.exist_ok)
+            lock.acquire(folder)
+        write_settings(folder, setup)
+        job.mark_started(folder)
+    return world.broadcast_object(folder)
+
+
+def write_settings(folder: Path, setup: TrainSetup) -> None:
+    """Write opt.yaml, hyp.yaml, model.yaml, dataset_report.json and labels.jpg."""
+    model, data = setup.model, setup.data
+    (folder / "weights").mkdir(exist_ok=True)
+    write_options(folder / "opt.yaml", setup.config)
+    write_options(folder / "hyp.yaml", setup.hyp)
+    anchors = tuple(tuple(scale) for scale in model.anchors_in_pixels())
+    write_mapping(folder / "model.yaml", model.architecture.with_anchors(anchors).to_mapping())
+    reports.write_dataset_report(folder, (data.train, data.val))
+    if not setup.config.noplots:
+        index = data.train.index
+        plots.label_figure(index.classes, index.boxes, data.names, folder / "labels.jpg")

@@ -1,7 +1,7 @@
-"""Everything that a training is made of at one moment, as plain data: what `last.pt` holds beside the weights.
+"""The state of a training at one moment, as plain data: what `last.pt` holds besides the weights.
 
 The order of images, their augmentation, learning rates and accumulation are pure functions of (seed, epoch, batch), so
-the position says them all. What remains is written down here; a run that continues from it gives the same bits.
+the position determines them. Everything else is stored here, and a run that continues from it gives the same bits.
 """
 
 import random
@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from yolo_cli.errors import UserError
+from yolo_cli.errors import UserError, first_line
 from yolo_cli.train.optim import ModelEMA
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a training is, and what it has seen so far."""
+    """The position of a training, and the results so far that later epochs depend on."""
 
     epoch: int = 0
-    batch: int = 0  # of the epoch, the next one; all of them done where it equals their number
+    batch: int = 0  # the next one of the epoch; equal to their number when all are done
     last_update: int = -1  # step of the last optimizer update
-    losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # sums over this epoch's batches
-    skipped: int = 0  # of them, left out because their loss was not finite
+    losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])  # sums over the batches of this epoch
+    skipped: int = 0  # batches of this epoch that were skipped because their loss was not finite
     best_fitness: float = -1.0
     best_epoch: int = -1
     fitness: float | None = None  # of the last validation
@@ -34,62 +34,59 @@ class Progress:
 
 
 def rescale(progress: Progress, before: int, now: int) -> None:
-    """The same place in a training whose epochs have another number of batches.
+    """Move `progress` to the same place in epochs of `now` instead of `before` batches.
 
-    Rectangular batches hold one canvas each, so another number of processes makes others.
+    Each rectangular batch has one canvas, so another number of processes can change the number of batches.
     """
     place = progress.batch / before
-    since = progress.epoch * before + progress.batch - 1 - progress.last_update  # a wait for so many batches
+    since = progress.epoch * before + progress.batch - 1 - progress.last_update  # batches since the last update
     progress.batch, progress.skipped = round(place * now), round(progress.skipped * now / before)
     progress.losses = [loss * now / before for loss in progress.losses]
     progress.last_update = progress.epoch * now + progress.batch - 1 - since
 
 
-def capture(
-    progress: Progress,
-    model: nn.Module,
-    ema: ModelEMA,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    **about: Any,
-) -> dict[str, Any]:
-    """The state as plain data and tensors; `about` is what identifies the run: options, hyperparameters, data."""
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {
-        "progress": asdict(progress),
-        "model": model.state_dict(),
-        "ema_updates": ema.updates,
-        "gradients": gradients,  # summed, and waiting for their update
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-        "random": _random_state(),
-        **about,
-    }
+@dataclass(slots=True)
+class TrainState:
+    """The objects that change while a model is trained."""
 
+    model: nn.Module
+    ema: ModelEMA
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    progress: Progress = field(default_factory=Progress)
 
-def restore(
-    state: Mapping[str, Any],
-    model: nn.Module,
-    ema: ModelEMA,
-    average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-) -> Progress:
-    """Put a captured state back; `average` is the moving average's own. Raises UserError where it does not fit."""
-    try:
-        model.load_state_dict(state["model"])
-        ema.model.load_state_dict(average)
-        ema.updates = int(state["ema_updates"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        parameters = dict(model.named_parameters())
-        for name, gradient in state["gradients"].items():
-            parameters[name].grad = gradient.to(parameters[name].device)
-        _set_random_state(state["random"])
-        return Progress(**state["progress"])
-    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"the saved state does not fit ({detail})", fix="start from its weights: --weights") from None
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain data and tensors, without the weights of the moving average."""
+        return {
+            "progress": asdict(self.progress),
+            "model": self.model.state_dict(),
+            "ema_updates": self.ema.updates,
+            # Accumulated, and not yet applied by an update.
+            "gradients": {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": _random_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], average: Mapping[str, Tensor]) -> None:
+        """Restore a state; `average` holds the weights of the moving average.
+
+        Raises UserError if the state does not fit the model or the optimizer.
+        """
+        try:
+            self.model.load_state_dict(state["model"])
+            self.ema.model.load_state_dict(average)
+            self.ema.updates = int(state["ema_updates"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            parameters = dict(self.model.named_parameters())
+            for name, gradient in state["gradients"].items():
+                parameters[name].grad = gradient.to(parameters[name].device)
+            _set_random_state(state["random"])
+            self.progress = Progress(**state["progress"])
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            what = f"the saved state does not fit ({first_line(error)})"
+            raise UserError(what, fix="start from its weights: --weights") from None
 
 
 def _random_state() -> dict[str, Any]:

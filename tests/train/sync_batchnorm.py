@@ -1,4 +1,7 @@
-"""Batch norm over the batches of all processes, on the processor; torch's own `SyncBatchNorm` is for GPUs alone."""
+"""Synchronized batch norm on the CPU, for the test that several processes train as one does.
+
+torch's own `SyncBatchNorm` needs GPUs.
+"""
 
 from typing import Any
 
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the processes; so is its gradient, as every process's loss depends on every summand."""
+    """The sum over the processes. So is its gradient: the loss of each process depends on every summand."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -24,35 +27,28 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def _sum(values: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(values)
-    return total
-
-
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """`BatchNorm2d` whose mean and variance are those of the whole batch, wherever its images lie.
+    """`BatchNorm2d` with the mean and variance of the whole batch, over all processes.
 
-    Names and values of its state are those of `BatchNorm2d`. In evaluation it needs no other process.
+    Its state has the names and values of `BatchNorm2d`. In eval mode it needs no other process.
     """
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Normalise; in training all processes have to take part."""
         if not self.training:
             return super().forward(x)
         count = x.new_tensor([x.numel() / x.shape[1]])
-        sums, total = _sum(torch.cat((x.sum((0, 2, 3)), count))).split((x.shape[1], 1))
+        sums, total = _Sum.apply(torch.cat((x.sum((0, 2, 3)), count))).split((x.shape[1], 1))
         mean, total = sums / total.detach(), total.detach()
-        centred = x - mean[:, None, None]
-        # In two steps, as the variance of large values would not survive E[x²] − E[x]².
-        variance = _sum(centred.square().sum((0, 2, 3))) / total
-        self._remember(mean.detach(), variance.detach(), float(total))
+        centered = x - mean[:, None, None]
+        # In two passes: E[x²] − E[x]² loses the variance of large values to rounding.
+        variance = _Sum.apply(centered.square().sum((0, 2, 3))) / total
+        self._update_statistics(mean.detach(), variance.detach(), float(total))
         scale = self.weight * (variance + self.eps).rsqrt()
-        result: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
-        return result
+        return centered * scale[:, None, None] + self.bias[:, None, None]
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
-        """Move the running statistics; the variance, as torch has it, without bias."""
+    def _update_statistics(self, mean: Tensor, variance: Tensor, count: float) -> None:
+        """Update the running statistics, as in torch with the unbiased variance."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
@@ -61,18 +57,15 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(variance * (count / max(count - 1, 1)), momentum)
 
 
-def synchronize_norms(model: nn.Module, device: torch.device) -> None:
-    """Make every batch norm of a model one over all processes; its parameters and buffers stay the same objects."""
-    if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return
+def synchronize_norms(model: nn.Module) -> None:
+    """Replace every batch norm of a model; parameters and buffers stay the same objects."""
     for module in model.modules():
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:
-                setattr(module, name, _over_all(child))
+                setattr(module, name, _synchronized(child))
 
 
-def _over_all(norm: nn.BatchNorm2d) -> SyncBatchNorm2d:
+def _synchronized(norm: nn.BatchNorm2d) -> SyncBatchNorm2d:
     made = SyncBatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
     made.weight, made.bias = norm.weight, norm.bias
     made.running_mean, made.running_var = norm.running_mean, norm.running_var
