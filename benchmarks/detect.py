@@ -1,10 +1,10 @@
-"""Detection from disk to disk: whole processes over coco128's val split, one image, NMS alone, memory over a video.
+"""Detection as whole processes: throughput over coco128's val split, one image, NMS alone, memory over a video.
 
-All sides draw and save what they find, at 640 pixels, confidence 0.25, IoU 0.45. ultralytics cannot read YOLOv5's own
-checkpoint, so it runs its yolov5n from the YAML file with random weights: the network works as hard, but nothing is
-found, drawn or suppressed, which is to its advantage. NMS alone gets yolov5n's raw output for the first images of the
-split at confidence 0.001, IoU 0.6, several labels a box, as in validation. Memory is what the kernel counts as resident
-after a fifth of a 5,000-frame video and at its end.
+All programs draw and save what they detect, at 640 pixels, confidence threshold 0.25, IoU threshold 0.45. ultralytics
+cannot read YOLOv5's own checkpoint. It runs its yolov5n from the YAML file with random weights: the network does the
+same work, but there are no detections to draw or suppress, which is to its advantage. NMS alone gets yolov5n's decoded
+output for the first images of the split, at confidence threshold 0.001 and IoU threshold 0.6 with several labels per
+box, as in validation. Memory is the resident set after a fifth of a 5,000-frame video and at its end.
 """
 
 import json
@@ -38,17 +38,17 @@ IMG, CONF, IOU, MAX_DET = 640, 0.25, 0.45, 1000
 NMS_IMAGES, NMS_CONF, NMS_IOU, NMS_MAX_DET = 16, 0.001, 0.6, 300
 FRAMES, FRAME_SIZE, VIDEO_IMG = 5000, (360, 640), 160
 MEASURES = (
-    Measure("images a second", "1/s", True, "1.5 × the faster"),
-    Measure("processor time", "s", False),
+    Measure("images per second", "1/s", True, "1.5 × the fastest"),
+    Measure("CPU time", "s", False),
     Measure("one image", "s", False, "2.5 s"),
-    Measure("NMS an image", "ms", False, "⅓ of theirs"),
+    Measure("NMS per image", "ms", False, "⅓ of the others'"),
     Measure("resident after 1/5", "MB", False),
     Measure("resident at the end", "MB", False, "flat"),
 )
 
 
 def commands(name: str, python: Path | None, weights: str, source: Path, project: Path) -> list[str]:
-    """The command line of one side."""
+    """The command line of one program."""
     if name == OURS:
         words = [str(Path(sys.executable).with_name("yolo")), "detect", "--weights", weights, "--img", str(IMG)]
         return [*words, "--source", str(source), "--device", "cpu", "--project", str(project)]
@@ -68,14 +68,14 @@ def whole_process(
     taken = seconds(words, env, folder)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"images a second": count / taken, "processor time": used, "one image": seconds(one, env, folder)}
+    return {"images per second": count / taken, "CPU time": used, "one image": seconds(one, env, folder)}
 
 
 # ---------------------------------------------------------------- NMS alone
 
 
 def write_raw(weights: str, images: Sequence[Path], out: Path) -> None:
-    """yolov5n's decoded rows of some images, letterboxed to squares: float32 (images, rows, 85)."""
+    """Save yolov5n's decoded rows of square letterboxed images: float32 of shape (images, rows, 85)."""
     import numpy as np
     import torch
 
@@ -115,7 +115,7 @@ def ultralytics_nms(rows: Any) -> Callable[[], int]:
     import torch
     from ultralytics.utils.nms import non_max_suppression
 
-    # Its heads have no objectness: class scores come ready, box and classes first.
+    # Its heads have no objectness: rows are box and class scores.
     merged = torch.cat((rows[..., :4], rows[..., 5:] * rows[..., 4:5]), -1).transpose(1, 2).contiguous()
     return lambda: sum(
         len(found)
@@ -135,7 +135,7 @@ def nms_worker(side: str, task: Mapping[str, Any]) -> None:
     torch.set_num_threads(1)
     rows = torch.from_numpy(np.load(task["rows"]))
     with torch.inference_mode():
-        # One image at a time: a peer's limit on the time of a batch must not cut its work short.
+        # One image at a time, because ultralytics stops after a time limit per batch.
         runs = [NMS[side](rows[i : i + 1]) for i in range(len(rows))]
         found = sum(run() for run in runs)
         best = float("inf")
@@ -156,14 +156,14 @@ def write_video(path: Path, frames: int) -> None:
 
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, FRAME_SIZE[::-1])
     small = np.random.default_rng(0).integers(0, 256, (9, 16, 3), np.uint8)
-    picture = cv2.resize(small, FRAME_SIZE[::-1], interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(small, FRAME_SIZE[::-1], interpolation=cv2.INTER_CUBIC)
     for i in range(frames):
-        writer.write(np.roll(picture, 4 * i, axis=1))
+        writer.write(np.roll(image, 4 * i, axis=1))
     writer.release()
 
 
 def resident(command: Sequence[str], frames: int, env: Mapping[str, str], folder: Path) -> Figures:
-    """Resident memory of our command after a fifth of the frames and at the end, as its JSON lines come."""
+    """Resident memory of `yolo detect` after a fifth of the frames and at the end, read as its JSON lines arrive."""
     marks = {}
     with subprocess.Popen(command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -200,7 +200,7 @@ def main() -> None:
             place = folder / f"runs_{name}"
             words = commands(name, python, weights, images, place)
             one = commands(name, python, weights, files[0], place)
-            seconds(one, env, folder)  # settings files and bytecode, once
+            seconds(one, env, folder)  # writes settings files and bytecode
 
             def run(
                 name: str = name,
@@ -211,9 +211,9 @@ def main() -> None:
             ) -> Figures:
                 figures = dict(whole_process(words, one, env, folder, len(files)))
                 task = {"rows": str(folder / "rows.npy")}
-                told = ask(python or sys.executable, __file__, name, task, env, folder)
-                print(f"  {name} keeps {told['found']} boxes")
-                return {**figures, "NMS an image": told["milliseconds"]}
+                result = ask(python or sys.executable, __file__, name, task, env, folder)
+                print(f"  {name} keeps {result['found']} boxes")
+                return {**figures, "NMS per image": result["milliseconds"]}
 
             sides[name] = run
         rounds = alternate(sides, args.runs)
