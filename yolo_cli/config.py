@@ -79,7 +79,7 @@ _HYP_FRACTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """What `data/hyp/*.yaml` holds. Gains are for three scales, 80 classes and 640 pixels; the loss scales them."""
+    """The values of `data/hyp/*.yaml`. Loss gains hold for 3 scales, 80 classes and 640 pixels."""
 
     lr0: float = 0.01  # initial learning rate
     lrf: float = 0.01  # final learning rate as a fraction of lr0
@@ -88,26 +88,26 @@ class Hyperparameters:
     warmup_epochs: float = 3.0
     warmup_momentum: float = 0.8
     warmup_bias_lr: float = 0.1
-    nominal_batch: int = 64  # gradients are accumulated up to about this many images
-    clip_grad_norm: float = 10.0  # 0 leaves gradients as they are
+    nominal_batch: int = 64  # images over which gradients are accumulated
+    clip_grad_norm: float = 10.0  # 0: no clipping
     ema_decay: float = 0.9999
-    ema_ramp: float = 2000.0  # updates over which the decay rises
-    box: float = 0.05  # gains of the three parts of the loss
+    ema_ramp: float = 2000.0  # time constant, in updates, of the rise of the decay
+    box: float = 0.05  # gains of the box, objectness and class losses
     obj: float = 1.0
     cls: float = 0.5
-    obj_pw: float = 1.0  # weight of the positives in objectness
-    cls_pw: float = 1.0  # weight of the positives in classification
-    fl_gamma: float = 0.0  # focal loss gamma; 0 is plain cross-entropy
-    anchor_t: float = 4.0  # largest side ratio at which an anchor matches a box
-    hsv_h: float = 0.015  # augmentation: fractions of hue, saturation, value
+    obj_pw: float = 1.0  # weight of positives in the objectness loss
+    cls_pw: float = 1.0  # weight of positives in the class loss
+    fl_gamma: float = 0.0  # focal loss gamma; 0: cross-entropy
+    anchor_t: float = 4.0  # maximum ratio of box and anchor sides for a match
+    hsv_h: float = 0.015  # augmentation: ± fractions of hue, saturation and value
     hsv_s: float = 0.7
     hsv_v: float = 0.4
-    degrees: float = 0.0  # ± rotation
+    degrees: float = 0.0  # ± rotation in degrees
     translate: float = 0.1  # ± fraction of the image
     scale: float = 0.5  # ± gain
     shear: float = 0.0  # ± degrees
     perspective: float = 0.0  # ± fraction, at most 0.001
-    flipud: float = 0.0  # probabilities from here on
+    flipud: float = 0.0  # flipud, fliplr, mosaic and mixup are probabilities
     fliplr: float = 0.5
     mosaic: float = 1.0
     mixup: float = 0.0
@@ -163,7 +163,7 @@ class TrainConfig:
     patience: int = 100
     freeze: tuple[int, ...] = ()
     save_period: int = -1
-    save_every: int = 0  # batches; 0: at the end of epochs
+    save_every: int = 0  # in batches; 0: only at the end of epochs
     save_minutes: float = 0.0
     nan_policy: str = "stop"
     seed: int = 0
@@ -253,7 +253,7 @@ class ExportConfig:
     """Options of `yolo export`."""
 
     weights: str = ""
-    include: str = "onnx"  # formats, with commas between them
+    include: str = "onnx"  # formats, comma-separated
     cfg: str = ""
     img: tuple[int, int] = (640, 640)
     batch: int = 1
@@ -290,7 +290,7 @@ class BenchmarkConfig:
 
     weights: str = ""
     data: str = "coco128"
-    include: str = ""  # left out: every format that runs here
+    include: str = ""  # "": every format that runs on this machine
     cfg: str = ""
     img: tuple[int, int] = (640, 640)
     half: bool = False
@@ -351,7 +351,7 @@ class DetectConfig:
     classes: tuple[int, ...] = ()
     agnostic_nms: bool = False
     augment: bool = False
-    tile: int = 0  # pixels of the source a tile; 0: whole images, -1: the side of --img
+    tile: int = 0  # side of a tile in pixels of the source; 0: no tiles, -1: the larger side of --img
     half: bool = False
     device: str = ""
     batch: int = 0  # 0: 16 on a GPU, 1 on the CPU
@@ -365,7 +365,7 @@ class DetectConfig:
     nosave: bool = False
     json: bool = False
     view_img: bool = False
-    line_thickness: int = 0  # 0: as suits the picture
+    line_thickness: int = 0  # 0: chosen by image size
     hide_labels: bool = False
     hide_conf: bool = False
     visualize: bool = False

@@ -1,4 +1,4 @@
-"""Which device to run on, and the seeding of what cannot be passed a generator."""
+"""Selection of devices, default number of workers, and seeding of the global random generators."""
 
 import os
 import random
@@ -11,7 +11,7 @@ from yolo_cli.errors import UserError
 
 
 def select_device(request: str) -> torch.device:
-    """A device from `--device`: "" (the first GPU, else the CPU), "cpu", "0", "cuda:1", "mps".
+    """The device that `--device` names: "" (the first GPU, or the CPU), "cpu", "0", "cuda:1" or "mps".
 
     Raises UserError for a device that this machine does not have.
     """
@@ -23,7 +23,7 @@ def select_device(request: str) -> torch.device:
     if text == "mps":
         if torch.backends.mps.is_available():
             return torch.device("mps")
-        raise UserError("no Apple GPU here", where="--device mps", fix="use --device cpu")
+        raise UserError("no Apple GPU found", where="--device mps", fix="use --device cpu")
     number = text.removeprefix("cuda:") if text != "cuda" else "0"
     if "," in text:
         raise UserError("only yolo train runs on several devices", where=f"--device {request}", fix="name one device")
@@ -42,9 +42,9 @@ def check_half(half: bool, device: torch.device) -> None:
 
 
 def device_names(request: str) -> list[str]:
-    """`--device` as one name for each process: "0,1" and "cpu,cpu" are two.
+    """One device name per process from `--device`: "0,1" and "cpu,cpu" give two.
 
-    Raises UserError where a GPU is named twice, or the devices are not of one kind.
+    Raises UserError if a GPU is named twice, or CPU and GPUs are mixed.
     """
     names = [name.strip().removeprefix("cuda:") for name in request.lower().split(",")]
     if len(names) > 1:
@@ -52,12 +52,12 @@ def device_names(request: str) -> list[str]:
         if any(not name.isdigit() for name in names) and set(names) != {"cpu"}:
             raise UserError("not a list of devices", where=where, fix="give GPU numbers such as 0,1, or cpu,cpu")
         if len(set(names)) < len(names) and names[0] != "cpu":
-            raise UserError("a GPU is named twice", where=where, fix="give one process to each")
+            raise UserError("a GPU is named twice", where=where, fix="name each GPU once")
     return names
 
 
 def rank_device(request: str, local_rank: int, local_size: int) -> torch.device:
-    """The device of one of `local_size` processes of this machine. Raises UserError where it is not there."""
+    """The device of one of `local_size` processes on this machine. Raises UserError if the machine lacks it."""
     names = device_names(request)
     if local_size > 1 and names[0] in ("", "auto"):
         return select_device(str(local_rank) if torch.cuda.is_available() else "cpu")
@@ -67,18 +67,18 @@ def rank_device(request: str, local_rank: int, local_size: int) -> torch.device:
         raise UserError(
             f"{len(names)} devices for {local_size} processes of this machine",
             where=f"--device {request}",
-            fix="leave it out: every process takes the device of its number",
+            fix="leave it out: each process uses the GPU of its local rank",
         )
     return select_device(names[local_rank % len(names)])
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers(request: int, batch: int, processes: int = 1) -> int:
-    """`--workers`, or for -1 as many as there are cores for each process, at most 8 and at most the batch size."""
+    """`request`, the value of `--workers`, or for -1 one per core of each process, at most 8 and at most `batch`."""
     return request if request >= 0 else min(max(cores() // processes, 1), 8, batch)
 
 
@@ -88,7 +88,7 @@ def to_float64(tensor: Tensor) -> Tensor:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators, which weight initialisation draws from. Called once by a command, never on import."""
+    """Seed the global generators of Python, NumPy and torch, from which weight initialization draws."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

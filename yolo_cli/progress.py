@@ -1,4 +1,4 @@
-"""How the parts below the command line speak: lines and bars, through an object that the command passes in."""
+"""The interface through which commands report lines and progress bars; the caller passes an implementation in."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, runtime_checkable
@@ -6,27 +6,27 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Bar(Protocol):
-    """Progress over a known number of steps."""
+    """A progress bar over a known number of steps."""
 
     def advance(self, text: str = "") -> None:
-        """One step is done; `text` stands beside the bar."""
+        """Complete one step; `text` is shown next to the bar."""
         ...
 
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Where progress goes."""
+    """Receives lines and progress bars."""
 
     def info(self, text: str) -> None:
-        """A line of information."""
+        """Print a line of information."""
         ...
 
     def warn(self, text: str) -> None:
-        """A line that the user should not miss."""
+        """Print a warning."""
         ...
 
     def bar(self, total: int, title: str) -> AbstractContextManager[Bar]:
-        """A bar over `total` steps."""
+        """Show a progress bar over `total` steps."""
         ...
 
 
@@ -36,14 +36,13 @@ class _NoBar:
 
 
 class Silent:
-    """A Reporter that says nothing."""
+    """A Reporter that discards everything."""
 
     def info(self, text: str) -> None:
-        """Nothing."""
+        pass
 
     def warn(self, text: str) -> None:
-        """Nothing."""
+        pass
 
     def bar(self, total: int, title: str) -> AbstractContextManager[Bar]:
-        """A bar that shows nothing."""
         return nullcontext(_NoBar())

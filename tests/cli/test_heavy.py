@@ -1,10 +1,10 @@
-"""Importing without the garbage collector, and having it back afterwards."""
+"""The garbage collector is off during heavy imports, and on afterwards."""
 
 import subprocess
 import sys
 
 
-def test_a_command_leaves_the_collector_at_work() -> None:
+def test_the_collector_is_on_after_the_imports() -> None:
     code = """
 import gc, sys
 from yolo_cli.cli.app import main
@@ -14,6 +14,6 @@ except SystemExit as ended:
     assert ended.code == 2
 assert "torch" in sys.modules
 assert gc.isenabled()
-assert gc.get_freeze_count() > 100_000  # torch's objects, which it need not look at
+assert gc.get_freeze_count() > 100_000  # torch's objects are excluded from collection
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,4 @@
-"""The command line as a surface: options, help, versions, and how mistakes end."""
+"""Options, help, version, and the messages of mistakes on the command line."""
 
 import errno
 import re
@@ -108,7 +108,7 @@ def test_aliases_work_and_are_not_listed(command: str, alias: list[str], field: 
         (["train", "--resume", "runs/exp"], ["train", "--resume", "runs/exp"]),
     ],
 )
-def test_several_and_left_out_values(given: list[str], parsed: list[str]) -> None:
+def test_repeated_and_missing_values(given: list[str], parsed: list[str]) -> None:
     assert normalize(given) == parsed
 
 
@@ -118,7 +118,7 @@ def test_image_sizes_are_height_and_width(text: str, size: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize("text", ["a", "1.5", "1;2"])
-def test_numbers_that_are_none(text: str) -> None:
+def test_text_that_is_not_an_integer_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         parse_numbers(text)
 
@@ -171,7 +171,7 @@ def test_a_mistake_is_one_line_and_status_2(
     assert not list(tmp_path.iterdir())  # no run folder for a run that never was
 
 
-def test_val_without_weights_says_how_to_get_some(
+def test_val_without_weights_names_yolo_train(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -187,11 +187,11 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [["yolo"], ["yolo-cli"], [sys.executable, "-m", "yolo_cli"]], ids=" ".join)
-def test_all_three_ways_to_call_it(command: list[str]) -> None:
+def test_all_ways_to_start_it(command: list[str]) -> None:
     folder = Path(sys.executable).parent
     program = [str(folder / command[0]), *command[1:]] if len(command) == 1 else command
-    said = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
-    assert said == f"yolo_cli {__version__}\n"
+    output = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert output == f"yolo_cli {__version__}\n"
 
 
 def test_help_does_not_wait_for_the_heavy_packages() -> None:
@@ -199,20 +199,17 @@ def test_help_does_not_wait_for_the_heavy_packages() -> None:
         "import sys; from yolo_cli.cli.app import app; "
         "print([m for m in ('torch', 'torchvision', 'cv2', 'matplotlib', 'numpy', 'tensorboard') if m in sys.modules])"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
-    assert said.strip() == "[]"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert output.strip() == "[]"
 
 
-def test_a_full_device_is_one_line_wherever_it_shows(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Any file of a run may be the one that no longer fits; the system's answer is the same."""
+def test_a_full_device_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
     def full(**_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/exp/labels.jpg")
 
     monkeypatch.setattr("yolo_cli.cli.app.app", full)
     assert status_of(["train"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: runs/exp/labels.jpg: cannot be written")
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: runs/exp/labels.jpg: cannot be written")
+    assert error.count("\n") == 1
