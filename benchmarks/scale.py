@@ -290,7 +290,7 @@ def part_workers(folder: Path, images: int, args: argparse.Namespace) -> list[Ro
 
 def part_evaluator(folder: Path, images: int, args: argparse.Namespace) -> list[Row]:
     from evaluator import UPDATE
-    from evaluator import made_up as detections
+    from evaluator import synthetic_boxes as detections
 
     from yolo_cli.batch import Detections
     from yolo_cli.evaluation.evaluator import Evaluator

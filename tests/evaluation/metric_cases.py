@@ -1,4 +1,4 @@
-"""Small data sets for the evaluator's tests."""
+"""Small datasets for the evaluator's tests."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,12 @@ from yolo_cli.evaluation.evaluator import Evaluator
 
 @dataclass
 class Case:
-    """Images ready to be given to an evaluator."""
+    """Arguments of `Evaluator.update` for several images."""
 
     names: list[str]
     ids: list[int]
     sizes: list[tuple[int, int]]
-    truths: list[Tensor]
+    ground_truth: list[Tensor]
     detections: list[Detections]
     crowd: list[Tensor]
 
@@ -30,7 +30,7 @@ class Case:
             evaluator.update(
                 [self.ids[i] for i in at],
                 [self.sizes[i] for i in at],
-                [self.truths[i] for i in at],
+                [self.ground_truth[i] for i in at],
                 [self.detections[i] for i in at],
                 [self.crowd[i] for i in at],
             )
@@ -43,7 +43,7 @@ def detections(*rows: tuple[float, float, float, float, float, int]) -> Detectio
     return Detections(table[:, :4], table[:, 4], table[:, 5].long())
 
 
-def truths(*rows: tuple[int, float, float, float, float]) -> Tensor:
+def boxes(*rows: tuple[int, float, float, float, float]) -> Tensor:
     """From rows class, x1, y1, x2, y2."""
     return torch.tensor(rows, dtype=torch.float32).reshape(-1, 5)
 
@@ -53,19 +53,19 @@ def random_case(
     *,
     images: int = 6,
     classes: int = 4,
-    most_truths: int = 8,
-    most_found: int = 20,
+    max_ground_truth: int = 8,
+    max_predictions: int = 20,
     ties: bool = True,
     crowd: float = 0.1,
     small_grid: bool = False,
 ) -> Case:
-    """Boxes at random, many near a truth; with `ties` few confidences and with `small_grid` few positions to have."""
+    """Random boxes, many near ground truth. `ties`: few distinct confidences; `small_grid`: few distinct positions."""
     rng = np.random.default_rng(seed)
     case = Case([f"c{i}" for i in range(classes)], [], [], [], [], [])
-    # Classes of which there is no truth, and of which nothing is found, come about on purpose.
+    # One class has no ground truth, and one has no predictions.
     true_classes, found_classes = max(1, classes - 1), np.arange(classes)[1 if classes > 2 else 0 :]
     for image in rng.choice(10_000, images, replace=False):
-        m, n = rng.integers(0, most_truths + 1), rng.integers(0, most_found + 1)
+        m, n = rng.integers(0, max_ground_truth + 1), rng.integers(0, max_predictions + 1)
         boxes = _boxes(rng, m, small_grid)
         class_id = rng.integers(0, true_classes, m)
         found, found_class = _boxes(rng, n, small_grid), rng.choice(found_classes, n)
@@ -80,7 +80,7 @@ def random_case(
         confidence = rng.choice(np.linspace(0.05, 1, 8), n) if ties else rng.random(n)
         case.ids.append(int(image))
         case.sizes.append((480, 640))
-        case.truths.append(torch.tensor(np.column_stack([class_id, boxes]), dtype=torch.float32))
+        case.ground_truth.append(torch.tensor(np.column_stack([class_id, boxes]), dtype=torch.float32))
         case.detections.append(
             Detections(
                 torch.tensor(found, dtype=torch.float32),
@@ -101,7 +101,7 @@ def _boxes(rng: np.random.Generator, count: int, small_grid: bool) -> np.ndarray
 
 
 def from_json(truth: dict[str, Any], predictions: list[dict[str, Any]]) -> Case:
-    """A case out of COCO JSON; boxes stay double, since the referee saw them so."""
+    """A case from COCO JSON. Boxes are float64, as pycocotools reads them."""
     names = [c["name"] for c in truth["categories"]]
     truth_rows: dict[int, list[list[float]]] = {i["id"]: [] for i in truth["images"]}
     found_rows: dict[int, list[list[float]]] = {i["id"]: [] for i in truth["images"]}
@@ -116,7 +116,7 @@ def from_json(truth: dict[str, Any], predictions: list[dict[str, Any]]) -> Case:
         table = torch.tensor(found_rows[image["id"]], dtype=torch.float64).reshape(-1, 6)
         case.ids.append(image["id"])
         case.sizes.append((image["height"], image["width"]))
-        case.truths.append(torch.tensor(truth_rows[image["id"]], dtype=torch.float64).reshape(-1, 5))
+        case.ground_truth.append(torch.tensor(truth_rows[image["id"]], dtype=torch.float64).reshape(-1, 5))
         case.detections.append(Detections(table[:, :4], table[:, 4], table[:, 5].long()))
-        case.crowd.append(torch.zeros(len(case.truths[-1]), dtype=torch.bool))
+        case.crowd.append(torch.zeros(len(case.ground_truth[-1]), dtype=torch.bool))
     return case

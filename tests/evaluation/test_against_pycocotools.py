@@ -11,16 +11,16 @@ from metric_cases import Case, from_json, random_case
 
 from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions
 from yolo_cli.evaluation.evaluator import Metrics
-from yolo_cli.evaluation.pycocotools_check import coco_precision, referee
+from yolo_cli.evaluation.pycocotools_check import coco_precision, pycocotools_metrics
 
 
-def agree(case: Case) -> Metrics:
-    """Assert that pycocotools says the same of every class, size and threshold, and give our verdict."""
+def check_against_pycocotools(case: Case) -> Metrics:
+    """Assert that all average precisions and curves equal those of pycocotools, and return our metrics."""
     evaluator = case.evaluator()
     metrics = evaluator.compute()
     truth = coco_ground_truth(evaluator.state(), case.names)
     predictions = coco_predictions(evaluator.state())
-    ours, theirs = metrics.to_dict()["metrics"], referee(truth, predictions)
+    ours, theirs = metrics.to_dict()["metrics"], pycocotools_metrics(truth, predictions)
     assert isinstance(ours, dict)
     for name, value in theirs.items():
         assert ours[name] == (None if value is None else pytest.approx(value, abs=1e-9)), name
@@ -37,33 +37,39 @@ def agree(case: Case) -> Metrics:
 
 @pytest.mark.parametrize("seed", range(25))
 def test_random_boxes(seed: int) -> None:
-    agree(random_case(seed, ties=False))
+    check_against_pycocotools(random_case(seed, ties=False))
 
 
 @pytest.mark.parametrize("seed", range(25))
 def test_equal_confidences_and_crowds(seed: int) -> None:
-    agree(random_case(100 + seed, images=12, crowd=0.3))
+    check_against_pycocotools(random_case(100 + seed, images=12, crowd=0.3))
 
 
 @pytest.mark.parametrize("seed", range(25))
 def test_equal_overlaps_and_overlaps_of_exactly_a_threshold(seed: int) -> None:
-    agree(random_case(200 + seed, images=12, classes=2, crowd=0.2, small_grid=True))
+    check_against_pycocotools(random_case(200 + seed, images=12, classes=2, crowd=0.2, small_grid=True))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_more_than_a_hundred_detections_of_an_image(seed: int) -> None:
-    case = random_case(300 + seed, images=3, classes=2, most_truths=60, most_found=600)
+def test_more_than_a_hundred_detections_per_image(seed: int) -> None:
+    case = random_case(300 + seed, images=3, classes=2, max_ground_truth=60, max_predictions=600)
     assert max(len(d) for d in case.detections) > 250
-    agree(case)
+    check_against_pycocotools(case)
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"most_found": 0}, {"most_truths": 0}, {"most_found": 0, "most_truths": 0}, {"images": 0}, {"crowd": 1.0}],
-    ids=["no detections", "no truths", "empty images", "no images", "crowds only"],
+    [
+        {"max_predictions": 0},
+        {"max_ground_truth": 0},
+        {"max_predictions": 0, "max_ground_truth": 0},
+        {"images": 0},
+        {"crowd": 1.0},
+    ],
+    ids=["no detections", "no ground truth", "empty images", "no images", "crowds only"],
 )
-def test_nothing_to_judge(options: dict[str, int]) -> None:
-    metrics = agree(random_case(1, **options))  # type: ignore[arg-type]
+def test_without_ground_truth_or_detections(options: dict[str, int]) -> None:
+    metrics = check_against_pycocotools(random_case(1, **options))  # type: ignore[arg-type]
     assert metrics.fitness == 0
     assert math.isnan(metrics.map50) == (metrics.labels == 0)
 

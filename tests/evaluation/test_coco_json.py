@@ -6,7 +6,7 @@ from metric_cases import random_case
 
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.coco_json import coco_ground_truth, image_ids, write_predictions
-from yolo_cli.evaluation.pycocotools_check import referee
+from yolo_cli.evaluation.pycocotools_check import pycocotools_metrics
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_image_ids(files: list[str], ids: list[int]) -> None:
     assert image_ids([Path(f) for f in files]) == ids
 
 
-def test_what_is_written_is_what_was_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_files_give_the_same_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case = random_case(5, images=8)
     evaluator = case.evaluator(batch=3)
     write_predictions(tmp_path / "predictions.json", evaluator.state())
@@ -36,7 +36,7 @@ def test_what_is_written_is_what_was_judged(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "truth.json").write_text(json.dumps(truth))
 
     predictions = json.loads((tmp_path / "predictions.json").read_text())
-    theirs = referee(json.loads((tmp_path / "truth.json").read_text()), predictions)
+    theirs = pycocotools_metrics(json.loads((tmp_path / "truth.json").read_text()), predictions)
     ours = evaluator.compute().to_dict()["metrics"]
     assert isinstance(ours, dict)
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-9)
@@ -47,11 +47,11 @@ def test_what_is_written_is_what_was_judged(tmp_path: Path, capsys: pytest.Captu
     assert len(predictions) == sum(len(d) for d in case.detections)
 
 
-def test_the_referee_changes_nothing() -> None:
+def test_pycocotools_metrics_do_not_change_the_ground_truth() -> None:
     evaluator = random_case(5).evaluator()
     truth = coco_ground_truth(evaluator.state(), evaluator.names)
     before = json.dumps(truth)
-    referee(truth, [])
+    pycocotools_metrics(truth, [])
     assert json.dumps(truth) == before
 
 

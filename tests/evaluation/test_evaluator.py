@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from metric_cases import Case, detections, random_case, truths
+from metric_cases import Case, boxes, detections, random_case
 
 from yolo_cli.batch import Detections
 from yolo_cli.evaluation import matching
@@ -17,9 +17,9 @@ def one_image(truth: torch.Tensor, found: Detections, classes: int = 2, crowd: l
 
 
 def oracle(case: Case, class_id: int, threshold: float) -> tuple[int, int, int]:
-    """True positives, counted detections and labels of one class, box by box as the COCO paper's text has it."""
+    """True positives, counted detections and labels of one class, computed box by box from COCO's rules."""
     right = counted = labels = 0
-    for truth, found, crowd in zip(case.truths, case.detections, case.crowd, strict=True):
+    for truth, found, crowd in zip(case.ground_truth, case.detections, case.crowd, strict=True):
         mine = [(t[1:].double().tolist(), bool(c)) for t, c in zip(truth, crowd, strict=True) if t[0] == class_id]
         labels += sum(not c for _, c in mine)
         rows = [
@@ -62,15 +62,15 @@ def test_curves_are_exact_counts(seed: int, small_grid: bool) -> None:
 
 
 @pytest.mark.parametrize(("first", "second", "precision"), [(0, 4, 0.5), (4, 0, 1)])
-def test_of_equal_overlaps_the_last_truth_is_taken(first: int, second: int, precision: float) -> None:
-    found = detections((2, 0, 12, 10, 0.9, 0), (5, 0, 15, 10, 0.8, 0))  # the second overlaps the truth at 4 alone
-    truth = truths((0, first, 0, first + 10, 10), (0, second, 0, second + 10, 10))
+def test_of_equal_overlaps_the_last_ground_truth_is_matched(first: int, second: int, precision: float) -> None:
+    found = detections((2, 0, 12, 10, 0.9, 0), (5, 0, 15, 10, 0.8, 0))  # the second overlaps only the ground truth at 4
+    truth = boxes((0, first, 0, first + 10, 10), (0, second, 0, second + 10, 10))
     assert one_image(truth, found).curves.precision[0, 0] == precision
 
 
 def test_the_operating_point_is_where_mean_f1_is_highest() -> None:
     found = detections((0, 0, 10, 10, 0.9, 0), (50, 50, 60, 60, 0.6, 0), (20, 20, 30, 30, 0.8, 1), (0, 0, 5, 5, 0.1, 1))
-    metrics = one_image(truths((0, 0, 0, 10, 10), (1, 20, 20, 30, 30), (1, 70, 70, 90, 90)), found)
+    metrics = one_image(boxes((0, 0, 0, 10, 10), (1, 20, 20, 30, 30), (1, 70, 70, 90, 90)), found)
     assert metrics.best_confidence == pytest.approx(0.6, abs=0.002)
     assert metrics.best_confidence > 0.6
     assert (metrics.precision, metrics.recall) == (1, 0.75)
@@ -78,22 +78,22 @@ def test_the_operating_point_is_where_mean_f1_is_highest() -> None:
     assert [(c.precision, c.recall, c.images, c.labels) for c in metrics.per_class] == [(1, 1, 1, 1), (1, 0.5, 1, 2)]
 
 
-def test_a_class_that_is_never_found_counts_with_precision_zero() -> None:
-    metrics = one_image(truths((0, 0, 0, 10, 10), (1, 20, 20, 30, 30)), detections((0, 0, 10, 10, 0.9, 0)))
+def test_a_class_without_detections_has_precision_zero() -> None:
+    metrics = one_image(boxes((0, 0, 0, 10, 10), (1, 20, 20, 30, 30)), detections((0, 0, 10, 10, 0.9, 0)))
     assert (metrics.precision, metrics.recall, metrics.map50) == pytest.approx((0.5, 0.5, 0.5))
     assert np.isnan(metrics.curves.precision[1]).all()
 
 
-def test_sizes_are_judged_apart() -> None:
+def test_average_precision_by_size() -> None:
     found = detections((0, 0, 20, 20, 0.9, 0), (100, 100, 300, 300, 0.8, 0))
-    metrics = one_image(truths((0, 0, 0, 20, 20), (0, 100, 100, 300, 200)), found)
+    metrics = one_image(boxes((0, 0, 0, 20, 20), (0, 100, 100, 300, 200)), found)
     assert metrics.map_small == pytest.approx(1)
     assert metrics.map_large == pytest.approx(0.1)  # IoU is 0.5, the lowest of ten thresholds
     assert math.isnan(metrics.map_medium)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_neither_batch_size_nor_order_of_images_matters(seed: int) -> None:
+def test_batch_size_and_order_of_images_have_no_effect(seed: int) -> None:
     case = random_case(seed, images=15)
     whole = case.evaluator().compute()
     order = np.random.default_rng(seed).permutation(15).tolist()
@@ -104,62 +104,62 @@ def test_neither_batch_size_nor_order_of_images_matters(seed: int) -> None:
         np.testing.assert_array_equal(got.curves.envelope, whole.curves.envelope)
 
 
-def test_crowded_data_sets_are_matched_in_blocks_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = random_case(4, images=8, most_truths=20, most_found=60)
+def test_matching_in_blocks_gives_the_same_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = random_case(4, images=8, max_ground_truth=20, max_predictions=60)
     whole = case.evaluator().compute()
-    monkeypatch.setattr(matching, "_PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr(matching, "_PAIRS_PER_BLOCK", 7)
     in_blocks = case.evaluator().compute()
     np.testing.assert_array_equal(in_blocks.curves.f1, whole.curves.f1)
     np.testing.assert_array_equal(in_blocks.confusion, whole.confusion)
 
 
-def test_two_processes_see_what_one_sees() -> None:
+def test_merged_evaluators_equal_one_evaluator() -> None:
     case = random_case(3, images=9)
     first, second = case.evaluator(order=[8, 0, 3]), case.evaluator(order=[1, 2, 4, 5, 6, 7])
     first.merge(pickle.loads(pickle.dumps(second.state())))
     assert first.compute().to_dict() == case.evaluator().compute().to_dict()
 
 
-def test_reset_forgets() -> None:
+def test_reset_removes_all_images() -> None:
     evaluator = random_case(3).evaluator()
     evaluator.reset()
     assert (evaluator.compute().images, evaluator.compute().labels) == (0, 0)
 
 
-def test_confusion_counts_predictions_in_rows_and_truths_in_columns() -> None:
-    truth = truths((0, 0, 0, 10, 10), (0, 100, 0, 110, 10), (1, 200, 0, 210, 10), (2, 300, 0, 310, 10))
+def test_confusion_has_predicted_classes_in_rows_and_true_ones_in_columns() -> None:
+    truth = boxes((0, 0, 0, 10, 10), (0, 100, 0, 110, 10), (1, 200, 0, 210, 10), (2, 300, 0, 310, 10))
     found = detections(
-        (0, 0, 10, 10, 0.9, 0),  # right
-        (100, 0, 110, 10, 0.9, 1),  # a 0 taken for a 1
-        (200, 0, 210, 10, 0.8, 1),  # right
-        (200, 0, 210, 10, 0.7, 2),  # the same box again: background
+        (0, 0, 10, 10, 0.9, 0),  # correct
+        (100, 0, 110, 10, 0.9, 1),  # predicted 1, true 0
+        (200, 0, 210, 10, 0.8, 1),  # correct
+        (200, 0, 210, 10, 0.7, 2),  # duplicate: background
         (400, 0, 410, 10, 0.6, 2),  # background
-        (300, 0, 310, 10, 0.2, 2),  # not sure enough: the truth counts as missed
+        (300, 0, 310, 10, 0.2, 2),  # below the confidence threshold: missed
     )
     expected = [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 2], [0, 0, 1, 0]]
     np.testing.assert_array_equal(one_image(truth, found, classes=3).confusion, expected)
 
 
-def test_confusion_prefers_the_right_class_of_two_labels_on_one_box() -> None:
-    truth = truths((0, 0, 0, 10, 10), (1, 0, 0, 10, 10))
+def test_confusion_prefers_ground_truth_of_the_same_class() -> None:
+    truth = boxes((0, 0, 0, 10, 10), (1, 0, 0, 10, 10))
     for first, second in ((0, 1), (1, 0)):
         found = detections((0, 0, 10, 10, 0.9, first), (0, 0, 10, 10, 0.8, second))
         np.testing.assert_array_equal(one_image(truth, found).confusion, np.diag([1, 1, 0]))
 
 
-def test_confusion_leaves_out_what_lies_in_a_crowd_of_its_class() -> None:
+def test_confusion_leaves_out_predictions_in_a_crowd_of_their_class() -> None:
     found = detections((10, 10, 20, 20, 0.9, 0), (40, 40, 50, 50, 0.9, 0), (40, 60, 50, 70, 0.9, 1))
-    matrix = one_image(truths((0, 0, 0, 100, 100)), found, crowd=[True]).confusion
+    matrix = one_image(boxes((0, 0, 0, 100, 100)), found, crowd=[True]).confusion
     np.testing.assert_array_equal(matrix, [[0, 0, 0], [0, 0, 1], [0, 0, 0]])
 
 
-def test_a_model_that_diverged_gets_a_verdict() -> None:
+def test_boxes_that_are_not_finite_are_false_positives() -> None:
     nan, inf = math.nan, math.inf
     found = detections((nan, 0, 10, 10, 0.9, 0), (-inf, 0, inf, 10, 0.9, 0), (0, 0, 10, 10, nan, 0))
-    assert one_image(truths((0, 20, 20, 30, 30)), found).map50 == 0
+    assert one_image(boxes((0, 20, 20, 30, 30)), found).map50 == 0
 
 
-def test_mistakes_of_the_caller_are_told() -> None:
+def test_invalid_arguments_are_refused() -> None:
     case = random_case(2)
     twice = case.evaluator()
     twice.merge(case.evaluator(order=[1]).state())
@@ -167,15 +167,15 @@ def test_mistakes_of_the_caller_are_told() -> None:
         twice.compute()
     evaluator = Evaluator(["one"])
     with pytest.raises(ValueError, match="there are 1 names"):
-        evaluator.update([1], [(9, 9)], [truths((1, 0, 0, 1, 1))], [Detections.empty()])
+        evaluator.update([1], [(9, 9)], [boxes((1, 0, 0, 1, 1))], [Detections.empty()])
     with pytest.raises(ValueError, match="differ in number"):
-        evaluator.update([1, 2], [(9, 9)], [truths()], [Detections.empty()])
-    with pytest.raises(ValueError, match="2 crowd flags for 1 truths"):
-        evaluator.update([1], [(9, 9)], [truths((0, 0, 0, 1, 1))], [Detections.empty()], [torch.ones(2).bool()])
+        evaluator.update([1, 2], [(9, 9)], [boxes()], [Detections.empty()])
+    with pytest.raises(ValueError, match="2 crowd flags for 1 ground truth boxes"):
+        evaluator.update([1], [(9, 9)], [boxes((0, 0, 0, 1, 1))], [Detections.empty()], [torch.ones(2).bool()])
 
 
-def test_results_json_has_null_for_what_is_unknown() -> None:
-    told = one_image(truths((0, 0, 0, 20, 20)), detections((0, 0, 20, 20, 0.9, 0))).to_dict()
+def test_unknown_metrics_are_null_in_results_json() -> None:
+    told = one_image(boxes((0, 0, 0, 20, 20)), detections((0, 0, 20, 20, 0.9, 0))).to_dict()
     assert told["metrics"] == {
         "precision": 1.0,
         "recall": 1.0,

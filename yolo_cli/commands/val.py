@@ -12,10 +12,10 @@ from yolo_cli.dataset.splits import class_names, load_split, prepare_dataset
 from yolo_cli.device import check_half, default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions, image_ids, write_predictions
-from yolo_cli.evaluation.eval_data import Columns
+from yolo_cli.evaluation.eval_data import EvalData
 from yolo_cli.evaluation.evaluate import EvalDataset, EvalOptions, Evaluation, Observer, evaluate
 from yolo_cli.evaluation.evaluator import Evaluator
-from yolo_cli.evaluation.pycocotools_check import referee
+from yolo_cli.evaluation.pycocotools_check import pycocotools_metrics
 from yolo_cli.inference.writers.result_formats import label_lines
 from yolo_cli.progress import Reporter
 from yolo_cli.run import reports
@@ -140,11 +140,11 @@ class TxtLabels:
 
 
 def _compare_with_pycocotools(
-    evaluation: Evaluation, data: Columns, names: Sequence[str], reporter: Reporter
+    evaluation: Evaluation, data: EvalData, names: Sequence[str], reporter: Reporter
 ) -> dict[str, float | None]:
     """Print the average precisions of both implementations; returns those of pycocotools."""
     reporter.info("evaluating with pycocotools …")
-    theirs = referee(coco_ground_truth(data, names), coco_predictions(data))
+    theirs = pycocotools_metrics(coco_ground_truth(data, names), coco_predictions(data))
     ours = evaluation.metrics.to_dict()["metrics"]
     assert isinstance(ours, dict)
     for name, value in theirs.items():

@@ -1,1 +1,1 @@
-"""Judging detections: average precision, curves and confusion; `referee` asks pycocotools the same."""
+"""Evaluation: average precision as COCO defines it, curves and the confusion matrix."""

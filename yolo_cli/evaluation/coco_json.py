@@ -1,6 +1,6 @@
-"""Truths and detections as COCO JSON, so that other tools can check our numbers.
+"""Ground truth and predictions as COCO JSON, for evaluation by other tools.
 
-Box coordinates and confidences go out unrounded: whoever evaluates the files sees the very numbers that we evaluated.
+Coordinates and confidences are not rounded, so that other tools get the same values as our evaluator.
 """
 
 import json
@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from yolo_cli.errors import UserError
-from yolo_cli.evaluation.eval_data import Columns
+from yolo_cli.evaluation.eval_data import EvalData
 
 
 def numeric_image_id(stem: str) -> int | None:
-    """The number that a file name consists of, as COCO names its files; None for other names.
+    """The number that a file name consists of, as in COCO; None for other names.
 
-    At most 15 digits, which pass exactly through the float64 in which JSON readers and evaluators keep ids.
+    At most 15 digits, since JSON readers and evaluators use float64 for ids.
     """
     return int(stem) if stem.isascii() and stem.isdecimal() and len(stem.lstrip("0")) <= 15 else None
 
 
 def image_ids(paths: Sequence[Path]) -> list[int]:
-    """A distinct number for each image: its file name's, where that is one, as COCO names its files.
+    """A distinct id per image: the number that is its file name, as in COCO.
 
-    Names that are no number, or whose number is taken, get the numbers that follow the largest one, in order.
+    Other images, and those with a number that occurred before, get the numbers after the largest one, in order.
     """
     ids: list[int | None] = []
     taken: set[int] = set()
@@ -40,14 +40,12 @@ def image_ids(paths: Sequence[Path]) -> list[int]:
 
 
 def coco_ground_truth(
-    data: Columns, names: Sequence[str], file_names: Mapping[int, str] | None = None
+    data: EvalData, names: Sequence[str], file_names: Mapping[int, str] | None = None
 ) -> dict[str, Any]:
-    """The truths as a COCO data set; category ids are class ids, and `file_names` are by image id."""
-    truths, ids = data.truths, data.image_ids.tolist()
+    """The ground truth as a COCO dataset. Category ids are class ids; `file_names` are by image id."""
+    gt, ids = data.ground_truth, data.image_ids.tolist()
     files = file_names or {}
-    rows = zip(
-        truths.image.tolist(), truths.class_id.tolist(), truths.xywh.tolist(), truths.crowd.tolist(), strict=True
-    )
+    rows = zip(gt.image.tolist(), gt.class_id.tolist(), gt.xywh.tolist(), gt.crowd.tolist(), strict=True)
     return {
         "info": {},
         "images": [
@@ -57,7 +55,7 @@ def coco_ground_truth(
         "categories": [{"id": i, "name": name} for i, name in enumerate(names)],
         "annotations": [
             {
-                # pycocotools takes an annotation whose id is 0 for no match at all.
+                # From 1: pycocotools uses the annotation id 0 for no match.
                 "id": number,
                 "image_id": ids[image],
                 "category_id": class_id,
@@ -70,22 +68,20 @@ def coco_ground_truth(
     }
 
 
-def coco_predictions(data: Columns) -> list[dict[str, Any]]:
-    """The detections as a COCO result list."""
-    found, ids = data.found, data.image_ids.tolist()
-    rows = zip(
-        found.image.tolist(), found.class_id.tolist(), found.xywh.tolist(), found.confidence.tolist(), strict=True
-    )
+def coco_predictions(data: EvalData) -> list[dict[str, Any]]:
+    """The predictions as a list of COCO results."""
+    pred, ids = data.predictions, data.image_ids.tolist()
+    rows = zip(pred.image.tolist(), pred.class_id.tolist(), pred.xywh.tolist(), pred.confidence.tolist(), strict=True)
     return [
         {"image_id": ids[image], "category_id": class_id, "bbox": box, "score": score}
         for image, class_id, box, score in rows
     ]
 
 
-def write_predictions(path: Path, data: Columns) -> None:
-    """Write `predictions.json`. Raises `UserError` where that is not possible."""
+def write_predictions(path: Path, data: EvalData) -> None:
+    """Write `predictions.json`. Raises UserError if the file cannot be written."""
     try:
-        # In one piece: `json.dump` into a file would not use the encoder written in C, and take ten times as long.
+        # `json.dump` to a file does not use the C encoder and takes ten times as long.
         path.write_text(json.dumps(coco_predictions(data)), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write: {error.strerror}", where=path) from error

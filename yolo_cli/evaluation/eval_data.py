@@ -1,4 +1,4 @@
-"""Truths and detections of a whole data set as flat columns, one row per box and no Python object per box."""
+"""Ground truth and predictions of a dataset as arrays with one row per box."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,104 +13,115 @@ from yolo_cli.batch import Detections
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
-    """Labelled boxes: position of the image, class, box (left, top, width, height in pixels), crowd region or not."""
+    """Ground truth boxes."""
 
-    image: Int[np.ndarray, " m"]
+    image: Int[np.ndarray, " m"]  # position of the image
     class_id: Int[np.ndarray, " m"]
-    xywh: Float[np.ndarray, "m 4"]
-    crowd: Bool[np.ndarray, " m"]
+    xywh: Float[np.ndarray, "m 4"]  # left, top, width, height in pixels of the image file
+    crowd: Bool[np.ndarray, " m"]  # whether the box is a crowd region
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Detected boxes, laid out like `Truths`; within an image in the order in which the detector gave them."""
+    """Predicted boxes; those of an image in the detector's order."""
 
-    image: Int[np.ndarray, " n"]
+    image: Int[np.ndarray, " n"]  # position of the image
     class_id: Int[np.ndarray, " n"]
-    xywh: Float[np.ndarray, "n 4"]
+    xywh: Float[np.ndarray, "n 4"]  # left, top, width, height in pixels of the image file
     confidence: Float[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """A data set's boxes; images stand in ascending order of their ids, and boxes in the order of their images."""
+class EvalData:
+    """Ground truth and predictions of several images, in the order of the images."""
 
     image_ids: Int[np.ndarray, " images"]
     sizes: Int[np.ndarray, "images 2"]  # height, width in pixels
-    truths: GroundTruth
-    found: Predictions
+    ground_truth: GroundTruth
+    predictions: Predictions
 
     @staticmethod
-    def join(parts: Sequence["Columns"]) -> "Columns":
-        """All parts as one, whatever their order: equal confidences are ranked by image id, as pycocotools ranks them.
+    def from_images(
+        image_ids: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+        ground_truth: Sequence[Float[Tensor, "_ 5"]],
+        detections: Sequence[Detections],
+        crowd: Sequence[Bool[Tensor, " _"]] | None = None,
+    ) -> "EvalData":
+        """Convert the boxes of images, given per image.
 
-        Raises `ValueError` for an image that is in the parts twice.
+        Args:
+            image_ids: distinct ids.
+            sizes: height, width in pixels.
+            ground_truth: class, x1, y1, x2, y2 in pixels.
+            detections: boxes in pixels.
+            crowd: whether ground truth boxes are crowd regions; none by default.
+
+        Raises:
+            ValueError: the arguments have different lengths.
+        """
+        lengths = {len(image_ids), len(sizes), len(ground_truth), len(detections)}
+        lengths |= {len(crowd)} if crowd is not None else set()
+        if len(lengths) > 1:
+            raise ValueError(
+                f"image ids, sizes, ground truth, detections and crowd flags differ in number: {sorted(lengths)}"
+            )
+        labels = _concatenate(ground_truth, (0, 5))
+        flags = _concatenate(crowd, (0,)) if crowd is not None else np.zeros(len(labels))
+        if len(flags) != len(labels):
+            raise ValueError(f"{len(flags)} crowd flags for {len(labels)} ground truth boxes")
+        return EvalData(
+            np.asarray(image_ids, dtype=np.int64),
+            np.asarray(sizes, dtype=np.int64).reshape(-1, 2),
+            GroundTruth(_image_of(ground_truth), labels[:, 0].astype(np.int64), _xywh(labels[:, 1:]), flags > 0),
+            Predictions(
+                _image_of(detections),
+                _concatenate([d.class_id for d in detections], (0,)).astype(np.int64),
+                _xywh(_concatenate([d.xyxy for d in detections], (0, 4))),
+                np.nan_to_num(_concatenate([d.confidence for d in detections], (0,))),
+            ),
+        )
+
+    @staticmethod
+    def join(parts: Sequence["EvalData"]) -> "EvalData":
+        """Concatenate parts and sort the images by id: pycocotools ranks equal confidences by image id.
+
+        Raises ValueError if an image id occurs twice.
         """
         if not parts:
-            parts = [columns([], [], [], [])]
+            parts = [EvalData.from_images([], [], [], [])]
         ids = np.concatenate([part.image_ids for part in parts])
         order = np.argsort(ids, kind="stable")
         twice = np.flatnonzero(np.diff(ids[order]) == 0)
         if len(twice):
             raise ValueError(f"image {ids[order][twice[0]]} was given to the evaluator twice")
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
+        position = np.empty_like(order)
+        position[order] = np.arange(len(order))
         offsets = np.cumsum([0] + [len(part.image_ids) for part in parts])[:-1]
-        truth_image = np.concatenate([place[p.truths.image + o] for p, o in zip(parts, offsets, strict=True)])
-        found_image = np.concatenate([place[p.found.image + o] for p, o in zip(parts, offsets, strict=True)])
-        by_truth, by_found = np.argsort(truth_image, kind="stable"), np.argsort(found_image, kind="stable")
-        truths = GroundTruth(
-            truth_image[by_truth],
-            np.concatenate([part.truths.class_id for part in parts])[by_truth],
-            np.concatenate([part.truths.xywh for part in parts])[by_truth],
-            np.concatenate([part.truths.crowd for part in parts])[by_truth],
+        gt_image = np.concatenate([position[p.ground_truth.image + o] for p, o in zip(parts, offsets, strict=True)])
+        pred_image = np.concatenate([position[p.predictions.image + o] for p, o in zip(parts, offsets, strict=True)])
+        gt_order, pred_order = np.argsort(gt_image, kind="stable"), np.argsort(pred_image, kind="stable")
+        ground_truth = GroundTruth(
+            gt_image[gt_order],
+            np.concatenate([part.ground_truth.class_id for part in parts])[gt_order],
+            np.concatenate([part.ground_truth.xywh for part in parts])[gt_order],
+            np.concatenate([part.ground_truth.crowd for part in parts])[gt_order],
         )
-        found = Predictions(
-            found_image[by_found],
-            np.concatenate([part.found.class_id for part in parts])[by_found],
-            np.concatenate([part.found.xywh for part in parts])[by_found],
-            np.concatenate([part.found.confidence for part in parts])[by_found],
+        predictions = Predictions(
+            pred_image[pred_order],
+            np.concatenate([part.predictions.class_id for part in parts])[pred_order],
+            np.concatenate([part.predictions.xywh for part in parts])[pred_order],
+            np.concatenate([part.predictions.confidence for part in parts])[pred_order],
         )
-        return Columns(ids[order], np.concatenate([part.sizes for part in parts])[order], truths, found)
+        sizes = np.concatenate([part.sizes for part in parts])[order]
+        return EvalData(ids[order], sizes, ground_truth, predictions)
 
 
-def columns(
-    image_ids: Sequence[int],
-    sizes: Sequence[tuple[int, int]],
-    truths: Sequence[Float[Tensor, "_ 5"]],
-    detections: Sequence[Detections],
-    crowd: Sequence[Bool[Tensor, " _"]] | None = None,
-) -> Columns:
-    """The columns of a few images, in the order given.
-
-    `sizes` are (height, width); `truths` rows are (class, x1, y1, x2, y2) in pixels; `crowd` marks the truths that
-    are crowd regions (none where left out). Raises `ValueError` where the lengths do not go together.
-    """
-    given = {len(image_ids), len(sizes), len(truths), len(detections)} | ({len(crowd)} if crowd is not None else set())
-    if len(given) > 1:
-        raise ValueError(f"image ids, sizes, truths, detections and crowd flags differ in number: {sorted(given)}")
-    labels = _joined(truths, (0, 5))
-    flags = _joined(crowd, (0,)) if crowd is not None else np.zeros(len(labels))
-    if len(flags) != len(labels):
-        raise ValueError(f"{len(flags)} crowd flags for {len(labels)} truths")
-    return Columns(
-        np.asarray(image_ids, dtype=np.int64),
-        np.asarray(sizes, dtype=np.int64).reshape(-1, 2),
-        GroundTruth(_image_of(truths), labels[:, 0].astype(np.int64), _xywh(labels[:, 1:]), flags > 0),
-        Predictions(
-            _image_of(detections),
-            _joined([d.class_id for d in detections], (0,)).astype(np.int64),
-            _xywh(_joined([d.xyxy for d in detections], (0, 4))),
-            np.nan_to_num(_joined([d.confidence for d in detections], (0,))),
-        ),
-    )
-
-
-def _joined(tensors: Sequence[Tensor], empty: tuple[int, ...]) -> Float[np.ndarray, "..."]:
-    """One float64 array of all rows: one copy from the device a call, not one an image."""
+def _concatenate(tensors: Sequence[Tensor], empty: tuple[int, ...]) -> Float[np.ndarray, "..."]:
+    """All rows as one float64 array, with a single copy from the device."""
     if not tensors:
         return np.zeros(empty)
-    return np.asarray(torch.cat(list(tensors)).detach().cpu().double().numpy())
+    return torch.cat(list(tensors)).detach().cpu().double().numpy()
 
 
 def _image_of(rows: Sequence[Tensor] | Sequence[Detections]) -> Int[np.ndarray, " n"]:
@@ -118,7 +129,7 @@ def _image_of(rows: Sequence[Tensor] | Sequence[Detections]) -> Int[np.ndarray, 
 
 
 def _xywh(xyxy: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "n 4"]:
-    """Left, top, width, height. A box that is not finite (a model diverged) becomes a false positive at 0, 0."""
+    """Left, top, width, height. Boxes that are not finite, of a diverged model, become empty boxes at 0, 0."""
     boxes = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], axis=1)
     boxes[~np.isfinite(boxes).all(axis=1)] = 0
     return boxes

@@ -1,4 +1,4 @@
-"""The evaluator: truths and detections in, batch by batch; COCO metrics out."""
+"""The evaluator: collects ground truth and predictions in batches and computes COCO metrics."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from yolo_cli.batch import Detections
 from yolo_cli.evaluation.curves import CONFUSION_CONFIDENCE, confidence_curves, confusion_matrix
-from yolo_cli.evaluation.eval_data import Columns, columns
+from yolo_cli.evaluation.eval_data import EvalData
 from yolo_cli.evaluation.matching import MAX_PER_CLASS
 from yolo_cli.evaluation.result import ClassMetrics, Curves, Metrics
 
@@ -17,56 +17,62 @@ __all__ = ["ClassMetrics", "Curves", "Evaluator", "Metrics"]
 
 
 class Evaluator:
-    """Collects a data set's truths and detections and judges them as COCO does.
+    """Computes the metrics of a dataset by COCO's rules.
 
-    Average precisions equal those of pycocotools. The result does not depend on the order or the size of the updates:
-    images are judged in ascending order of their ids, also where confidences are equal.
+    Average precisions equal those of pycocotools. Metrics do not depend on the order or the size of the updates, since
+    images are sorted by id.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._parts: list[Columns] = []
+        self._parts: list[EvalData] = []
 
     def reset(self) -> None:
-        """Forget everything seen."""
+        """Remove all images."""
         self._parts = []
 
     def update(
         self,
         image_ids: Sequence[int],
         sizes: Sequence[tuple[int, int]],
-        truths: Sequence[Float[Tensor, "_ 5"]],
+        ground_truth: Sequence[Float[Tensor, "_ 5"]],
         detections: Sequence[Detections],
         crowd: Sequence[Bool[Tensor, " _"]] | None = None,
     ) -> None:
-        """Add a few images, each known by an integer id that no other has.
+        """Add images.
 
-        `sizes` are (height, width) of the image files; `truths` rows are (class, x1, y1, x2, y2), and these and the
-        detections are in pixels of the image files, on any device. `crowd` marks truths that stand for a crowd: found
-        again they count neither for nor against. Raises `ValueError` for a class without a name.
+        Args:
+            image_ids: distinct ids.
+            sizes: height and width of the image files.
+            ground_truth: class, x1, y1, x2, y2 in pixels of the image files, on any device.
+            detections: boxes in pixels of the image files, on any device.
+            crowd: whether ground truth boxes are crowd regions, in which detections are ignored; none by default.
+
+        Raises:
+            ValueError: a class has no name, or the arguments have different lengths.
         """
-        part = columns(image_ids, sizes, truths, detections, crowd)
-        for class_id in (part.truths.class_id, part.found.class_id):
+        part = EvalData.from_images(image_ids, sizes, ground_truth, detections, crowd)
+        for class_id in (part.ground_truth.class_id, part.predictions.class_id):
             if len(class_id) and not 0 <= class_id.min() <= class_id.max() < len(self.names):
                 raise ValueError(f"class {class_id.min()} to {class_id.max()}, but there are {len(self.names)} names")
         self._parts.append(part)
 
-    def state(self) -> Columns:
-        """All that was seen, as a value that pickles: send it to the process that computes."""
-        return Columns.join(self._parts)
+    def state(self) -> EvalData:
+        """All images; can be pickled and merged into the evaluator of another rank."""
+        return EvalData.join(self._parts)
 
-    def merge(self, state: Columns) -> None:
-        """Add what another evaluator of the same classes saw."""
+    def merge(self, state: EvalData) -> None:
+        """Add the images of another evaluator of the same classes."""
         self._parts.append(state)
 
     def compute(self) -> Metrics:
-        """Judge everything seen. Raises `ValueError` where an image id came twice."""
+        """The metrics of all images. Raises ValueError if an image id occurs twice."""
         data, classes = self.state(), len(self.names)
-        labels = np.bincount(data.truths.class_id[~data.truths.crowd], minlength=classes)
+        labels = np.bincount(data.ground_truth.class_id[~data.ground_truth.crowd], minlength=classes)
         present = np.flatnonzero(labels)
         precision_at = _coco_precision(data, self.names)
         confidence, precision, recall, f1 = confidence_curves(data, present, classes)
-        # In the last axis 0 is "all sizes"; in the first 0 is IoU 0.5 and 5 is IoU 0.75.
+        # Last axis: 0 is all sizes. First axis: 0 is IoU 0.5, 5 is IoU 0.75.
         envelope = precision_at[0, :, :, 0].T[present]
         curves = Curves(present, confidence, precision, recall, f1, np.linspace(0, 1, 101), envelope)
         best = int(f1.mean(axis=0).argmax()) if len(present) else 0
@@ -92,12 +98,13 @@ class Evaluator:
 
     def _per_class(
         self,
-        data: Columns,
+        data: EvalData,
         labels: Int[np.ndarray, " classes"],
         at_best: list[Float[np.ndarray, " present"]],
         ap: Float[np.ndarray, "ious classes"],
     ) -> tuple[ClassMetrics, ...]:
-        pairs = np.unique(np.stack([data.truths.class_id, data.truths.image])[:, ~data.truths.crowd], axis=1)
+        gt = data.ground_truth
+        pairs = np.unique(np.stack([gt.class_id, gt.image])[:, ~gt.crowd], axis=1)
         images = np.bincount(pairs[0], minlength=len(labels))
         return tuple(
             ClassMetrics(
@@ -115,36 +122,36 @@ class Evaluator:
         )
 
 
-def _coco_precision(data: Columns, names: Sequence[str]) -> Float[np.ndarray, "10 101 classes 4"]:
-    """Interpolated precision over IoU 0.5 … 0.95, recall 0 … 1, class and area (all, small, medium, large).
+def _coco_precision(data: EvalData, names: Sequence[str]) -> Float[np.ndarray, "10 101 classes 4"]:
+    """Interpolated precision by IoU (0.5 … 0.95), recall (0 … 1), class and area (all, small, medium, large).
 
-    -1 stands where there is no truth of that class and size.
+    -1 if there is no ground truth of that class and size.
     """
-    # Positions stand for image ids, which may be too long for the float array that detections travel in.
+    # Positions instead of image ids, which can be too large for the float array of the predictions.
     sizes = data.sizes.tolist()
     images = [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(sizes, start=1)]
     categories = [{"id": i, "name": name} for i, name in enumerate(names)]
-    truths, found = data.truths, data.found
-    truth = hotcoco.COCO.from_arrays(
+    gt, pred = data.ground_truth, data.predictions
+    coco_gt = hotcoco.COCO.from_arrays(
         images,
         categories,
-        truths.image + 1,
-        truths.class_id,
-        truths.xywh,
-        area=truths.xywh[:, 2] * truths.xywh[:, 3],
-        iscrowd=truths.crowd.astype(np.int64),
+        gt.image + 1,
+        gt.class_id,
+        gt.xywh,
+        area=gt.xywh[:, 2] * gt.xywh[:, 3],
+        iscrowd=gt.crowd.astype(np.int64),
     )
-    rows = np.column_stack([found.image + 1, found.xywh, found.confidence, found.class_id])
-    evaluation = hotcoco.COCOeval(truth, truth.load_res(rows), "bbox")
+    rows = np.column_stack([pred.image + 1, pred.xywh, pred.confidence, pred.class_id])
+    evaluation = hotcoco.COCOeval(coco_gt, coco_gt.load_res(rows), "bbox")
     evaluation.params.max_dets = [MAX_PER_CLASS]
     evaluation.evaluate()
     evaluation.accumulate()
     if evaluation.eval is None:
-        raise RuntimeError("hotcoco gave no result")
-    return np.asarray(evaluation.eval["precision"])[..., 0]
+        raise RuntimeError("hotcoco returned no result")
+    return evaluation.eval["precision"][..., 0]
 
 
 def _mean(values: Float[np.ndarray, "..."]) -> float:
-    """The mean of what is known (COCO writes -1 for unknown), else nan."""
+    """The mean of the known values; COCO uses -1 for unknown ones. nan if there is none."""
     known = values[values > -1]
     return float(known.mean()) if len(known) else float("nan")

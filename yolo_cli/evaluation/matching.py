@@ -1,4 +1,4 @@
-"""Which detection found which truth: COCO's greedy matching at one IoU, for all images at once."""
+"""COCO's greedy matching of predictions and ground truth at one IoU threshold, vectorized over all images."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,125 +8,137 @@ from jaxtyping import Bool, Float, Int
 
 from yolo_cli.evaluation.eval_data import GroundTruth, Predictions
 
-MAX_PER_CLASS = 100  # COCO counts no more detections than these, the most confident, of a class on an image
-NOT_COUNTED, MISSED = -2, -1  # in place of a truth's index: matched to a crowd region or beyond the limit; no truth
+MAX_PER_CLASS = 100  # predictions per class and image that COCO evaluates, the most confident ones
+IGNORED, UNMATCHED = -2, -1  # instead of a ground truth index
 
-_PAIRS_AT_ONCE = 1 << 21  # about 200 MB of float64 columns
+_PAIRS_PER_BLOCK = 1 << 21  # about 200 MB of float64 arrays
 
 
 def greedy_match(
-    truths: GroundTruth,
-    found: Predictions,
+    ground_truth: GroundTruth,
+    predictions: Predictions,
     *,
     classes: int,
     iou: float = 0.5,
     by_class: bool = True,
     limit: int = MAX_PER_CLASS,
 ) -> Int[np.ndarray, " n"]:
-    """For each detection the row of its truth, `MISSED`, or `NOT_COUNTED`.
+    """Match predictions with ground truth as pycocotools' `evaluateImg` does.
 
-    As pycocotools' `evaluateImg` does it: on each image, and there class by class (`by_class`) or all classes together,
-    detections choose in order of confidence; each takes the free truth of highest IoU (of equal ones the last), if that
-    reaches `iou`; failing that, a crowd region of its class, which is never used up. Detections beyond the `limit`
-    most confident of a group are `NOT_COUNTED`.
+    On each image, predictions are processed in order of confidence. Each is matched with the unmatched ground truth of
+    highest IoU, the last of equal ones, if that IoU is at least `iou`. Otherwise it is matched with a crowd region of
+    its class, which can have any number of matches.
+
+    Args:
+        ground_truth: m boxes.
+        predictions: n boxes.
+        classes: number of classes.
+        iou: IoU threshold.
+        by_class: whether only boxes of the same class match.
+        limit: maximum predictions per image, and per class with `by_class`; less confident ones are ignored.
+
+    Returns:
+        Per prediction the index of its ground truth, or UNMATCHED, or IGNORED (in a crowd region or over the limit).
     """
-    found_group = found.image * classes + found.class_id if by_class else found.image
-    truth_group = truths.image * classes + truths.class_id if by_class else truths.image
-    order = np.lexsort((-found.confidence, found_group))
-    rank = _rank_in_run(found_group[order])
-    result = np.full(len(order), MISSED)
-    result[order[rank >= limit]] = NOT_COUNTED
+    pred_group = predictions.image * classes + predictions.class_id if by_class else predictions.image
+    gt_group = ground_truth.image * classes + ground_truth.class_id if by_class else ground_truth.image
+    order = np.lexsort((-predictions.confidence, pred_group))
+    rank = _rank_in_run(pred_group[order])
+    result = np.full(len(order), UNMATCHED)
+    result[order[rank >= limit]] = IGNORED
     order = order[rank < limit]
 
-    near, at, overlap = _pairs_above(truths, found, order, found_group, truth_group, min(iou, 1 - 1e-10))
-    same = truths.class_id[at] == found.class_id[near]
-    useful = same | ~truths.crowd[at]
-    near, at, overlap, same = near[useful], at[useful], overlap[useful], same[useful]
-    turn = _turns(near, found_group)
-    # Within a detection's turn the best truth stands last.
-    best_last = np.lexsort((at, same, overlap, ~truths.crowd[at], near, turn))
-    near, at, turn = near[best_last], at[best_last], turn[best_last]
-    ends = np.searchsorted(turn, np.arange(turn[-1] + 2 if len(turn) else 1))
-    free = np.ones(len(truths.image), dtype=bool)
-    # In one turn every group has at most one detection to place, so groups do not disturb each other.
+    pred, gt, overlap = _overlapping_pairs(ground_truth, predictions, order, pred_group, gt_group, min(iou, 1 - 1e-10))
+    same_class = ground_truth.class_id[gt] == predictions.class_id[pred]
+    allowed = same_class | ~ground_truth.crowd[gt]
+    pred, gt, overlap, same_class = pred[allowed], gt[allowed], overlap[allowed], same_class[allowed]
+    step = _steps(pred, pred_group)
+    # The last pair of a prediction has the best ground truth.
+    best_last = np.lexsort((gt, same_class, overlap, ~ground_truth.crowd[gt], pred, step))
+    pred, gt, step = pred[best_last], gt[best_last], step[best_last]
+    ends = np.searchsorted(step, np.arange(step[-1] + 2 if len(step) else 1))
+    unmatched = np.ones(len(ground_truth.image), dtype=bool)
+    # A step has at most one prediction of each group, and groups are independent.
     for start, stop in pairwise(ends):
-        open_ = free[at[start:stop]]
-        who, which = near[start:stop][open_], at[start:stop][open_]
-        last = np.flatnonzero(np.append(who[1:] != who[:-1], True)) if len(who) else np.zeros(0, dtype=np.int64)
-        who, which = who[last], which[last]
-        crowd = truths.crowd[which]
-        result[who] = np.where(crowd, NOT_COUNTED, which)
-        free[which[~crowd]] = False
+        available = unmatched[gt[start:stop]]
+        pred_now, gt_now = pred[start:stop][available], gt[start:stop][available]
+        last = np.flatnonzero(np.append(pred_now[1:] != pred_now[:-1], True)) if len(pred_now) else pred_now
+        pred_now, gt_now = pred_now[last], gt_now[last]
+        crowd = ground_truth.crowd[gt_now]
+        result[pred_now] = np.where(crowd, IGNORED, gt_now)
+        unmatched[gt_now[~crowd]] = False
     return result
 
 
 def _rank_in_run(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Position of each element within its run of equal values."""
+    """Position of each element in its run of equal values."""
     starts = np.flatnonzero(np.append(True, values[1:] != values[:-1])) if len(values) else np.zeros(0, dtype=np.int64)
-    return np.asarray(np.arange(len(values)) - np.repeat(starts, np.diff(np.append(starts, len(values)))))
+    return np.arange(len(values)) - np.repeat(starts, np.diff(np.append(starts, len(values))))
 
 
-def _turns(near: Int[np.ndarray, " p"], group: Int[np.ndarray, " n"]) -> Int[np.ndarray, " p"]:
-    """For pairs in order of group and confidence: how many detections of the same group choose before this pair's."""
-    if not len(near):
-        return near
-    new_detection = np.append(True, near[1:] != near[:-1])
-    return np.asarray(_rank_in_run(group[near[new_detection]])[np.cumsum(new_detection) - 1])
+def _steps(pred: Int[np.ndarray, " p"], group: Int[np.ndarray, " n"]) -> Int[np.ndarray, " p"]:
+    """Per pair the number of predictions of its group that come before; pairs are in order of group and confidence."""
+    if not len(pred):
+        return pred
+    is_new = np.append(True, pred[1:] != pred[:-1])
+    return _rank_in_run(group[pred[is_new]])[np.cumsum(is_new) - 1]
 
 
-def _pairs_above(
-    truths: GroundTruth,
-    found: Predictions,
+def _overlapping_pairs(
+    ground_truth: GroundTruth,
+    predictions: Predictions,
     order: Int[np.ndarray, " k"],
-    found_group: Int[np.ndarray, " n"],
-    truth_group: Int[np.ndarray, " m"],
+    pred_group: Int[np.ndarray, " n"],
+    gt_group: Int[np.ndarray, " m"],
     iou: float,
 ) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"], Float[np.ndarray, " p"]]:
-    """Rows of detection and truth of one group whose IoU reaches `iou`, and that IoU; detections keep their `order`."""
-    by_group = np.argsort(truth_group, kind="stable")
-    groups = truth_group[by_group]
-    first = np.searchsorted(groups, found_group[order], side="left")
-    count = np.searchsorted(groups, found_group[order], side="right") - first
-    met = count > 0
-    order, first, count = order[met], first[met], count[met]
-    near, at, overlap = [], [], []
+    """Prediction, ground truth and IoU of all pairs of one group with an IoU of at least `iou`.
+
+    Predictions are in the given order.
+    """
+    by_group = np.argsort(gt_group, kind="stable")
+    groups = gt_group[by_group]
+    first = np.searchsorted(groups, pred_group[order], side="left")
+    count = np.searchsorted(groups, pred_group[order], side="right") - first
+    has_pairs = count > 0
+    order, first, count = order[has_pairs], first[has_pairs], count[has_pairs]
+    pred, gt, overlap = [], [], []
     for block in _blocks(count):
-        many = count[block]
-        pair_near = np.repeat(order[block], many)
-        within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
-        pair_at = by_group[np.repeat(first[block], many) + within]
-        value = _iou(found.xywh[pair_near], truths.xywh[pair_at], truths.crowd[pair_at])
+        pairs = count[block]
+        block_pred = np.repeat(order[block], pairs)
+        within = np.arange(pairs.sum()) - np.repeat(np.cumsum(pairs) - pairs, pairs)
+        block_gt = by_group[np.repeat(first[block], pairs) + within]
+        value = _iou(predictions.xywh[block_pred], ground_truth.xywh[block_gt], ground_truth.crowd[block_gt])
         keep = value >= iou
-        near.append(pair_near[keep])
-        at.append(pair_at[keep])
+        pred.append(block_pred[keep])
+        gt.append(block_gt[keep])
         overlap.append(value[keep])
-    if not near:
+    if not pred:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
-    return np.concatenate(near), np.concatenate(at), np.concatenate(overlap)
+    return np.concatenate(pred), np.concatenate(gt), np.concatenate(overlap)
 
 
 def _blocks(count: Int[np.ndarray, " k"]) -> Iterator[slice]:
-    """Slices that hold about `_PAIRS_AT_ONCE` pairs each: crowded data sets have hundreds of millions of pairs."""
+    """Slices of about `_PAIRS_PER_BLOCK` pairs, to bound memory: crowded datasets have hundreds of millions."""
     total = np.cumsum(count)
     start = 0
     while start < len(count):
         before = total[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(total, before + _PAIRS_AT_ONCE, side="right")))
+        stop = max(start + 1, int(np.searchsorted(total, before + _PAIRS_PER_BLOCK, side="right")))
         yield slice(start, stop)
         start = stop
 
 
 def _iou(
-    found: Float[np.ndarray, "p 4"], truth: Float[np.ndarray, "p 4"], crowd: Bool[np.ndarray, " p"]
+    pred: Float[np.ndarray, "p 4"], gt: Float[np.ndarray, "p 4"], crowd: Bool[np.ndarray, " p"]
 ) -> Float[np.ndarray, " p"]:
-    """IoU of pairs of boxes (left, top, width, height); with a crowd region, the share of the detection inside it.
+    """IoU of pairs of boxes (left, top, width, height); for a crowd region, intersection over the prediction's area.
 
-    The order of the operations is that of pycocotools' `bbIou`, so that a pair which touches a threshold falls on the
-    same side of it here and there.
+    Operations are in the order of pycocotools' `bbIou`, so that an IoU of exactly a threshold is rounded the same way.
     """
-    width = np.minimum(found[:, 0] + found[:, 2], truth[:, 0] + truth[:, 2]) - np.maximum(found[:, 0], truth[:, 0])
-    height = np.minimum(found[:, 1] + found[:, 3], truth[:, 1] + truth[:, 3]) - np.maximum(found[:, 1], truth[:, 1])
-    shared = np.where((width > 0) & (height > 0), width * height, 0.0)
-    own = found[:, 2] * found[:, 3]
-    union = np.where(crowd, own, own + truth[:, 2] * truth[:, 3] - shared)
-    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
+    width = np.minimum(pred[:, 0] + pred[:, 2], gt[:, 0] + gt[:, 2]) - np.maximum(pred[:, 0], gt[:, 0])
+    height = np.minimum(pred[:, 1] + pred[:, 3], gt[:, 1] + gt[:, 3]) - np.maximum(pred[:, 1], gt[:, 1])
+    intersection = np.where((width > 0) & (height > 0), width * height, 0.0)
+    area = pred[:, 2] * pred[:, 3]
+    union = np.where(crowd, area, area + gt[:, 2] * gt[:, 3] - intersection)
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)

@@ -1,4 +1,4 @@
-"""What pycocotools says of the same boxes: slow, and the measure of all."""
+"""The same metrics by pycocotools, the reference implementation: slow, used to check our evaluator."""
 
 import contextlib
 import copy
@@ -12,13 +12,16 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 
-def referee(truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """The average precisions by pycocotools, under the names they have in results.json.
+def pycocotools_metrics(
+    ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
+) -> dict[str, float | None]:
+    """Average precisions by pycocotools, with the names of results.json; None without ground truth.
 
-    `truth` is a COCO data set and `predictions` a COCO result list, as `coco_json` makes them; neither is changed.
-    None stands for what the truths cannot tell.
+    Args:
+        ground_truth: a COCO dataset (see `coco_json`).
+        predictions: a list of COCO results.
     """
-    precision = coco_precision(truth, predictions)
+    precision = coco_precision(ground_truth, predictions)
     values = {
         "mAP_0.5": precision[0, ..., 0],
         "mAP_0.75": precision[5, ..., 0],
@@ -31,24 +34,24 @@ def referee(truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) 
 
 
 def coco_precision(
-    truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
+    ground_truth: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]
 ) -> Float[np.ndarray, "10 101 classes 4"]:
-    """pycocotools' precision over IoU, recall, class and area (all, small, medium, large), 100 detections a class.
+    """pycocotools' precision by IoU, recall, class and area (all, small, medium, large), for 100 predictions per class.
 
-    -1 stands where there is no truth of that class and size.
+    -1 if there is no ground truth of that class and size.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        # pycocotools adds fields to what it is given, and cannot read an empty result list.
-        expected = COCO()
-        expected.dataset = {"info": {}} | copy.deepcopy(dict(truth))
-        expected.createIndex()
+        # Copies, because pycocotools adds fields to its arguments. It cannot read an empty list of results.
+        coco_gt = COCO()
+        coco_gt.dataset = {"info": {}} | copy.deepcopy(dict(ground_truth))
+        coco_gt.createIndex()
         if predictions:
-            got = expected.loadRes(copy.deepcopy(list(predictions)))
+            coco_pred = coco_gt.loadRes(copy.deepcopy(list(predictions)))
         else:
-            got = COCO()
-            got.dataset = expected.dataset | {"annotations": []}
-            got.createIndex()
-        evaluation = COCOeval(expected, got, "bbox")
+            coco_pred = COCO()
+            coco_pred.dataset = coco_gt.dataset | {"annotations": []}
+            coco_pred.createIndex()
+        evaluation = COCOeval(coco_gt, coco_pred, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"])[..., -1]
+    return evaluation.eval["precision"][..., -1]

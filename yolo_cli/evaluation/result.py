@@ -1,4 +1,4 @@
-"""What an evaluation says."""
+"""The metrics of an evaluation."""
 
 import math
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class: precision, recall and F1 at the overall best confidence and IoU 0.5; average precisions."""
+    """Metrics of one class. Precision, recall and F1 are at IoU 0.5 and the best confidence of all classes."""
 
     class_id: int
     name: str
-    images: int  # that show the class
+    images: int  # with the class
     labels: int
     precision: float
     recall: float
@@ -24,11 +24,11 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves at IoU 0.5 of the classes that have truths; row i belongs to class `class_ids[i]`.
+    """Curves at IoU 0.5 of the classes with ground truth; row i is of class `class_ids[i]`.
 
-    `precision[i, j]`, `recall[i, j]` and `f1[i, j]` count the detections of confidence ≥ `confidence[j]`; the precision
-    is nan where there are none. `envelope[i, j]` is the highest precision reached at recall ≥ `recall_grid[j]`, 0 where
-    that recall is not reached: COCO's interpolated precision-recall curve.
+    `precision[i, j]`, `recall[i, j]` and `f1[i, j]` are of the predictions with confidence ≥ `confidence[j]`; precision
+    is nan if there are none. `envelope[i, j]` is COCO's interpolated precision: the highest precision at any recall ≥
+    `recall_grid[j]`, 0 if that recall is not reached.
     """
 
     class_ids: Int[np.ndarray, " classes"]
@@ -42,14 +42,14 @@ class Curves:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The whole data set. Means run over the classes that have truths; without any truth they are nan.
+    """Metrics of a dataset: means over the classes with ground truth; nan without ground truth.
 
-    `precision`, `recall` and `f1` hold at `best_confidence`, where the mean F1 at IoU 0.5 is highest; a class of which
-    nothing is found there counts with precision 0. The average precisions are COCO's, in 0 … 1: `map50` and `map75` at
-    one IoU, `map50_95` and the sizes (area below 32², below 96², above, in pixels of the image file) over IoU 0.5 …
-    0.95. `confusion[i, j]` counts detections of class i (row, predicted) on truths of class j (column, true) at IoU 0.5
-    and confidence ≥ 0.25; the last row counts truths that were missed, the last column detections of background.
-    `per_class` and `curves` have the classes with truths only.
+    `precision`, `recall` and `f1` are at `best_confidence`, where the mean F1 at IoU 0.5 is highest; a class without
+    predictions there has precision 0. Average precisions are COCO's, in 0 … 1: `map50` and `map75` at one IoU,
+    `map50_95` and the sizes over IoU 0.5 … 0.95. Small boxes have an area below 32² pixels of the image file, medium
+    ones below 96². `confusion[i, j]` is the number of predictions of class i for ground truth of class j at IoU 0.5 and
+    confidence ≥ 0.25; the last row has missed ground truth, the last column predictions of background. `per_class` and
+    `curves` have only classes with ground truth.
     """
 
     images: int
@@ -70,12 +70,12 @@ class Metrics:
 
     @property
     def fitness(self) -> float:
-        """What training ranks epochs by: 0.1 mAP@0.5 + 0.9 mAP@0.5:0.95, and 0 where there is no truth."""
+        """Criterion for the best epoch of a training: 0.1 mAP@0.5 + 0.9 mAP@0.5:0.95; 0 without ground truth."""
         value = 0.1 * self.map50 + 0.9 * self.map50_95
         return 0.0 if math.isnan(value) else value
 
     def to_dict(self) -> dict[str, object]:
-        """The part of results.json that is ours; null stands for what the truths cannot tell."""
+        """The metrics in results.json; None for nan."""
         return {
             "images": self.images,
             "labels": self.labels,
