@@ -1,4 +1,4 @@
-"""Real weights and a few photographs of coco128 as a data set."""
+"""Published weights, and a few photographs of coco128 as a dataset."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def traceable(unchecked_shapes: None) -> None:
-    """Exporters trace with stand-ins for numbers, which annotated shapes would not accept."""
+    """Exporters trace with symbolic sizes, which jaxtyping does not accept."""
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +32,7 @@ def fused(weights: Path) -> DetectionModel:
 
 @pytest.fixture(scope="session")
 def photos(reference: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data.yaml of few images."""
+    """A data.yaml with a few images."""
     folder, source = tmp_path_factory.mktemp("photos"), reference / "datasets/coco128"
     for kind, suffix in (("images", ".jpg"), ("labels", ".txt")):
         (folder / kind).mkdir()

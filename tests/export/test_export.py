@@ -1,4 +1,4 @@
-"""`yolo export` as a user runs it: files, their proof, the report, and what goes wrong."""
+"""`yolo export` as a user runs it: files, parity check, report, and errors."""
 
 import json
 from dataclasses import replace
@@ -54,7 +54,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "options"), CASES, ids=lambda v: "-".join(v) if isinstance(v, dict) else v)
-def test_a_file_gives_pytorchs_detections_and_precision(
+def test_an_exported_file_gives_the_same_detections_and_map_as_pytorch(
     tmp_path: Path, weights: Path, photos: Path, name: str, options: dict[str, Any]
 ) -> None:
     done = run(tmp_path, weights, name, data=str(photos), **options)
@@ -63,14 +63,14 @@ def test_a_file_gives_pytorchs_detections_and_precision(
     assert done.parity.matched == done.parity.detections > 5
     assert done.map50_95 is not None
     before, after = done.map50_95
-    assert after == pytest.approx(before, abs=0.02 if options.get("half") else 0.001)  # six images weigh much
+    assert after == pytest.approx(before, abs=0.02 if options.get("half") else 0.001)  # few images
     report = json.loads((done.path.parent / "report.json").read_text())["formats"][name]
     assert report["proof"]["passed"]
     assert report["file"] == done.path.name
 
 
 @pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino"])
-def test_a_batch_that_the_file_is_not_made_for_is_cut_and_filled(
+def test_any_number_of_images_runs_in_batches_of_the_files_size(
     tmp_path: Path, weights: Path, fused: Any, name: str
 ) -> None:
     done = run(tmp_path, weights, name, batch=2, verify=False)
@@ -81,7 +81,7 @@ def test_a_batch_that_the_file_is_not_made_for_is_cut_and_filled(
 
 
 @pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino"])
-def test_suppression_inside_finds_nothing_on_nothing(tmp_path: Path, weights: Path, name: str) -> None:
+def test_nms_in_the_file_gives_no_detections_for_an_empty_image(tmp_path: Path, weights: Path, name: str) -> None:
     done = run(tmp_path, weights, name, nms=True, verify=False)
     with torch.inference_mode():
         (rows,) = open_exported(done.path, CPU).predict(torch.full((1, 3, 128, 160), 0.45))
@@ -89,7 +89,7 @@ def test_suppression_inside_finds_nothing_on_nothing(tmp_path: Path, weights: Pa
 
 
 @pytest.mark.parametrize("name", ["torchscript", "onnx"])
-def test_suppression_inside_keeps_the_most_confident_of_each_image(
+def test_nms_in_the_file_keeps_at_most_max_det_detections_per_image(
     tmp_path: Path, weights: Path, photos: Path, name: str
 ) -> None:
     done = run(tmp_path, weights, name, nms=True, batch=2, conf=0.001, max_det=5, data=str(photos))
@@ -100,7 +100,7 @@ def test_suppression_inside_keeps_the_most_confident_of_each_image(
     assert [len(r) <= 5 for r in rows] == [True, True]
 
 
-def test_eight_bits_are_reported_and_smaller(tmp_path: Path, weights: Path, photos: Path) -> None:
+def test_int8_files_are_smaller_and_have_no_tolerance(tmp_path: Path, weights: Path, photos: Path) -> None:
     whole = run(tmp_path, weights, "onnx", verify=False)
     done = run(tmp_path, weights, "onnx", int8=True, data=str(photos))
     assert done.megabytes < 0.5 * whole.megabytes
@@ -109,24 +109,24 @@ def test_eight_bits_are_reported_and_smaller(tmp_path: Path, weights: Path, phot
     assert done.parity.matched > 0.5 * done.parity.detections
 
 
-def test_val_and_detect_take_an_exported_file(tmp_path: Path, weights: Path, photos: Path) -> None:
+def test_val_and_detect_run_an_exported_file(tmp_path: Path, weights: Path, photos: Path) -> None:
     done = run(tmp_path, weights, "onnx", dynamic=True, verify=False)
-    judged = [
+    results = [
         validate(
             ValConfig(weights=str(w), data=str(photos), img=(160, 160), plots=False, project=str(tmp_path / "v")),
             Silent(),
         )
         for w in (weights, done.path)
     ]
-    assert judged[1].metrics.map50_95 == pytest.approx(judged[0].metrics.map50_95, abs=1e-3)
-    picture = sorted(photos.parent.glob("images/*.jpg"))[0]
-    ours, theirs = (load(w, img=160)(picture) for w in (weights, done.path))
+    assert results[1].metrics.map50_95 == pytest.approx(results[0].metrics.map50_95, abs=1e-3)
+    photo = sorted(photos.parent.glob("images/*.jpg"))[0]
+    ours, theirs = (load(w, img=160)(photo) for w in (weights, done.path))
     assert len(ours) == len(theirs) > 0
     torch.testing.assert_close(theirs.xyxy, ours.xyxy, rtol=1e-3, atol=0.1)
     assert theirs.names == ours.names
 
 
-def test_a_model_whose_proof_fails_ends_with_status_4(
+def test_a_failed_parity_check_ends_with_status_4(
     tmp_path: Path, weights: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = FORMATS["torchscript"]
@@ -148,7 +148,7 @@ def test_a_model_whose_proof_fails_ends_with_status_4(
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"include": "tflite"}, "unknown format; known are torchscript, onnx"),
         ({"include": ""}, "names no format"),
@@ -160,8 +160,10 @@ def test_a_model_whose_proof_fails_ends_with_status_4(
         ({"include": "onnx", "batch": 0}, "must be at least 1"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, weights: Path, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_wrong_options_are_reported_before_anything_is_written(
+    tmp_path: Path, weights: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
         export(ExportConfig(weights=str(weights), project=str(tmp_path / "runs"), **options), Silent())
     assert not (tmp_path / "runs").exists()
 
@@ -172,7 +174,7 @@ def test_an_exported_file_is_not_exported_again(tmp_path: Path, weights: Path) -
         export(ExportConfig(weights=str(done.path), project=str(tmp_path / "runs")), Silent())
 
 
-def test_a_file_that_is_there_stays(tmp_path: Path, weights: Path) -> None:
+def test_an_existing_file_is_kept(tmp_path: Path, weights: Path) -> None:
     done = run(tmp_path, weights, "torchscript", verify=False, exist_ok=True)
     before = done.path.read_bytes()
     with pytest.raises(UserError, match="exists already"):
@@ -180,7 +182,7 @@ def test_a_file_that_is_there_stays(tmp_path: Path, weights: Path) -> None:
     assert done.path.read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path, weights: Path) -> None:
+def test_a_project_folder_that_cannot_be_made(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "runs").write_text("a file where the folder should be")
     with pytest.raises(UserError, match="cannot be created"):
         run(tmp_path, weights, "torchscript")
@@ -188,7 +190,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, weights: Path) -> None:
 
 @pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino", "pt2", "ncnn"])
 @pytest.mark.parametrize("harm", ["cut", "noise"])
-def test_a_damaged_file_is_one_clear_line(tmp_path: Path, name: str, harm: str) -> None:
+def test_a_damaged_file_is_reported_in_one_line(tmp_path: Path, name: str, harm: str) -> None:
     if missing := missing_requirement(name):
         pytest.skip(missing)
     known, path = FORMATS[name], tmp_path / f"m{FORMATS[name].suffix}"
@@ -205,7 +207,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, name: str, harm: str) 
     assert str(path) in str(raised.value)
 
 
-def test_an_onnx_file_of_another_program_is_said_to_be_one(tmp_path: Path) -> None:
+def test_an_onnx_file_of_another_program_is_refused(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     node = onnx.helper.make_node("Identity", ["a"], ["b"])
@@ -218,7 +220,7 @@ def test_an_onnx_file_of_another_program_is_said_to_be_one(tmp_path: Path) -> No
         open_exported(tmp_path / "other.onnx", CPU)
 
 
-def test_a_program_is_announced(
+def test_a_torchscript_file_is_announced_as_a_program(
     tmp_path: Path, weights: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = run(tmp_path, weights, "torchscript", verify=False)
@@ -226,6 +228,6 @@ def test_a_program_is_announced(
     with pytest.raises(SystemExit) as ended:
         main([*asked, "--project", str(tmp_path / "runs")])
     assert not ended.value.code
-    said = capsys.readouterr().err
-    assert "is a program, which runs now: use only files that you made" in said
-    assert "takes only 160×128, so --img has no effect" in said
+    stderr = capsys.readouterr().err
+    assert "is a program, which runs now: use only files that you made" in stderr
+    assert "takes only 160×128, so --img has no effect" in stderr

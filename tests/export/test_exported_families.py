@@ -1,4 +1,4 @@
-"""Every family leaves Python whole: raw outputs of the file equal PyTorch's, with untrained weights."""
+"""Exported files of every model family give the same predictions as PyTorch, with untrained weights."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ FAMILIES = ["yolov5s6", "yolov3-tiny", "yolov7-tiny", "yolov5s-v3.1", "darknet"]
 
 @pytest.mark.parametrize("name", ["torchscript", "onnx", "ncnn"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_outputs_equal_pytorchs(tmp_path: Path, reference: Path, family: str, name: str) -> None:
+def test_outputs_equal_those_of_pytorch(tmp_path: Path, reference: Path, family: str, name: str) -> None:
     if missing := missing_requirement(name):
         pytest.skip(missing)
     torch.manual_seed(1)
@@ -30,12 +30,12 @@ def test_outputs_equal_pytorchs(tmp_path: Path, reference: Path, family: str, na
             value.uniform_(0.5, 1.5)
     fused = fuse(model)
     side = 2 * fused.stride
-    about = Metadata(fused.names, fused.stride, (side, 2 * side), 1)
+    metadata = Metadata(fused.names, fused.stride, (side, 2 * side), 1)
     images = torch.rand(1, 3, side, 2 * side)
     with torch.inference_mode():
         wanted = fused.decode(fused(images))
     path = FORMATS[name].path(tmp_path / "m.pt")
-    FORMATS[name].write(ExportSpec(fused, about, 18, False, CPU), path)
+    FORMATS[name].write(ExportSpec(fused, metadata, 18, False, CPU), path)
     opener: Any = FORMATS[name].open
     with torch.inference_mode():
         (found,) = opener(path, CPU).predict(images)

@@ -1,4 +1,4 @@
-"""What files, models and data sets of every kind do to an export, its proof, and those who run its files."""
+"""Exports of unusual models and datasets, and unusual exported files."""
 
 import json
 import subprocess
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.recording import Recording
 from yolo_cli.commands.benchmark import run as benchmark
 from yolo_cli.commands.export import ExportResult
 from yolo_cli.commands.export import run as export
@@ -31,18 +32,6 @@ from yolo_cli.weights.networks import find_network
 CPU = torch.device("cpu")
 
 
-class Heard(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.lines.append(text)
-
-    warn = info
-
-
 def run(tmp_path: Path, weights: Path, include: str, reporter: Any = None, **options: Any) -> list[ExportResult]:
     for name in include.split(","):
         if missing := missing_requirement(name):
@@ -53,7 +42,7 @@ def run(tmp_path: Path, weights: Path, include: str, reporter: Any = None, **opt
 
 @pytest.fixture
 def untrained(tmp_path: Path) -> Path:
-    """Weights that are sure of nothing."""
+    """Weights of an untrained model, whose confidences are all close to 0."""
     torch.manual_seed(0)
     model = DetectionModel(find_network("yolov5n")).eval()
     with torch.no_grad():
@@ -64,15 +53,15 @@ def untrained(tmp_path: Path) -> Path:
     return tmp_path / "untrained.pt"
 
 
-def test_boxes_of_a_model_that_is_sure_of_nothing_are_compared(
+def test_boxes_of_an_untrained_model_are_compared(
     tmp_path: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard = Heard()
-    (done,) = run(tmp_path, untrained, "torchscript", heard)
+    reporter = Recording()
+    (done,) = run(tmp_path, untrained, "torchscript", reporter)
     assert done.parity is not None
     assert done.parity.passed
     assert done.parity.matched > 5
-    assert any("only boxes are checked" in line for line in heard.lines)
+    assert any("only boxes are checked" in line for line in reporter.lines)
     known = FORMATS["torchscript"]
 
     def misplaced(spec: ExportSpec, path: Path) -> None:
@@ -85,16 +74,16 @@ def test_boxes_of_a_model_that_is_sure_of_nothing_are_compared(
     assert not wrong.parity.passed
 
 
-def test_a_file_that_finds_nothing_is_not_called_the_same(tmp_path: Path, untrained: Path) -> None:
-    heard = Heard()
-    (done,) = run(tmp_path, untrained, "torchscript", heard, nms=True)
+def test_a_check_without_detections_is_a_warning(tmp_path: Path, untrained: Path) -> None:
+    reporter = Recording()
+    (done,) = run(tmp_path, untrained, "torchscript", reporter, nms=True)
     assert done.parity is not None
     assert not done.parity.compared
-    assert any("neither PyTorch nor the file detects anything; give --data" in line for line in heard.lines)
-    assert not any("same as PyTorch" in line for line in heard.lines)
+    assert any("neither PyTorch nor the file detects anything; give --data" in line for line in reporter.lines)
+    assert not any("same as PyTorch" in line for line in reporter.lines)
 
 
-def test_a_file_that_its_runtime_cannot_run_fails_the_proof(
+def test_a_file_that_its_runtime_cannot_run_fails_the_check(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = FORMATS["torchscript"]
@@ -116,7 +105,7 @@ def test_a_file_that_its_runtime_cannot_run_fails_the_proof(
         open_exported(done.path, CPU).predict(torch.rand(1, 3, 64, 96))
 
 
-def test_captured_programs_of_free_size_are_proven_on_sizes_that_they_take(tmp_path: Path, weights: Path) -> None:
+def test_dynamic_captured_programs_are_checked_at_sizes_that_they_accept(tmp_path: Path, weights: Path) -> None:
     (done,) = run(tmp_path, weights, "pt2", dynamic=True)
     assert done.parity is not None
     assert done.parity.passed, done.parity.violations
@@ -135,7 +124,7 @@ def test_a_damaged_package_of_native_code_is_not_run(tmp_path: Path) -> None:
         open_exported(path, CPU)
 
 
-def test_a_damaged_openvino_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_damaged_openvino_folder_is_reported_in_one_line(tmp_path: Path) -> None:
     if missing := missing_requirement("openvino"):
         pytest.skip(missing)
     folder = tmp_path / "m_openvino_model"
@@ -148,19 +137,19 @@ def test_a_damaged_openvino_folder_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_thresholds_that_are_none_are_not_sound() -> None:
+def test_metadata_with_invalid_thresholds_is_refused() -> None:
     texts = Metadata(("a",), 32, (64, 64), 1, nms=NMSSettings(0.25, 0.45, 300)).to_text()
     with pytest.raises(UserError, match="its metadata is not valid"):
         from_text({**texts, "nms": '{"conf": "x", "iou": null, "max_det": []}'}, where="m.onnx")
 
 
-def test_only_darknet_weights_take_a_network(tmp_path: Path, weights: Path) -> None:
+def test_cfg_is_refused_for_other_weights_than_darknets(tmp_path: Path, weights: Path) -> None:
     with pytest.raises(UserError, match="only Darknet weights take a network"):
         run(tmp_path, weights, "torchscript", cfg="yolov5n.yaml")
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_second_export_into_a_folder_keeps_what_the_first_reported(tmp_path: Path, weights: Path) -> None:
+def test_a_second_export_into_a_folder_extends_the_report(tmp_path: Path, weights: Path) -> None:
     (first,) = run(tmp_path, weights, "torchscript", exist_ok=True, verify=False)
     folder = first.path.parent
     before = {name: (folder / name).read_bytes() for name in ("report.json", "opt.yaml")}
@@ -175,7 +164,7 @@ def test_a_second_export_into_a_folder_keeps_what_the_first_reported(tmp_path: P
     assert (folder / "report.json").read_text() == "[]"
 
 
-def test_a_file_beside_a_program_stays(tmp_path: Path, weights: Path) -> None:
+def test_an_existing_file_beside_an_executorch_program_is_kept(tmp_path: Path, weights: Path) -> None:
     mine = tmp_path / "runs/exp" / f"{weights.stem}.pte.json"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
@@ -184,7 +173,7 @@ def test_a_file_beside_a_program_stays(tmp_path: Path, weights: Path) -> None:
     assert mine.read_text() == "mine"
 
 
-def data_set(folder: Path, names: list[str], label: str) -> Path:
+def make_dataset(folder: Path, names: list[str], label: str) -> Path:
     for kind in ("images", "labels"):
         (folder / kind).mkdir(parents=True)
     for i in range(3):
@@ -199,31 +188,31 @@ ODD = ["a'b\"c", "ünï 😀 漢字", "new\nline\ttab", "<x>&amp;]]>", "back\\sl
 
 @pytest.fixture
 def odd(tmp_path: Path) -> tuple[Path, Path]:
-    """Weights and a data set of class names with odd characters."""
+    """Weights and a dataset whose class names have odd characters."""
     torch.manual_seed(0)
     model = DetectionModel(replace(find_network("yolov5n"), nc=len(ODD)), tuple(ODD)).eval()
     checkpoint.save(tmp_path / "odd.pt", model, epoch=0)
-    return tmp_path / "odd.pt", data_set(tmp_path / "data", ODD, "")
+    return tmp_path / "odd.pt", make_dataset(tmp_path / "data", ODD, "")
 
 
-def test_odd_names_come_back_and_a_data_set_without_objects_has_no_precision(
+def test_odd_class_names_are_kept_and_a_dataset_without_objects_has_no_map(
     tmp_path: Path, odd: tuple[Path, Path]
 ) -> None:
-    heard = Heard()
-    for done in run(tmp_path, odd[0], "torchscript,onnx,openvino,pt2,ncnn", heard, data=str(odd[1])):
+    reporter = Recording()
+    for done in run(tmp_path, odd[0], "torchscript,onnx,openvino,pt2,ncnn", reporter, data=str(odd[1])):
         assert open_exported(done.path, CPU).metadata.names == tuple(ODD)
-    assert sum("unknown: the dataset has no objects" in line for line in heard.lines) == 5
-    assert not any("nan" in line for line in heard.lines)
+    assert sum("unknown: the dataset has no objects" in line for line in reporter.lines) == 5
+    assert not any("nan" in line for line in reporter.lines)
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_eight_bits_with_fewer_images_than_a_batch(tmp_path: Path, odd: tuple[Path, Path], name: str) -> None:
+def test_int8_calibration_with_fewer_images_than_a_batch(tmp_path: Path, odd: tuple[Path, Path], name: str) -> None:
     (done,) = run(tmp_path, odd[0], name, int8=True, batch=8, data=str(odd[1]), verify=False)
     assert open_exported(done.path, CPU).metadata.int8
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"half": True, "int8": True}, "exclude each other"),
         ({"include": ","}, "names no format"),
@@ -233,12 +222,12 @@ def test_eight_bits_with_fewer_images_than_a_batch(tmp_path: Path, odd: tuple[Pa
         ({"weights": "x_openvino_model"}, r"is an exported model \(openvino\)"),
     ],
 )
-def test_a_benchmark_refuses_before_it_measures(
-    tmp_path: Path, weights: Path, options: dict[str, Any], says: str
+def test_a_benchmark_checks_its_options_first(
+    tmp_path: Path, weights: Path, options: dict[str, Any], message: str
 ) -> None:
     if options.get("include") in FORMATS and (missing := missing_requirement(options["include"])):
         pytest.skip(missing)
     config = {"weights": str(weights), "project": str(tmp_path / "runs"), **options}
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         benchmark(BenchmarkConfig(**config), Silent())
     assert not (tmp_path / "runs").exists()

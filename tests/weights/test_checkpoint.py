@@ -20,7 +20,7 @@ def model() -> DetectionModel:
     return DetectionModel(find_architecture("n").with_classes(3), ("a", "b", "c"))
 
 
-def test_a_checkpoint_brings_the_model_back(tmp_path: Path, model: DetectionModel) -> None:
+def test_a_saved_model_is_restored(tmp_path: Path, model: DetectionModel) -> None:
     checkpoint.save(tmp_path / "a.pt", model, epoch=4)
     weights = load_weights(tmp_path / "a.pt")
     again = weights.build_model()
@@ -30,14 +30,14 @@ def test_a_checkpoint_brings_the_model_back(tmp_path: Path, model: DetectionMode
         assert torch.equal(value, again.state_dict()[key])
 
 
-def test_a_checkpoint_needs_no_class_of_ours(tmp_path: Path, model: DetectionModel) -> None:
+def test_a_checkpoint_holds_plain_data_only(tmp_path: Path, model: DetectionModel) -> None:
     checkpoint.save(tmp_path / "a.pt", model, epoch=0)
     content = torch.load(tmp_path / "a.pt", weights_only=True)
     assert content["format"] == checkpoint.FORMAT
     assert torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "a.pt") == []
 
 
-def test_published_weights_bring_names_and_architecture(reference: Path) -> None:
+def test_published_weights_are_read_with_names_and_architecture(reference: Path) -> None:
     weights = load_weights(reference / "weights/yolov5n.pt")
     assert weights.origin == "pytorch"
     assert len(weights.names) == 80
@@ -100,7 +100,7 @@ def plain_tensors(path: Path, model: DetectionModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "message"),
     [
         (truncated, "not a readable checkpoint"),
         (inflating, "unpacks to"),
@@ -112,20 +112,20 @@ def plain_tensors(path: Path, model: DetectionModel) -> None:
     ],
     ids=["truncated", "zip bomb", "newer", "incomplete", "plain tensors", "empty", "text"],
 )
-def test_a_bad_file_is_one_clear_line(tmp_path: Path, model: DetectionModel, make: object, says: str) -> None:
+def test_a_bad_file_is_reported_in_one_line(tmp_path: Path, model: DetectionModel, make: object, message: str) -> None:
     path = tmp_path / "bad.pt"
     make(path, model)  # type: ignore[operator]
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_weights(path)
     assert str(path) in str(caught.value)
 
 
-def test_a_missing_file_says_where_weights_come_from(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_says_where_to_get_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"AGPL-3\.0"):
         find_weights(str(tmp_path / "yolov5s.pt"))
 
 
-def test_weights_of_another_shape_than_the_file_says(tmp_path: Path, model: DetectionModel) -> None:
+def test_weights_that_do_not_fit_the_architecture_are_reported(tmp_path: Path, model: DetectionModel) -> None:
     checkpoint.save(tmp_path / "a.pt", model, epoch=0)
     content = torch.load(tmp_path / "a.pt", weights_only=True)
     content["model"]["model.0.conv.weight"] = torch.zeros(1)
@@ -135,7 +135,7 @@ def test_weights_of_another_shape_than_the_file_says(tmp_path: Path, model: Dete
 
 
 @pytest.mark.parametrize("state", [{}, {"a": torch.zeros(1).expand(10**9)}], ids=["none", "one repeated"])
-def test_a_model_is_not_built_for_numbers_that_the_file_does_not_have(
+def test_a_model_larger_than_its_file_is_not_built(
     tmp_path: Path, model: DetectionModel, state: dict[str, torch.Tensor]
 ) -> None:
     checkpoint.save(tmp_path / "a.pt", model, epoch=0)
@@ -165,7 +165,7 @@ except UserError as error:
 """
 
 
-def test_a_full_device_leaves_the_old_checkpoint_whole(tmp_path: Path, model: DetectionModel) -> None:
+def test_a_full_device_leaves_the_old_checkpoint_intact(tmp_path: Path, model: DetectionModel) -> None:
     path = tmp_path / "last.pt"
     checkpoint.save(path, model, epoch=1)
     before = path.read_bytes()

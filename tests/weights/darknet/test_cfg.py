@@ -1,4 +1,4 @@
-"""What a .cfg may say, and what is said of one that is wrong."""
+"""Reading and writing .cfg files, and the errors for those that are wrong."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from yolo_cli.model.build import DetectionModel
 from yolo_cli.weights.darknet.network import read_network
 from yolo_cli.weights.darknet.write_cfg import cfg_text
 
-# Every kind of section; line numbers count in the tests below.
+# Every kind of section. The tests below refer to line numbers.
 FULL = """\
 [net]
 width=96
@@ -121,7 +121,7 @@ def test_a_written_cfg_reads_back_as_the_same_network(cfg: Path, tmp_path: Path)
     torch.testing.assert_close(two.decode(two(image)), one.decode(one(image)))
 
 
-def test_other_classes_change_the_outputs_alone(cfg: Path) -> None:
+def test_the_number_of_classes_changes_only_the_output_layers(cfg: Path) -> None:
     few, many = (DetectionModel(read_network(cfg).architecture.with_classes(nc)) for nc in (2, 5))
     changed = [k for k, v in many.state_dict().items() if v.shape != few.state_dict()[k].shape]
     assert changed == ["model.8.conv.weight", "model.8.conv.bias", "model.13.conv.weight", "model.13.conv.bias"]
@@ -135,7 +135,7 @@ def test_comments_spaces_and_line_ends_do_not_matter(tmp_path: Path, cfg: Path) 
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "line", "says"),
+    ("old", "new", "line", "message"),
     [
         ("[net]", "[conv]", 1, "begins with .net."),
         ("channels=3", "channels=1", 4, "channels=1 is not supported"),
@@ -167,16 +167,16 @@ def test_comments_spaces_and_line_ends_do_not_matter(tmp_path: Path, cfg: Path) 
         ("scale_x_y=2", "scale_x_y=-2", 71, "scale_x_y must be above 0"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(cfg: Path, old: str, new: str, line: int, says: str) -> None:
+def test_errors_in_a_cfg_name_the_line(cfg: Path, old: str, new: str, line: int, message: str) -> None:
     assert old in FULL
     cfg.write_text(FULL.replace(old, new, 1))
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_network(cfg)
     assert str(caught.value).startswith(f"{cfg}:{line}: ")
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("", "begins with"),
         ("[net]\n[convolutional]\nactivation=linear\n", "no .yolo. section"),
@@ -185,13 +185,13 @@ def test_what_is_wrong_is_said_with_its_line(cfg: Path, old: str, new: str, line
         ("[net]\n" + "[dropout]\n" * 2001 + "[yolo]\nanchors=1,1", "at most 2000"),
     ],
 )
-def test_what_is_no_detector_is_said(cfg: Path, text: str, says: str) -> None:
+def test_a_cfg_that_is_no_detector_is_refused(cfg: Path, text: str, message: str) -> None:
     cfg.write_text(text)
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         read_network(cfg)
 
 
-def test_an_absurd_size_is_refused_before_memory_is_asked_for(cfg: Path) -> None:
+def test_an_absurd_size_is_refused_before_memory_is_allocated(cfg: Path) -> None:
     wide = "[convolutional]\nfilters=65536\nactivation=linear\n" * 3
     cfg.write_text(FULL.replace("[route]\nlayers=-3", wide + "[route]\nlayers=-3", 1))
     with pytest.raises(UserError, match=r"is too large|cannot use"):
@@ -201,7 +201,7 @@ def test_an_absurd_size_is_refused_before_memory_is_asked_for(cfg: Path) -> None
         read_network(cfg)
 
 
-def test_a_binary_file_is_one_clear_line(cfg: Path) -> None:
+def test_a_binary_file_is_reported_in_one_line(cfg: Path) -> None:
     cfg.write_bytes(bytes(range(256)) * 4)
     with pytest.raises(UserError, match="not a text file"):
         read_network(cfg)

@@ -1,4 +1,4 @@
-"""Darknet networks against an independent reader's outputs, and their weights byte for byte."""
+"""Darknet networks against the outputs of an independent reader, and their weights written back byte for byte."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_outputs_equal_an_independent_readers(
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_a_network_survives_our_mapping_and_its_own_cfg(
+def test_a_network_is_the_same_after_writing_and_reading_it(
     reference_file: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
     network = read_network(reference_file(f"weights/{name}.cfg"))
@@ -75,7 +75,7 @@ def test_a_network_survives_our_mapping_and_its_own_cfg(
     assert again.architecture.anchors == architecture.anchors
 
 
-def test_a_published_file_says_its_version_and_what_it_has_seen(reference: Path) -> None:
+def test_the_header_of_a_published_file_is_read(reference: Path) -> None:
     cfg = reference / "weights/yolo-fastest-1.1.cfg"
     header = read_weights(cfg.with_suffix(".weights"), read_network(cfg).architecture).header
     assert (header.major, header.minor, header.revision, header.seen) == (0, 2, 5, 14_231_680)

@@ -1,4 +1,4 @@
-"""Darknet's weight files: every header, prefixes, damage, and the way back."""
+"""Darknet's weight files: headers, backbone files, damaged files, and writing."""
 
 import os
 import struct
@@ -10,9 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.recording import Recording
 from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import Architecture, find_architecture
-from yolo_cli.progress import Silent
 from yolo_cli.weights import checkpoint
 from yolo_cli.weights.darknet.network import read_network
 from yolo_cli.weights.darknet.weights import Header, is_darknet, pack_weights, read_weights
@@ -53,7 +53,7 @@ def write(path: Path, count: int, header: bytes = Header().pack()) -> np.ndarray
     return values
 
 
-def test_numbers_go_where_darknet_puts_them(network: Architecture, tmp_path: Path) -> None:
+def test_parameters_are_read_in_darknets_order(network: Architecture, tmp_path: Path) -> None:
     values = write(tmp_path / "net.weights", sum(SIZES))
     state = read_weights(tmp_path / "net.weights", network).state
     for name, start in (("bn.bias", 0), ("bn.weight", 4), ("bn.running_mean", 8), ("bn.running_var", 12)):
@@ -78,7 +78,7 @@ def test_every_header_is_read_and_written_back(
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (-1, "191 numbers expected for net, 190 found; it ends within convolution 3 of 3"),
         (1, "191 numbers expected for net, 192 found; the file belongs to another .cfg"),
@@ -86,11 +86,11 @@ def test_every_header_is_read_and_written_back(
         (-sum(SIZES), "191 numbers expected for net, 0 found"),
     ],
 )
-def test_a_wrong_length_says_what_was_expected_and_found(
-    network: Architecture, tmp_path: Path, change: int, says: str
+def test_a_wrong_length_is_reported_with_the_expected_one(
+    network: Architecture, tmp_path: Path, change: int, message: str
 ) -> None:
     write(tmp_path / "net.weights", sum(SIZES) + change)
-    with pytest.raises(UserError, match=says.replace(".", r"\.")):
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
         read_weights(tmp_path / "net.weights", network)
 
 
@@ -101,7 +101,7 @@ def test_a_file_far_too_large_is_not_read(network: Architecture, tmp_path: Path)
         read_weights(tmp_path / "net.weights", network)
 
 
-def test_a_ragged_end_is_said(network: Architecture, tmp_path: Path) -> None:
+def test_leftover_bytes_are_reported(network: Architecture, tmp_path: Path) -> None:
     write(tmp_path / "net.weights", sum(SIZES))
     with (tmp_path / "net.weights").open("ab") as file:
         file.write(b"xy")
@@ -109,7 +109,7 @@ def test_a_ragged_end_is_said(network: Architecture, tmp_path: Path) -> None:
         read_weights(tmp_path / "net.weights", network)
 
 
-def test_a_backbone_loads_as_far_as_it_goes(network: Architecture, tmp_path: Path) -> None:
+def test_a_backbone_file_fills_the_first_layers(network: Architecture, tmp_path: Path) -> None:
     file = tmp_path / "net.conv.2"
     write(file, sum(SIZES[:2]))
     weights = load_weights(file, cfg=str(tmp_path / "net.cfg"))
@@ -126,47 +126,33 @@ def test_a_backbone_loads_as_far_as_it_goes(network: Architecture, tmp_path: Pat
     ("name", "darknet"),
     [("a.weights", True), ("darknet53.conv.74", True), ("yolov4.conv.137", True), ("a.pt", False), ("a.conv", False)],
 )
-def test_the_name_tells_a_darknet_file(name: str, darknet: bool) -> None:
+def test_darknet_files_are_recognized_by_their_names(name: str, darknet: bool) -> None:
     assert is_darknet(Path(name)) is darknet
 
 
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.warned: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.said.append(text)
-
-    def warn(self, text: str) -> None:
-        self.warned.append(text)
-
-
-def test_a_network_beside_the_weights_is_taken_and_said(network: Architecture, tmp_path: Path) -> None:
+def test_the_cfg_beside_the_weights_is_used_and_reported(network: Architecture, tmp_path: Path) -> None:
     write(tmp_path / "net.weights", sum(SIZES))
-    heard = Heard()
-    assert load_weights(tmp_path / "net.weights", reporter=heard).build_model().nc == 2
-    assert heard.said == [f"--cfg left out: using {tmp_path / 'net.cfg'}, beside the weights"]
+    reporter = Recording()
+    assert load_weights(tmp_path / "net.weights", reporter=reporter).build_model().nc == 2
+    assert reporter.lines == [f"--cfg left out: using {tmp_path / 'net.cfg'}, beside the weights"]
     (tmp_path / "net.cfg").rename(tmp_path / "other.cfg")
     with pytest.raises(UserError, match="do not contain their network; give it: --cfg NET"):
-        load_weights(tmp_path / "net.weights", reporter=heard)
+        load_weights(tmp_path / "net.weights", reporter=reporter)
     assert load_weights(tmp_path / "net.weights", cfg=str(tmp_path / "other.cfg")).build_model().nc == 2
 
 
-@pytest.mark.parametrize(("value", "says"), [(np.nan, "not finite"), (-1.0, "variances are negative")])
-def test_numbers_that_make_no_sense_are_a_warning(
-    network: Architecture, tmp_path: Path, value: float, says: str
-) -> None:
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "not finite"), (-1.0, "variances are negative")])
+def test_invalid_weights_are_a_warning(network: Architecture, tmp_path: Path, value: float, message: str) -> None:
     values = write(tmp_path / "net.weights", sum(SIZES))
     values[12] = value
     (tmp_path / "net.weights").write_bytes(Header().pack() + values.tobytes())
-    heard = Heard()
-    load_weights(tmp_path / "net.weights", reporter=heard)
-    assert says in heard.warned[0]
-    assert "model.0.bn.running_var" in heard.warned[0]
+    reporter = Recording()
+    load_weights(tmp_path / "net.weights", reporter=reporter)
+    assert message in reporter.lines[-1]
+    assert "model.0.bn.running_var" in reporter.lines[-1]
 
 
-def test_a_trained_model_comes_back_through_our_checkpoint(network: Architecture, tmp_path: Path) -> None:
+def test_a_trained_model_can_be_written_as_darknet_weights(network: Architecture, tmp_path: Path) -> None:
     values = write(tmp_path / "net.weights", sum(SIZES))
     model = load_weights(tmp_path / "net.weights").build_model().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -1,4 +1,4 @@
-"""Pickled checkpoints of other trainers: every shape they come in, and those that mean harm."""
+"""Pickled checkpoints of other projects: every kind that exists, and hostile ones."""
 
 import argparse
 import datetime
@@ -39,7 +39,7 @@ SOURCE = "from torch import nn\n" + "".join(
 
 @pytest.fixture
 def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """Another project's package `models`, importable while a file is written and gone when it is read."""
+    """Another project's package `models`: importable while a file is written, but not when it is read."""
     folder = tmp_path / "project/models"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
@@ -62,7 +62,7 @@ def ours() -> DetectionModel:
 
 
 def as_theirs(module: nn.Module, package: ModuleType) -> nn.Module:
-    """The same tree made of the other project's classes."""
+    """The same module tree with the other project's classes."""
     theirs = getattr(package, type(module).__name__, None)
     copy = module
     if theirs is not None:
@@ -85,7 +85,7 @@ def save(content: Any, path: Path, *, legacy: bool) -> None:
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
 
 
-def zip_with_average(model: nn.Module, path: Path) -> None:
+def zip_with_ema(model: nn.Module, path: Path) -> None:
     save({"epoch": 3, "model": None, "ema": model.half(), "updates": 7}, path, legacy=False)
 
 
@@ -126,16 +126,16 @@ def parallel(model: nn.Module, path: Path) -> None:
     save({"model": nn.DataParallel(model)}, path, legacy=True)
 
 
-def average_with_count(model: nn.Module, path: Path) -> None:
+def ema_with_count(model: nn.Module, path: Path) -> None:
     save({"ema": (model.half(), 12), "model": None}, path, legacy=False)
 
 
-FORMS = [zip_with_average, legacy_bare, legacy_with_everything, zip_with_everything, parallel, average_with_count]
+FORMS = [zip_with_ema, legacy_bare, legacy_with_everything, zip_with_everything, parallel, ema_with_count]
 
 
 @pytest.mark.parametrize("write", FORMS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("names", [["a", "b", "c"], {0: "a", 1: "b", 2: "c"}], ids=["list", "dict"])
-def test_every_form_gives_the_same_model(
+def test_every_kind_of_file_gives_the_same_model(
     tmp_path: Path, theirs: ModuleType, ours: DetectionModel, write: Callable[..., None], names: Any
 ) -> None:
     expected = {key: value.clone() for key, value in ours.state_dict().items()}
@@ -149,33 +149,33 @@ def test_every_form_gives_the_same_model(
     found = weights.build_model().state_dict()
     assert found.keys() == expected.keys()
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4)  # some went through half precision
+        torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4)  # some files are in half precision
 
 
-def test_the_average_is_taken_before_the_model(tmp_path: Path, theirs: ModuleType, ours: DetectionModel) -> None:
+def test_the_ema_weights_are_preferred(tmp_path: Path, theirs: ModuleType, ours: DetectionModel) -> None:
     model, average = (their_model(DetectionModel(ours.architecture), theirs) for _ in range(2))
     nn.init.constant_(average.model[0].conv.weight, 7.0)
     save({"model": model, "ema": average}, tmp_path / "a.pt", legacy=True)
     assert (load_weights(tmp_path / "a.pt").state["model.0.conv.weight"] == 7).all()
 
 
-def test_anchors_are_those_of_the_file(tmp_path: Path, theirs: ModuleType, ours: DetectionModel) -> None:
+def test_anchors_are_read_from_the_tensors(tmp_path: Path, theirs: ModuleType, ours: DetectionModel) -> None:
     model = their_model(ours, theirs)
-    model.model[-1].anchors *= 2  # as fitting them to a data set would
-    model.model[-1].register_buffer("anchor_grid", torch.ones(2, 1, 2, 1, 1, 2))  # early releases have both
+    model.model[-1].anchors *= 2  # as autoanchor does
+    model.model[-1].register_buffer("anchor_grid", torch.ones(2, 1, 2, 1, 1, 2))  # stored by early releases, too
     save({"model": model}, tmp_path / "a.pt", legacy=True)
     weights = load_weights(tmp_path / "a.pt")
     assert weights.architecture.anchors == ((20, 26, 32, 60), (60, 122, 124, 90))
     assert weights.build_model().anchors_in_pixels() == [[20, 26, 32, 60], [60, 122, 124, 90]]
 
 
-def test_a_fused_file_computes_the_same_and_can_be_trained(
+def test_a_fused_file_gives_the_same_outputs_and_can_be_trained(
     tmp_path: Path, theirs: ModuleType, ours: DetectionModel
 ) -> None:
     slim = fuse(ours)
     for module in slim.modules():
         if isinstance(module._modules.get("bn"), nn.Identity):
-            del module._modules["bn"]  # as published fusing leaves it
+            del module._modules["bn"]  # as published files do
     image = torch.rand(1, 3, 32, 32)
     expected = ours.decode(ours(image))
     save({"model": their_model(slim, theirs)}, tmp_path / "a.pt", legacy=False)
@@ -186,15 +186,15 @@ def test_a_fused_file_computes_the_same_and_can_be_trained(
     torch.testing.assert_close(model.decode(model(image)), expected, rtol=1e-3, atol=1e-2)
 
 
-def test_numbered_names_where_the_file_has_others(tmp_path: Path, theirs: ModuleType, ours: DetectionModel) -> None:
+def test_classes_are_numbered_where_the_file_has_too_few_names(
+    tmp_path: Path, theirs: ModuleType, ours: DetectionModel
+) -> None:
     save({"model": their_model(ours, theirs, names=["a"])}, tmp_path / "a.pt", legacy=True)
     assert load_weights(tmp_path / "a.pt").names == ("0", "1", "2")
 
 
 @pytest.mark.parametrize("act", ["nn.Hardswish()", "nn.LeakyReLU(0.1)", "nn.ReLU()", "nn.SiLU()"])
-def test_the_activation_is_that_of_the_file_where_its_yaml_is_silent(
-    tmp_path: Path, theirs: ModuleType, act: str
-) -> None:
+def test_the_activation_is_read_from_the_modules(tmp_path: Path, theirs: ModuleType, act: str) -> None:
     model = DetectionModel(from_mapping({**YAML, "activation": act}, name="old", where="x")).eval()
     image = torch.rand(1, 3, 32, 32)
     expected = model.decode(model(image))  # before the model becomes theirs, in place
@@ -203,7 +203,7 @@ def test_the_activation_is_that_of_the_file_where_its_yaml_is_silent(
     torch.testing.assert_close(found.decode(found(image)), expected)
 
 
-def test_an_activation_that_would_not_be_built_is_refused(
+def test_an_activation_that_a_block_cannot_have_is_refused(
     tmp_path: Path, theirs: ModuleType, ours: DetectionModel
 ) -> None:
     model = their_model(ours, theirs)
@@ -213,7 +213,7 @@ def test_an_activation_that_would_not_be_built_is_refused(
         load_weights(tmp_path / "a.pt")
 
 
-def test_norms_of_another_epsilon_give_the_same_outputs(
+def test_batch_norms_with_another_epsilon_give_the_same_outputs(
     tmp_path: Path, theirs: ModuleType, ours: DetectionModel
 ) -> None:
     for module in ours.modules():
@@ -249,7 +249,7 @@ class Calls:
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
 )
-def test_a_refusal_names_what_the_file_wanted(
+def test_a_refusal_contains_the_name_that_the_file_uses(
     tmp_path: Path, legacy: bool, function: Any, args: tuple[Any, ...], name: str
 ) -> None:
     canary = tmp_path / "canary"
@@ -261,7 +261,7 @@ def test_a_refusal_names_what_the_file_wanted(
     assert not canary.exists()
 
 
-def test_torchs_switch_for_running_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchs_switch_for_unsafe_loading_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     canary = tmp_path / "canary"
     save(Calls(subprocess.getoutput, f"touch {canary}"), tmp_path / "evil.pt", legacy=False)
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
@@ -271,7 +271,7 @@ def test_torchs_switch_for_running_files_is_refused(tmp_path: Path, monkeypatch:
 
 
 def legacy_file(path: Path, main: bytes) -> None:
-    """A file whose third pickle is given byte for byte."""
+    """A file in the format before zip with the given bytes as its main pickle."""
     header = io.BytesIO()
     torch.save({}, header, _use_new_zipfile_serialization=False)
     header.seek(0)
@@ -289,23 +289,23 @@ HUGE_STORAGE = (
 
 
 @pytest.mark.parametrize(
-    ("main", "says"),
+    ("main", "message"),
     [
-        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "refused"),  # the name comes from the stack
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "refused"),  # takes the name from the stack
         (b"\x80\x02(ios\nsystem\n.", "the file uses os.system"),
         (b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.", "the file uses os.system"),
         (b"\x80\x02c__builtin__\neval\nX\x01\x00\x00\x001\x85R.", "__builtin__.eval"),
         (b"\x80\x02\x82\x01.", "refused"),  # an entry of the registry of extensions
-        (b"\x80\x02]r\xff\xff\xff\x7f.", "absurd pickle"),  # a memo of two thousand million entries
-        (b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".", "holds no YOLO model"),  # lists in lists
+        (b"\x80\x02]r\xff\xff\xff\x7f.", "absurd pickle"),  # a memo of two billion entries
+        (b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".", "holds no YOLO model"),  # nested lists
         (b"\x80\x02(" * 1000 + b".", "not a readable checkpoint"),
         (HUGE_STORAGE, "larger than the file|not a readable"),
     ],
     ids=["stack global", "inst", "global", "eval", "extension", "memo", "deep", "marks", "storage"],
 )
-def test_a_crafted_legacy_file_ends_in_one_line(tmp_path: Path, main: bytes, says: str) -> None:
+def test_a_crafted_legacy_file_is_reported_in_one_line(tmp_path: Path, main: bytes, message: str) -> None:
     legacy_file(tmp_path / "evil.pt", main)
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_weights(tmp_path / "evil.pt")
     assert str(tmp_path / "evil.pt") in str(caught.value)
 
@@ -364,7 +364,7 @@ HARM = [
 
 @pytest.mark.parametrize("harm", HARM, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("legacy", [True, False], ids=["legacy", "zip"])
-def test_an_absurd_model_ends_in_one_line(
+def test_an_absurd_model_is_reported_in_one_line(
     tmp_path: Path, theirs: ModuleType, ours: DetectionModel, harm: Callable[[nn.Module], None], legacy: bool
 ) -> None:
     model = their_model(ours, theirs)
@@ -376,7 +376,7 @@ def test_an_absurd_model_ends_in_one_line(
     assert str(path) in str(caught.value)
 
 
-def test_a_cut_file_ends_in_one_line(tmp_path: Path, theirs: ModuleType, ours: DetectionModel) -> None:
+def test_a_truncated_file_is_reported_in_one_line(tmp_path: Path, theirs: ModuleType, ours: DetectionModel) -> None:
     path = tmp_path / "a.pt"
     save({"model": their_model(ours, theirs)}, path, legacy=True)
     whole = path.read_bytes()
