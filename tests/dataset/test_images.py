@@ -124,8 +124,8 @@ def test_broken_files_are_detected(kind: str, tmp_path: Path) -> None:
         read_image(file)
 
 
-CHECKED = ["png", "bmp", "tiff", "webp", "ppm", "pgm", "pbm", "gif", "avif", "ras", "jp2"]
-REFUSED = ["pam", "pfm", "hdr", "exr"]  # of color; Pillow does not read them
+CHECKED = ["png", "bmp", "tiff", "webp", "ppm", "pgm", "pbm", "gif", "avif", "ras", "jp2", "hdr"]
+REFUSED = ["pam", "pfm"]  # in color, which Pillow does not read
 
 
 def written(suffix: str) -> bytes:
@@ -145,6 +145,18 @@ def test_the_size_is_checked_before_decoding(suffix: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(image_header, "MAX_PIXELS", 80 * 96 - 1)
     with pytest.raises(BadImage, match="96×80 pixels"):
         check_claims(data)
+
+
+@pytest.mark.parametrize(("width", "accepted"), [(96, True), (2**24, False)])
+def test_the_size_in_an_openexr_header_is_checked(width: int, accepted: bool) -> None:
+    """Written by hand: OpenCV reads OpenEXR where it is enabled, but not every build writes it."""
+    window = b"dataWindow\0box2i\0" + struct.pack("<I4i", 16, 0, 0, width - 1, 79)
+    data = b"v/1\x01\x02\0\0\0channels\0chlist\0" + struct.pack("<I", 1) + b"\0" + window
+    if accepted:
+        check_claims(data)
+    else:
+        with pytest.raises(BadImage, match="16777216×80 pixels"):
+            check_claims(data)
 
 
 @pytest.mark.parametrize("suffix", REFUSED)

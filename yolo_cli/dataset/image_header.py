@@ -1,10 +1,12 @@
 """An image's displayed size, and whether its file is complete, decoding only rare formats.
 
 JPEG and PNG headers are read here: Pillow takes three times as long, and refuses PNGs that every viewer shows (a wrong
-checksum of a comment, say). For all other formats Pillow reads the size before OpenCV decodes them.
+checksum of a comment, say). For other formats, Pillow reads the size before OpenCV decodes the file, except for two
+that it lacks.
 """
 
 import os
+import re
 import stat
 import struct
 from collections.abc import Callable, Iterator
@@ -68,7 +70,7 @@ def check_claims(data: bytes) -> None:
     if data.startswith(b"\xff\xd8"):
         return
     if not data.startswith(_PNG):
-        check_size(*_pillow_size(data))
+        check_size(*_claimed_size(data))
         return
     check_size(*_png_size(data))
     for kind, start, length in _png_chunks(_reader(data), len(data)):
@@ -249,7 +251,14 @@ def _decoded_size(data: bytes) -> Size:
     return image.shape[0], image.shape[1]
 
 
-def _pillow_size(data: bytes) -> Size:
+def _claimed_size(data: bytes) -> Size:
+    if data.startswith(b"#?R"):  # Radiance HDR
+        rows, columns = (re.search(rb"[-+]%c\s+(\d{1,9})" % axis, data[:4096]) for axis in b"YX")
+        return (int(rows[1]), int(columns[1])) if rows and columns else (0, 0)
+    if data.startswith(b"v/1\x01"):  # OpenEXR
+        window = re.search(rb"dataWindow\0box2i\0.{4}(.{16})", data, re.DOTALL)
+        left, top, right, bottom = struct.unpack("<4i", window[1]) if window else (0, 0, -1, -1)
+        return bottom - top + 1, right - left + 1
     open_image = next((plugin for magic, plugin in _PLUGINS.items() if data.startswith(magic)), Image.open)
     try:
         with open_image(BytesIO(data)) as image:
