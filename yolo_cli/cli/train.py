@@ -46,8 +46,8 @@ def train(
         str,
         Option(
             metavar="|".join(LOSSES),
-            help="Label assignment: `anchor` by box-to-anchor ratio (YOLOv5), `ota`, which refines that with SimOTA "
-            "(YOLOv7), or `simota` over all cells (YOLOX, models without anchors). Left out: the model's own.",
+            help="Loss and label assignment: `anchor` by box-to-anchor ratio (YOLOv5), `ota` refines that with SimOTA "
+            "(YOLOv7), `simota` is for models without anchors (YOLOX). Default: that of the model.",
         ),
     ] = D.loss,
     cos_lr: Annotated[
