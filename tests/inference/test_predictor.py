@@ -146,6 +146,39 @@ def test_results_keep_the_input_order(run: Runner, tmp_path: Path, batch: int) -
     assert names == [f"{i:02}" for i in range(17)]
 
 
+def test_an_image_of_a_rare_size_does_not_hold_up_the_others(run: Runner, tmp_path: Path) -> None:
+    """It waits for others of its size only as long as the results that wait behind it have room."""
+    from tests.inference.conftest import save_image
+
+    for i in range(80):
+        save_image(tmp_path / "in" / f"{i:02}.png", 64 if i % 40 else 32, 64, seed=i)
+    done = run(tmp_path / "in", json=True, batch=2, nosave=True)
+    assert [Path(json.loads(line)["source"]).stem for line in done.lines] == [f"{i:02}" for i in range(80)]
+
+
+def test_an_error_in_the_network_ends_the_run_with_complete_files(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.inference.conftest import save_image
+
+    for i in range(40):
+        save_image(tmp_path / "in" / f"{i:02}.png", 64, 64, seed=i)
+    predict, calls = Predictor.predict, itertools.count()
+
+    def fail_at_the_tenth(*args: object, **options: object) -> list[Detections]:
+        if next(calls) == 9:
+            raise RuntimeError("out of memory")
+        return predict(*args, **options)
+
+    monkeypatch.setattr(Predictor, "predict", fail_at_the_tenth)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(tmp_path / "in", save_json=True, save_csv=True)
+    folder = tmp_path / "runs" / "exp"
+    entries, images = json.loads((folder / "predictions.json").read_text()), list(folder.glob("*.png"))
+    assert 0 < len(images) < 40
+    assert len({entry["file_name"] for entry in entries}) == len(images)
+
+
 def test_filtering_by_class(tiny: Path) -> None:
     predictor = Predictor(TorchRuntime(load_weights(tiny).build_model(), CPU), CPU, Settings((64, 64), classes=(0,)))
     (found,) = predictor.predict([predictor.preprocess(make_image())])
