@@ -1,8 +1,8 @@
-"""What only a GPU shows, in one call: mixed precision, channels-last, NMS, throughput and memory, torch.compile.
+"""Measurements on a GPU: mixed precision, channels-last, NMS, throughput and memory, torch.compile.
 
-Without CUDA it says so and ends with status 0; `--device cpu --quick` runs all of it in small, to try the script out.
-Every figure is the median of `--runs` repetitions of a timed loop that begins and ends with a synchronisation; memory
-is the peak that the allocator reports for the case alone. Targets and images are made up, 12 boxes an image.
+Without CUDA it prints a line and exits with status 0; `--device cpu --quick` tests the script with everything small.
+Each figure is the median of `--runs` repetitions of a timed loop that begins and ends with a synchronization.
+Memory is the peak of the allocator in each case. Images and targets are random, with 12 boxes per image.
 """
 
 import argparse
@@ -17,26 +17,26 @@ from side_by_side import OURS, Measure, options, report
 
 def main() -> None:
     parser = options(__doc__, runs=3)
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to try the script out")
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to test the script")
     parser.add_argument("--quick", action="store_true", help="small sizes, few steps")
     parser.add_argument("--cfg", default="s", help="architecture")
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64, 128], help="batch sizes to train with")
-    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    parser.add_argument("--no-compile", action="store_true", help="skip torch.compile")
     args = parser.parse_args()
     import torch
 
     if args.device != "cpu" and not torch.cuda.is_available():
-        print("there is no GPU here; `--device cpu --quick` tries the script out")
+        print("no GPU; `--device cpu --quick` tests the script")
         return
     bench = Bench(args)
     figures = bench.run()
-    bests = [Measure(name, unit, up) for name, (_, unit, up) in figures.items()]
+    measures = [Measure(name, unit, up) for name, (_, unit, up) in figures.items()]
     rounds = [
         {OURS: {name: values[i] for name, (values, _, _) in figures.items() if i < len(values)}}
         for i in range(args.runs)
     ]
     settings = {"device": args.device, "quick": args.quick, "cfg": args.cfg, "img": bench.img, "runs": args.runs}
-    report("gpu", bests, rounds, json_file=args.json, settings=settings)
+    report("gpu", measures, rounds, json_file=args.json, settings=settings)
 
 
 class Bench:
@@ -54,7 +54,7 @@ class Bench:
         self.figures: dict[str, tuple[list[float], str, bool]] = {}
 
     def run(self) -> dict[str, tuple[list[float], str, bool]]:
-        """All cases; one that does not fit the memory is said and left out."""
+        """All cases. One that runs out of memory is reported and skipped."""
         middle = self.batches[len(self.batches) // 2]
         for amp in (True, False):
             for channels_last in (True, False):
@@ -66,14 +66,14 @@ class Bench:
             for channels_last in (True, False):
                 self._case(self.infer, 4 if self.args.quick else 32, half=half, channels_last=channels_last)
         for count in (200,) if self.args.quick else (1_000, 10_000, 30_000):
-            self._case(self.suppress, count)
-        self._case(self.select, 2 if self.args.quick else 32)
+            self._case(self.nms, count)
+        self._case(self.batch_nms, 2 if self.args.quick else 32)
         if not self.args.no_compile:
             self._case(self.compiled, 2 if self.args.quick else 32)
         return self.figures
 
     def train(self, batch: int, *, amp: bool, channels_last: bool) -> None:
-        """Images a second of forward, loss, backward, clipping, optimizer and moving average; peak memory."""
+        """Images per second of forward, loss, backward, clipping, optimizer and moving average; peak memory."""
         import torch
 
         from yolo_cli.config import Hyperparameters
@@ -107,7 +107,7 @@ class Bench:
         self._measure(name, batch, step)
 
     def infer(self, batch: int, *, half: bool, channels_last: bool) -> None:
-        """Images a second of the fused model with decoding; half precision on the CPU is bfloat16 autocast."""
+        """Images per second of the fused model with decoding; half precision on the CPU is bfloat16 autocast."""
         import torch
 
         from yolo_cli.model.fuse import fuse
@@ -127,7 +127,7 @@ class Bench:
         self._measure(name, batch, step)
 
     def compiled(self, batch: int) -> None:
-        """The fused model under torch.compile: seconds to compile, and images a second against the plain one."""
+        """The fused model with torch.compile: seconds to compile, and images per second with and without it."""
         import torch
 
         from yolo_cli.model.fuse import fuse
@@ -144,7 +144,7 @@ class Bench:
 
         start = time.perf_counter()
         step()
-        self._synchronise()
+        self._synchronize()
         self.figures["torch.compile, first call"] = ([time.perf_counter() - start], "s", False)
         self._measure(f"infer without decoding, batch {batch}, torch.compile", batch, step)
 
@@ -154,7 +154,7 @@ class Bench:
 
         self._measure(f"infer without decoding, batch {batch}, plain", batch, plain)
 
-    def suppress(self, count: int) -> None:
+    def nms(self, count: int) -> None:
         """Milliseconds of one NMS over `count` candidates of 80 classes."""
         import torch
 
@@ -167,8 +167,8 @@ class Bench:
         class_id = torch.randint(80, (count,), generator=generator).to(self.device)
         self._measure(f"nms, {count:,} candidates", 0, lambda: nms(xyxy, confidence, class_id, 0.6))
 
-    def non_max_suppression(self, batch: int) -> None:
-        """Images a second of a whole batch's selection as validation does it, on a decoded output."""
+    def batch_nms(self, batch: int) -> None:
+        """Images per second of NMS on the decoded output of a batch, as in validation."""
         import torch
 
         from yolo_cli.boxes.nms import non_max_suppression
@@ -178,14 +178,14 @@ class Bench:
         decoded = torch.rand(batch, rows, 85, generator=generator)
         decoded[..., :2] *= self.img
         decoded[..., 2:4] = decoded[..., 2:4] * 90 + 10
-        decoded[..., 4] = decoded[..., 4] ** 60  # few are confident, as in a trained detector
+        decoded[..., 4] = decoded[..., 4] ** 60  # few are confident, as with a trained detector
         decoded[..., 5:] = decoded[..., 5:] ** 40
         decoded = decoded.to(self.device)
 
         def step() -> None:
             non_max_suppression(decoded, conf=0.001, iou=0.6, max_det=300, multi_label=True)
 
-        self._measure(f"select (NMS of validation), batch {batch}", batch, step)
+        self._measure(f"NMS of validation, batch {batch}", batch, step)
 
     # ------------------------------------------------------------ parts
 
@@ -221,16 +221,16 @@ class Bench:
         return torch.autocast(self.device.type, torch.float16 if self.cuda else torch.bfloat16, enabled=enabled)
 
     def _measure(self, name: str, images: int, step: Callable[[], object]) -> None:
-        """Time a step: images a second where `images` is given, else milliseconds; and the memory it took."""
+        """Time a step, in images per second, or in milliseconds if `images` is 0; and measure its peak memory."""
         for _ in range(1 if self.args.quick else 5):
             step()
         values = []
         for _ in range(self.args.runs):
-            self._synchronise()
+            self._synchronize()
             start = time.perf_counter()
             for _ in range(self.steps):
                 step()
-            self._synchronise()
+            self._synchronize()
             each = (time.perf_counter() - start) / self.steps
             values.append(images / each if images else 1000 * each)
         self.figures[name] = (values, "images/s" if images else "ms", bool(images))
@@ -250,13 +250,13 @@ class Bench:
             try:
                 case(size, **settings)
             except torch.OutOfMemoryError:
-                print(f"  {case.__name__} {size} {settings}: does not fit the memory")
+                print(f"  {case.__name__} {size} {settings}: does not fit into memory")
             except RuntimeError as error:
                 print(f"  {case.__name__} {size} {settings}: failed, {str(error).splitlines()[0]}")
 
     @contextmanager
     def _fresh(self) -> Iterator[None]:
-        """No memory of an earlier case."""
+        """Free the memory of earlier cases."""
         import torch
 
         gc.collect()
@@ -266,7 +266,7 @@ class Bench:
         yield
         gc.collect()
 
-    def _synchronise(self) -> None:
+    def _synchronize(self) -> None:
         if self.cuda:
             import torch
 

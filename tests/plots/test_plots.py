@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from yolo_cli.plots import (
     confusion_figure,
@@ -16,7 +17,9 @@ from yolo_cli.plots import (
     palette,
     pr_figure,
     results_figure,
+    training,
 )
+from yolo_cli.train.optim import GROUPS
 
 HEADER = (
     "epoch,train/box_loss,train/obj_loss,train/cls_loss,metrics/precision,metrics/recall,metrics/mAP_0.5,"
@@ -68,6 +71,16 @@ def test_results_draw_what_the_table_says(tmp_path: Path) -> None:
     blue = np.array(palette(0)[::-1])
     shows = [(cv2.imread(str(tmp_path / f)) == blue).all(axis=2).any() for f in ("empty.png", "full.png")]
     assert shows == [False, True]
+
+
+def test_learning_rates_are_named_by_their_parameter_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results.csv").write_text(HEADER + ROW.format(0))
+    figures: list[Figure] = []
+    monkeypatch.setattr(training, "save", lambda figure, out: figures.append(figure))
+    results_figure(tmp_path / "results.csv", tmp_path / "results.png")
+    legend = figures[0].axes[-1].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == list(GROUPS)
 
 
 @pytest.mark.parametrize("classes", [1, 3, 80, 300])

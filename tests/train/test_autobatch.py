@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from yolo_cli.commands.train import run as train
 from yolo_cli.config import TrainConfig
+from yolo_cli.dataset.sampler import multi_scale_size
 from yolo_cli.errors import UserError
 from yolo_cli.progress import Silent
-from yolo_cli.train.autobatch import extrapolate_batch
+from yolo_cli.train.autobatch import available_memory, extrapolate_batch
+from yolo_cli.train.setup import largest_img
 
 # The address space is bounded to what a process that has loaded everything has, and a little more.
 BOUNDED = """
@@ -64,3 +66,27 @@ def test_one_measurement_is_taken_as_it_is() -> None:
     assert extrapolate_batch([(2, 100.0)], 150.0) == 2
     assert extrapolate_batch([(2, 100.0)], 50.0) == 0
     assert extrapolate_batch([], 50.0) == 0
+
+
+@pytest.mark.parametrize("img", [(640, 640), (64, 96), (32, 32)])
+def test_no_size_of_multi_scale_is_larger_than_the_one_that_is_measured(img: tuple[int, int]) -> None:
+    largest = largest_img(TrainConfig(multi_scale=True), img, 32)
+    sizes = [multi_scale_size(0, 0, step, img, 32) for step in range(500)]
+    assert (max(h for h, _ in sizes), max(w for _, w in sizes)) == largest
+    assert largest_img(TrainConfig(), img, 32) == img
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="measures the memory of a GPU")
+def test_memory_of_other_processes_is_not_available() -> None:
+    device = torch.device("cuda:0")
+    before = available_memory(device)
+    gigabyte = "import torch; x = torch.empty(2**30, dtype=torch.uint8, device='cuda:0'); print(1, flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", gigabyte], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout
+    other.stdout.readline()
+    mine = torch.empty(2**30, dtype=torch.uint8, device=device)
+    try:
+        assert before - available_memory(device) == pytest.approx(2**30, rel=0.8)  # the gigabyte and a context
+    finally:
+        other.communicate("\n")
+        del mine

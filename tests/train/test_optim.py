@@ -18,6 +18,7 @@ from yolo_cli.train.optim import (
     build_optimizer,
     freeze_layers,
     parameter_groups,
+    set_train_mode,
 )
 
 HYP = Hyperparameters()
@@ -79,14 +80,17 @@ def test_the_cosine_is_half_way_down_in_the_middle() -> None:
 
 
 def test_settings_reach_the_groups_in_their_order(model: DetectionModel) -> None:
-    for name, key in (("SGD", "momentum"), ("Adam", "betas")):
+    settings = Schedule(HYP, 10, 100, 16).at(30)
+    assert settings.momentum < HYP.momentum
+    for name in ("SGD", "Adam", "AdamW"):
         optimizer = build_optimizer(model, name, HYP, 16)
-        settings = Schedule(HYP, 10, 100, 16).at(30)
         apply_settings(optimizer, settings)
         assert tuple(g["lr"] for g in optimizer.param_groups) == settings.lrs
         assert settings.lrs[GROUPS.index("biases")] > settings.lrs[GROUPS.index("weights")]
-        value = optimizer.param_groups[0][key]
-        assert (value[0] if key == "betas" else value) == settings.momentum
+        if name == "SGD":
+            assert all(g["momentum"] == settings.momentum for g in optimizer.param_groups)
+        else:  # the bias correction assumes that beta1 is constant
+            assert all(g["betas"] == (HYP.momentum, 0.999) for g in optimizer.param_groups)
 
 
 def test_the_average_follows_its_formula(model: DetectionModel) -> None:
@@ -112,3 +116,23 @@ def test_freezing_by_number_or_by_list(layers: tuple[int, ...], frozen: set[int]
     freeze_layers(model, layers)
     still = {int(name.split(".")[1]) for name, p in model.named_parameters() if not p.requires_grad}
     assert still == frozen
+
+
+@pytest.mark.parametrize("synchronized", [False, True])
+def test_frozen_layers_keep_their_batch_norm_statistics(synchronized: bool) -> None:
+    model = DetectionModel(find_architecture("n").with_classes(3))
+    if synchronized:
+        torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    freeze_layers(model, (2,))
+    set_train_mode(model, (2,))
+    modes = {
+        name: m.training for name, m in model.named_modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
+    }
+    assert {name.split(".")[1] for name, mode in modes.items() if not mode} == {"0", "1"}
+    assert all(m.training for name, m in model.named_modules() if name not in modes)
+    if not synchronized:
+        before = {name: b.clone() for name, b in model.named_buffers()}
+        model(torch.rand(2, 3, 64, 64))
+        moved = {name.split(".")[1] for name, b in model.named_buffers() if not torch.equal(before[name], b)}
+        assert {"0", "1"}.isdisjoint(moved)
+        assert "2" in moved

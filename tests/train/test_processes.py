@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from yolo_cli.device import device_names, rank_device
-from yolo_cli.distributed.world import World, per_rank_batch
+from yolo_cli.distributed.world import World, per_rank_batch, process_group
 from yolo_cli.errors import UserError
 
 STEP = Path(__file__).with_name("distributed_step.py")
@@ -213,6 +213,21 @@ def test_a_wrong_option_is_said_once_under_torchrun(tmp_path: Path, wrong: list[
     assert done.returncode == 1  # torchrun's own
     assert done.stderr.count("error:") == 1
     assert wrong[0] in done.stderr
+
+
+def test_synchronized_batch_norm_needs_gpus(small: Path, tmp_path: Path) -> None:
+    done = run([sys.executable, *yolo(small, tmp_path / "runs", "--sync-bn", "--device", "cpu,cpu")])
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: --sync-bn --device cpu: synchronizes GPUs only; omit --sync-bn"
+
+
+def test_the_gpu_of_a_process_is_selected_whatever_its_local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --device 2,3 the first process must allocate nothing on GPU 0. No machine of ours has so many."""
+    selected: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", selected.append)
+    with process_group(torch.device("cuda:2")) as world:
+        assert world.size == 1
+    assert selected == [torch.device("cuda:2")]
 
 
 @pytest.mark.parametrize("request_", ["0,0", "cpu,0", "0,x", "0,", "mps,mps"])

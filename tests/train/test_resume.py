@@ -16,6 +16,7 @@ import torch
 from yolo_cli.commands.train import run as train
 from yolo_cli.config import TrainConfig
 from yolo_cli.errors import StoppedError, UserError
+from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.progress import Silent
 from yolo_cli.train.loop import Trainer
 from yolo_cli.weights.load import load_weights
@@ -156,6 +157,33 @@ def test_a_changed_option_is_named_and_free_ones_are_taken(cut_run: Path) -> Non
         train(TrainConfig(resume=str(cut_run), batch=16), Silent(), given={"resume", "batch"})
     result = train(TrainConfig(resume=str(cut_run), epochs=4, workers=1), Silent())
     assert result.epochs == 4
+
+
+def test_options_that_the_run_began_with_may_be_repeated(small: Path, tmp_path: Path) -> None:
+    """They are stored as they were resolved: --img rounded to the stride, --batch -1 measured."""
+    train(config(small, tmp_path, epochs=1, img=(50, 50)), Silent())
+    path = tmp_path / "exp/weights/last.pt"
+    content = torch.load(path, weights_only=True)
+    assert content["training"]["options"]["img"] == [64, 64]
+    assert content["training"]["requested"] == {"batch": 4, "img": [50, 50]}
+    content["training"]["requested"]["batch"] = -1  # as measured on a GPU
+    torch.save(content, path)
+    again = TrainConfig(resume=str(tmp_path / "exp"), img=(50, 50), batch=-1, epochs=2)
+    given = {"resume", "img", "batch", "epochs"}
+    with pytest.raises(UserError, match=r"--img \(64, 64\) → \(96, 96\)"):
+        train(dataclasses.replace(again, img=(96, 96)), Silent(), given=given)
+    assert train(again, Silent(), given=given).epochs == 2
+    train(dataclasses.replace(again, epochs=3), Silent(), given=given)  # and once more
+    assert read_mapping(tmp_path / "exp/opt.yaml")["batch"] == 4
+
+
+def test_the_newest_run_of_a_project_in_the_home_folder(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    train(config(small, Path("~/runs"), epochs=1), Silent())
+    assert (tmp_path / "runs/exp/weights/last.pt").is_file()
+    assert train(TrainConfig(resume="newest", project="~/runs", epochs=2), Silent()).epochs == 2
 
 
 def test_a_finished_run_says_so_and_can_be_extended(small: Path, tmp_path: Path) -> None:

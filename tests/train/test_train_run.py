@@ -3,12 +3,14 @@
 import csv
 import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import yolo_cli
 from yolo_cli.commands.train import run as train
 from yolo_cli.commands.val import run as validate
 from yolo_cli.config import TrainConfig, ValConfig
@@ -80,7 +82,8 @@ def test_a_run_leaves_everything_it_promises(small: Path, tmp_path: Path) -> Non
     content = json.loads((result.folder / "results.json").read_text())
     assert set(content["metrics"]) == set(METRICS)
     assert {row["name"] for row in content["per_class"]} == {"circle", "square", "triangle"}
-    assert content["versions"]["torch"] == torch.__version__.partition("+")[0] or content["versions"]["torch"]
+    assert content["versions"]["torch"] == metadata.version("torch")
+    assert content["versions"]["yolo_cli"] == yolo_cli.__version__
     assert content["dataset"]["train"]["fingerprint"] != content["dataset"]["val"]["fingerprint"]
     assert content["machine"]["cores"] >= 1
 
@@ -132,12 +135,14 @@ def test_every_option_trains(small: Path, tmp_path: Path, changes: dict[str, Any
     assert all(torch.isfinite(t).all() for t in tensors(result.folder).values() if t.is_floating_point())
 
 
-def test_frozen_layers_keep_their_weights(small: Path, tmp_path: Path) -> None:
+def test_frozen_layers_keep_their_weights_and_statistics(small: Path, tmp_path: Path) -> None:
     first = train(options(small, tmp_path), Silent())
     weights = str(first.folder / "weights/last.pt")
     second = train(options(small, tmp_path, cfg="", weights=weights, freeze=(5,), seed=3), Silent())
     before, after = tensors(first.folder), tensors(second.folder)
-    assert torch.equal(before["model.3.conv.weight"], after["model.3.conv.weight"])
+    frozen = [key for key in before if int(key.split(".")[1]) < 5]
+    assert any("running_mean" in key for key in frozen)
+    assert all(torch.equal(before[key], after[key]) for key in frozen)
     assert not torch.equal(before["model.9.cv1.conv.weight"], after["model.9.cv1.conv.weight"])
 
 
