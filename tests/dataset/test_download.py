@@ -92,7 +92,7 @@ def test_archive_is_downloaded_once_and_reported(top: str, serve, tmp_path: Path
     (image,) = map(Path, split_files(spec, "train"))
     assert image.is_relative_to(own_cache)
     assert image.read_bytes() == b"x"
-    assert not list((own_cache / "datasets").glob(".*"))  # nothing temporary stays behind
+    assert not list((own_cache / "datasets").glob(".*"))  # no temporary files remain
     again = prepare(spec_of(tmp_path, url), reporter)
     assert len(reporter.lines) == 1
     assert split_files(again, "train") == [str(image)]

@@ -223,17 +223,17 @@ def test_reading_at_reduced_size_keeps_the_content(orientation: int, tmp_path: P
 )
 def test_letterbox_maps_back_to_the_image(size: tuple[int, int], canvas: tuple[int, int], point: list[float]) -> None:
     image = np.full((*size, 3), 200, np.uint8)
-    out, place = letterbox(image, canvas)
+    out, mapping = letterbox(image, canvas)
     assert out.shape == (*canvas, 3)
-    assert (place.height, place.width) == size
+    assert (mapping.height, mapping.width) == size
     x, y = point[0] * size[1], point[1] * size[0]
-    on_x, on_y = x * place.scale_x + place.pad_x, y * place.scale_y + place.pad_y
+    on_x, on_y = x * mapping.scale_x + mapping.pad_x, y * mapping.scale_y + mapping.pad_y
     assert -1e-6 <= on_x <= canvas[1] + 1e-6
     assert -1e-6 <= on_y <= canvas[0] + 1e-6
-    assert (on_x - place.pad_x) / place.scale_x == pytest.approx(x, abs=1e-6)
+    assert (on_x - mapping.pad_x) / mapping.scale_x == pytest.approx(x, abs=1e-6)
     # The image covers exactly the rectangle that the numbers describe.
-    left, top = round(place.pad_x), round(place.pad_y)
-    right, bottom = round(place.pad_x + size[1] * place.scale_x), round(place.pad_y + size[0] * place.scale_y)
+    left, top = round(mapping.pad_x), round(mapping.pad_y)
+    right, bottom = round(mapping.pad_x + size[1] * mapping.scale_x), round(mapping.pad_y + size[0] * mapping.scale_y)
     expected = np.full((*canvas, 3), PAD_VALUE, np.uint8)
     expected[top:bottom, left:right] = 200
     np.testing.assert_array_equal(out, expected)
@@ -243,8 +243,8 @@ def test_letterbox_maps_back_to_the_image(size: tuple[int, int], canvas: tuple[i
 
 
 def test_letterbox_fit_only_adds_borders() -> None:
-    out, place = letterbox(picture(480, 640), (512, 672), (640, 640))
-    assert (place.scale_x, place.pad_x, place.pad_y) == (1.0, 16.0, 16.0)
+    out, mapping = letterbox(picture(480, 640), (512, 672), (640, 640))
+    assert (mapping.scale_x, mapping.pad_x, mapping.pad_y) == (1.0, 16.0, 16.0)
     np.testing.assert_array_equal(out[16:496, 16:656], picture(480, 640))
 
 

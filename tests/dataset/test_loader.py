@@ -121,11 +121,11 @@ def test_validation_boxes_map_back_to_the_file(rect: bool, cache: str, index: La
         else:
             assert (height, width) == (64, 96)
         seen += batch.indices
-        for slot, (i, place) in enumerate(zip(batch.indices, batch.letterboxes, strict=True)):
-            assert (place.height, place.width) == SIZES[i]
+        for slot, (i, mapping) in enumerate(zip(batch.indices, batch.letterboxes, strict=True)):
+            assert (mapping.height, mapping.width) == SIZES[i]
             rows = batch.targets[batch.targets[:, 0] == slot][:, 1:].numpy()
-            x = (rows[:, 1] * width - place.pad_x) / place.scale_x / place.width
-            h = rows[:, 4] * height / place.scale_y / place.height
+            x = (rows[:, 1] * width - mapping.pad_x) / mapping.scale_x / mapping.width
+            h = rows[:, 4] * height / mapping.scale_y / mapping.height
             np.testing.assert_allclose(x, index.labels(i)[:, 1], atol=1e-5)
             np.testing.assert_allclose(h, index.labels(i)[:, 4], atol=1e-5)
     assert sorted(seen) == list(range(7))

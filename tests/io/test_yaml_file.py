@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from yolo_cli.errors import UserError
 from yolo_cli.io.yaml_file import parse_mapping, read_mapping, write_mapping
 
-# YAML has no place for control characters and lone surrogates, and takes a byte-order mark for its own.
+# YAML cannot contain control characters and lone surrogates, and a byte order mark is not part of the text.
 WORDS = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=12)
 PLAIN = st.one_of(st.none(), st.booleans(), st.integers(-(2**40), 2**40), WORDS)
 
@@ -20,7 +20,7 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("a: 1\nb: [1, 2\n", "malformed YAML"),
         ("a: 1\na: 2\n", "repeats"),
@@ -40,8 +40,8 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
         *("no int", "no bool", "no map", "huge", "long", "empty"),
     ],
 )
-def test_bad_yaml_is_one_line_with_the_location(text: str, says: str) -> None:
-    with pytest.raises(UserError, match=says) as caught:
+def test_bad_yaml_is_one_line_with_the_location(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
         parse_mapping(text, "data.yaml")
     assert str(caught.value).startswith("data.yaml")
     assert "\n" not in str(caught.value)

@@ -26,7 +26,7 @@ _FIRST = 2048  # bytes that hold the size of most JPEGs; more is read where it d
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))  # markers that stand alone
+_WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD9)))  # of a segment; markers alone
 # Created directly: Image.open has a lower limit of its own, which is a setting of the whole process.
 _PLUGINS: dict[tuple[bytes, ...], Callable[[BytesIO], Image.Image]] = {
     (b"BM",): BmpImagePlugin.BmpImageFile,
@@ -49,7 +49,7 @@ def image_size(path: str) -> Size:
     """
     handle = os.open(path, OPEN_FLAGS)
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):  # a device may give bytes without end
+        if not stat.S_ISREG(os.fstat(handle).st_mode):  # a device may be endless
             raise BadImage("is a device, a pipe or a folder, not a file")
         return _size(_Content(handle, 0, None))
     finally:
@@ -65,7 +65,7 @@ def check_claims(data: bytes) -> None:
     """Check an image that OpenCV is to decode, before it takes memory for what the header claims.
 
     Raises BadImage for more pixels than are accepted, a PNG chunk beyond the end of the file, and data that is no
-    image. JPEGs pass: their decoder is asked for their size first.
+    image. JPEGs pass: simplejpeg reads their size before it decodes them.
     """
     if data.startswith(b"\xff\xd8"):
         return
@@ -92,7 +92,7 @@ def jpeg_orientation(data: bytes) -> int:
     """The EXIF orientation of a JPEG, 1 … 8; 1 where there is none."""
     try:
         return _jpeg_header(_reader(data))[1]
-    except BadImage:  # decoding it gives the reason
+    except BadImage:  # the decoder reports the error
         return 1
 
 
@@ -102,7 +102,7 @@ def png_orientation(data: bytes) -> int:
 
 
 class _Content:
-    """The bytes of an image, a whole file or a part of one; positions count from its beginning."""
+    """The bytes of an image, which is a file or a part of one. Positions are relative to the image's first byte."""
 
     __slots__ = ("_handle", "_length", "_start", "first")
 
@@ -148,8 +148,8 @@ def _size(content: _Content) -> Size:
         if size is None:
             raise BadImage("JPEG without a size")
         end = content.length() - 2
-        # Cameras and editors append data after the end marker, so only its absence from the whole rest is an error;
-        # within the scan's data the two bytes cannot occur (T.81 B.1.1.5).
+        # Cameras and editors append data after the end marker, so it is searched in all data after the scan's start.
+        # Within the scan's data the two bytes cannot occur (T.81 B.1.1.5).
         if content.read(end, 2) != b"\xff\xd9" and (end < scan or b"\xff\xd9" not in content.read_from(scan)):
             raise BadImage("truncated JPEG (its data ends before the end marker)")
     elif first.startswith(_PNG):
@@ -202,7 +202,7 @@ def _png_size(first: bytes) -> Size:
 
 
 def _png_chunks(read: Reader, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, first byte of the content and length of each chunk after the header, as far as the file goes."""
+    """Kind, position of the content and length of each chunk after the header, up to the end of the file."""
     at = 33
     while at + 8 <= end:
         length, kind = struct.unpack(">I4s", read(at, 8))

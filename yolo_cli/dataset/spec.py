@@ -10,7 +10,7 @@ from typing import Any
 from yolo_cli.dataset import synthetic
 from yolo_cli.dataset.download import fetch_archive
 from yolo_cli.dataset.image_header import SUFFIXES
-from yolo_cli.dataset.scan import SHARD
+from yolo_cli.dataset.scan import SHARD, is_shard
 from yolo_cli.errors import UserError
 from yolo_cli.io import assets
 from yolo_cli.io.atomic import atomic_folder
@@ -183,9 +183,9 @@ def _names(raw: Mapping[str, Any], source: Path) -> tuple[str, ...]:
 def _url(download: str, source: Path) -> str:
     if download and not re.fullmatch(r"https?://[^\s;|`$<>\"'\\]+", download):
         raise UserError(
-            "download: a single http(s) address of an archive is expected; scripts and commands are never executed",
+            "download: the http(s) URL of one archive is expected; scripts and commands are never executed",
             where=source,
-            fix="put the address there, or fetch the data yourself and leave `download` out",
+            fix="give the URL of an archive, or download the dataset yourself and remove `download`",
         )
     return download
 
@@ -209,8 +209,8 @@ def _cached_root(spec: DataSpec) -> Path:
     if spec.generate:
         return user_cache_folder() / "datasets" / f"{name}-v{synthetic.VERSION}"
     # The URL is part of the name, so that different archives never share a folder.
-    address = re.sub(r"\W+", "-", spec.download.split("://", 1)[-1])[-40:].strip("-")
-    return user_cache_folder() / "datasets" / f"{name}-{address}"
+    url = re.sub(r"\W+", "-", spec.download.split("://", 1)[-1])[-40:].strip("-")
+    return user_cache_folder() / "datasets" / f"{name}-{url}"
 
 
 def _roots(spec: DataSpec) -> list[Path]:
@@ -253,7 +253,7 @@ def _locate(root: Path, entry: str) -> Path | None:
     """The path of an entry of a split, or None where it does not exist."""
     given = Path(os.path.expanduser(entry))
     path = Path(os.path.abspath(root / given))
-    if os.path.exists(path):  # unlike Path.exists, False for a name that no file can have
+    if os.path.exists(path):  # unlike Path.exists, False for an invalid name
         return path
     # Annotation tools export `../train/images` in a YAML that is in the same folder as `train`.
     parts = [part for part in given.parts if part != ".."]
@@ -268,7 +268,7 @@ def _files_under(folder: Path) -> list[str]:
     Reading an unreadable folder as an image fails, so the index reports it as a problem instead of skipping it.
     """
     found, unreadable = files_below(folder, SUFFIXES | {SHARD})
-    images = [file for file in found if not file.lower().endswith(SHARD)]
+    images = [file for file in found if not is_shard(file)]
     return (images or found) + unreadable
 
 

@@ -1,7 +1,7 @@
 """Finds the files of an uncompressed tar archive by their positions in it. Nothing is unpacked.
 
 tarfile is not used: it takes 39 µs per member instead of 12, and treats a damaged header as the end of the archive, so
-that the images behind it would be missing without notice.
+that the images after it would be missing without notice.
 """
 
 import re

@@ -15,8 +15,8 @@ from yolo_cli.errors import UserError
 def atomic_path(path: Path, *, durable: bool = False, previous: Path | None = None) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it is renamed to `path` when the block ends without an error.
 
-    With `durable` the content is flushed to the device before. With `previous` the older file is kept under that name;
-    at every moment one of the two is complete. Raises OSError where the folder cannot be written.
+    With `durable` the content is flushed to the device first. With `previous` the older file is kept under that name;
+    at every moment, one of the two is complete. Raises OSError where the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # also unique among hosts that share the folder
     try:

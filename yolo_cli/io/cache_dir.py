@@ -1,4 +1,4 @@
-"""The user's cache folder, for what can be made again."""
+"""The user's cache folder, for files that can be created again."""
 
 import os
 from pathlib import Path

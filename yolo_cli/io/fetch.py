@@ -1,4 +1,4 @@
-"""Downloads one file over HTTP: bounded by the room on the disk, with progress, its errors told apart."""
+"""Downloads a file over HTTP, with progress, and no more than the disk has room for."""
 
 import hashlib
 import http.client
@@ -21,7 +21,7 @@ def fetch_file(url: str, to: Path, *, notice: str, offline_fix: str, reporter: R
     """Download `url` to the file `to` and return its SHA-256 in hexadecimal.
 
     `notice` is reported with the size once the server has answered, progress in MiB. Raises UserError where the file
-    cannot be fetched (`offline_fix` tells the user what to do instead), where it ends early, and where the disk has no
+    cannot be fetched (with `offline_fix` as the alternative), where it ends early, and where the disk has no
     room for it; OSError where `to` cannot be written.
     """
     digest = hashlib.sha256()
@@ -49,7 +49,7 @@ def _check_room(file: Path, size: int, what: str) -> None:
 
 
 def _network(call: Callable[[], Any], url: str, fix: str) -> Any:
-    """The result of `call`, with errors of the network kept apart from those of the disk (both are OSErrors)."""
+    """The result of `call`. Its errors become UserErrors here, because those of the disk are OSErrors, too."""
     try:
         return call()
     except (OSError, http.client.HTTPException) as error:
