@@ -1,9 +1,9 @@
-"""Images a second of exported files, one at a time at 640: ours against PyTorch and against ultralytics' exports.
+"""Images per second of exported files at batch size 1 and 640 pixels, against PyTorch and ultralytics' exports.
 
-Each round times every file once, in turn, in one process: yolov5n in PyTorch (fused, channels-last), and its ONNX and
-OpenVINO files, run with the same threads. ultralytics' yolov5n has another head (split, without anchors), so its files
-are like ours in backbone and neck, and not the same network; its own command exports it with random weights, since the
-work does not depend on them. Without --peers ours are timed alone.
+Each round times every file once, one after another in one process: yolov5n in PyTorch (fused, channels-last), and its
+ONNX and OpenVINO files, with the same number of threads. ultralytics' yolov5n has another head (split, without
+anchors), so its files have the same backbone and neck as ours, but are not the same network. Its own command exports it
+with random weights, which do not change the amount of work. Without --peers only our files are timed.
 """
 
 import statistics
@@ -42,9 +42,9 @@ Run = Callable[[], object]
 
 
 def ours(weights: str, folder: Path) -> dict[str, Run]:
-    """Our network in PyTorch and as files."""
-    wanted = ExportConfig(weights=weights, include="onnx,openvino", img=(IMG, IMG), project=str(folder))
-    files = {one.name: one.path for one in export(wanted, Silent())}
+    """Our network in PyTorch and as exported files."""
+    config = ExportConfig(weights=weights, include="onnx,openvino", img=(IMG, IMG), project=str(folder))
+    files = {result.name: result.path for result in export(config, Silent())}
     runs: dict[str, Run] = {}
     pixels = torch.rand(1, 3, IMG, IMG)
     for name, path in {"pytorch": Path(weights), **files}.items():
@@ -55,7 +55,7 @@ def ours(weights: str, folder: Path) -> dict[str, Run]:
 
 
 def ultralytics(python: Path, folder: Path) -> dict[str, Run]:
-    """Its files, run by the same runtimes with the same settings."""
+    """Its exported files in the same runtimes, with the same settings."""
     import onnxruntime
     import openvino
 
@@ -76,16 +76,16 @@ def ultralytics(python: Path, folder: Path) -> dict[str, Run]:
 
 
 def rate(runs: Mapping[str, Run]) -> Figures:
-    """Images a second of each, by the median of single images."""
+    """Images per second of each, from the median time per image."""
     figures = {}
     with torch.inference_mode():
         for name, run in runs.items():
-            spent = []
+            seconds = []
             for _ in range(WARM_UP + IMAGES):
                 start = time.perf_counter()
                 run()
-                spent.append(time.perf_counter() - start)
-            figures[name] = 1 / statistics.median(spent[WARM_UP:])
+                seconds.append(time.perf_counter() - start)
+            figures[name] = 1 / statistics.median(seconds[WARM_UP:])
     return figures
 
 

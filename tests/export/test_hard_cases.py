@@ -216,7 +216,7 @@ def test_int8_calibration_with_fewer_images_than_a_batch(tmp_path: Path, odd: tu
     [
         ({"half": True, "int8": True}, "exclude each other"),
         ({"include": ","}, "names no format"),
-        ({"include": "coreml"}, "runs on macOS alone"),
+        ({"include": "coreml"}, "runs only on macOS"),
         ({"include": "ncnn", "int8": True}, "ncnn does not support it"),
         ({"weights": "x.onnx"}, r"is an exported model \(onnx\)"),
         ({"weights": "x_openvino_model"}, r"is an exported model \(openvino\)"),

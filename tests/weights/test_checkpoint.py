@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,26 @@ def test_weights_that_do_not_fit_the_architecture_are_reported(tmp_path: Path, m
     content["model"]["model.0.conv.weight"] = torch.zeros(1)
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(UserError, match=r"model\.0\.conv\.weight"):
+        load_weights(tmp_path / "a.pt").build_model()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("model.0.bn.running_mean"), r"model\.0\.bn\.running_mean is missing"),
+        (lambda state: state.update(surplus=torch.zeros(1)), "the network has no surplus"),
+        (lambda state: state.update({"model.0.bn.bias": torch.zeros(3)}), r"bias has the shape \(3,\), not \(16,\)"),
+    ],
+    ids=["missing", "surplus", "shape"],
+)
+def test_a_difference_from_the_architecture_is_named(
+    tmp_path: Path, model: DetectionModel, change: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
+    checkpoint.save(tmp_path / "a.pt", model, epoch=0)
+    content = torch.load(tmp_path / "a.pt", weights_only=True)
+    change(content["model"])
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=f"do not fit its architecture: .*{message}"):
         load_weights(tmp_path / "a.pt").build_model()
 
 

@@ -78,13 +78,13 @@ class ExportData:
 
 
 def run(config: ExportConfig, reporter: Reporter) -> list[ExportResult]:
-    """Write the requested formats, check each, and write the report. Raises UserError for a mistake of the user."""
+    """Write the requested formats, check each, and write the report. Raises UserError for the user's mistakes."""
     # Set up
     formats = requested_formats(config)
     device = select_device(config.device)
     weights = weights_or_newest(config.weights, config.project, reporter)
     if kind := format_of(weights):
-        raise UserError(f"is an exported model ({kind})", where=weights, fix="give the checkpoint it was made from")
+        raise UserError(f"is an exported model ({kind})", where=weights, fix="give the checkpoint it was exported from")
     check_cfg(weights, config.cfg)
     model = load_weights(weights, cfg=config.cfg, reporter=reporter).build_model()
     model = fuse(model.to(device).eval())
@@ -107,8 +107,7 @@ def run(config: ExportConfig, reporter: Reporter) -> list[ExportResult]:
             if config.verify:
                 result = _verify(result, config, model, data, device, reporter)
             results.append(result)
-    # Report, also of the formats before one that fails
-    finally:
+    finally:  # Report, also where a later format fails
         written = earlier | {result.name: result.to_mapping() for result in results}
         report = {"weights": str(weights), "formats": written, "versions": provenance.versions()}
         write_json(folder / "report.json", report)

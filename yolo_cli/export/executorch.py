@@ -43,7 +43,7 @@ def metadata_path(path: Path) -> Path:
 class ExecuTorchRuntime(FileRuntime):
     def __init__(self, path: Path, device: torch.device) -> None:
         if not metadata_path(path).is_file():
-            raise UserError(f"lacks {metadata_path(path).name} beside it", where=path, fix="export it again")
+            raise UserError(f"has no {metadata_path(path).name} beside it", where=path, fix="export it again")
         text = metadata_path(path).read_text(encoding="utf-8", errors="replace")
         super().__init__(from_json(text, where=path), path)
         self._lock = threading.Lock()  # a program has one memory, which threads must not share

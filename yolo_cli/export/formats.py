@@ -124,7 +124,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             extra="coreml",
             packages=("coremltools",),
             dynamic=False,
-            experimental="it is only converted, because it runs on macOS alone",
+            experimental="it is only converted, because it runs only on macOS",
         ),
     }
 )

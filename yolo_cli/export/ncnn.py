@@ -60,7 +60,7 @@ def write(spec: ExportSpec, path: Path) -> None:
         if done.returncode or not all(file.is_file() for file in written):
             last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
             raise UserError(f"pnnx could not convert the network ({last[0][:120]})", where="--include ncnn")
-        # Lines of the .param begin with an operator; those of torch that ncnn lacks contain a dot.
+        # Lines of the .param begin with an operator; a dot in its name means that it is torch's, not ncnn's.
         operators = {line.split()[0] for line in written[0].read_text().splitlines() if line.strip()}
         if unknown := sorted(operator for operator in operators if "." in operator):
             raise UserError(f"ncnn has no operator for {', '.join(unknown)}", where="--include ncnn")
@@ -79,7 +79,7 @@ class NCNNRuntime(FileRuntime):
         super().__init__(from_json(text, where=path / METADATA), path)
         network = json.loads(text).get("network")
         if not isinstance(network, dict):
-            raise UserError("lacks the network's architecture", where=path / METADATA, fix="export it again")
+            raise UserError("does not contain the network's architecture", where=path / METADATA, fix="export it again")
         with torch.device("cpu"):
             # Only its head is used, which decodes the maps.
             self._head = DetectionModel(from_mapping(network, name="ncnn", where=path / METADATA)).head
@@ -96,7 +96,7 @@ class NCNNRuntime(FileRuntime):
 
     def run(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:
         maps = [self._maps(image) for image in images.cpu().numpy()]
-        raw = [self._head._cells(torch.from_numpy(np.stack(scale))) for scale in zip(*maps, strict=True)]
+        raw = [self._head.split_anchors(torch.from_numpy(np.stack(scale))) for scale in zip(*maps, strict=True)]
         return self._head.decode(raw)
 
     def _maps(self, image: Float[np.ndarray, "3 h w"]) -> list[np.ndarray]:

@@ -55,9 +55,9 @@ class Head(PlannedModule):
 
     def forward(self, x: list[Float[Tensor, "b _ _ _"]]) -> RawMaps:
         """Raw predictions per scale, (batch, anchors, rows, columns, 5 + classes), before any sigmoid."""
-        return [self._cells(y) for y in self.maps(x)]
+        return [self.split_anchors(y) for y in self.maps(x)]
 
-    def _cells(self, y: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b a h w o"]:
+    def split_anchors(self, y: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b a h w o"]:
         """Split the channels of a map into anchors and outputs."""
         b, channels, h, w = y.shape
         split = y.view(b, channels // self.outputs, self.outputs, h, w)

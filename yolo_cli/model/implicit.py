@@ -98,7 +98,7 @@ class IAuxDetect(IDetect):
         main = len(self.m)
         maps = super().forward(x[:main])
         if len(x) > main:
-            maps += [self._cells(layer(feature)) for feature, layer in zip(x[main:], self.m2, strict=True)]
+            maps += [self.split_anchors(layer(feature)) for feature, layer in zip(x[main:], self.m2, strict=True)]
         return maps
 
     def fuse(self) -> None:

@@ -33,7 +33,7 @@ class Checkpoint:
     epoch: int  # -1 where the file has none
     img: tuple[int, int] | None  # height and width of the network's input
     header: Header | None  # of the Darknet file that it was converted from
-    training: Mapping[str, Any]  # the state to resume from; empty for weights alone
+    training: Mapping[str, Any]  # the state to resume from; empty where the file has only weights
 
 
 def save(
@@ -98,7 +98,7 @@ def read(path: Path) -> Checkpoint | None:
 
 
 def _read_plain(path: Path) -> dict[str, Any] | None:
-    """The dictionary of a file that holds plain data alone; None for any other file."""
+    """The dictionary of a file that holds only plain data; None for any other file."""
     if not is_archive(path):
         return None
     check_archive(path)

@@ -114,7 +114,7 @@ def pack_weights(architecture: Architecture, state: Mapping[str, Tensor], header
     parts = [header.pack()]
     for name, shape in (tensor for tensors in tensors_in_order(architecture) for tensor in tensors):
         if name not in state or tuple(state[name].shape) != shape:
-            raise UserError(f"lacks {name} of shape {shape}", where=architecture.name, fix="give unfused weights")
+            raise UserError(f"has no {name} of shape {shape}", where=architecture.name, fix="give unfused weights")
         parts.append(state[name].detach().cpu().float().contiguous().numpy().astype("<f4", copy=False).tobytes())
     return b"".join(parts)
 

@@ -100,8 +100,6 @@ def _load(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError("no such file", where=path) from None
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", where=path) from None
     except Exception as error:  # a damaged or hostile file may raise anything
