@@ -41,6 +41,8 @@ class Sample:
 class DetectionDataset(Dataset[Sample | UserError]):
     """Samples by key. Images are scaled to fit `fit` (height, width); without `hyp` they are not augmented.
 
+    Mosaic and mixup are applied before epoch `mosaic_epochs`.
+
     A file that disappeared or was damaged since it was indexed yields its UserError, which the loader raises: torch
     would wrap an exception of a worker in a traceback.
     """
@@ -51,13 +53,12 @@ class DetectionDataset(Dataset[Sample | UserError]):
         fit: tuple[int, int],
         *,
         hyp: Hyperparameters | None = None,
-        mosaic: bool = False,
-        mosaic_epochs: float = math.inf,
+        mosaic_epochs: float = 0,
         seed: int = 0,
         pixels: PixelCache | None = None,
     ) -> None:
         self._index, self._fit, self._hyp = index, fit, hyp
-        self._mosaic_epochs, self._seed, self._pixels = mosaic_epochs if mosaic else 0, seed, pixels
+        self._mosaic_epochs, self._seed, self._pixels = mosaic_epochs, seed, pixels
         self._shared = SharedIndex(index)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -218,9 +219,8 @@ def train_loader(
         len(index), batch, img, seed=seed, shuffle=True, canvases=canvases, rank=rank, world_size=world_size
     )
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
-    dataset = DetectionDataset(
-        index, img, hyp=hyp, mosaic=not rect, mosaic_epochs=mosaic_epochs, seed=seed, pixels=pixels
-    )
+    mosaic_epochs = 0 if rect else mosaic_epochs
+    dataset = DetectionDataset(index, img, hyp=hyp, mosaic_epochs=mosaic_epochs, seed=seed, pixels=pixels)
     return BatchLoader(dataset, sampler, workers)
 
 

@@ -20,15 +20,13 @@ class Split:
 
     def summary(self) -> str:
         """One line with the numbers of images, boxes, background images and problems."""
-        background = int((self.index.offsets[1:] == self.index.offsets[:-1]).sum())
-        rows = sum(1 for problem in self.index.problems if problem.line)
-        line = f"{self.name}: {len(self.index):,} images, {len(self.index.boxes):,} boxes"
+        index = self.index
+        background = int((index.offsets[1:] == index.offsets[:-1]).sum())
+        rows = sum(1 for problem in index.problems if problem.line)
+        files = len(index.problems) - rows
+        line = f"{self.name}: {_count(len(index), 'image')}, {_count(len(index.boxes), 'box', 'boxes')}"
         line += f", {background:,} background" if background else ""
-        left_out = [
-            f"{count} {what}"
-            for count, what in ((len(self.index.problems) - rows, "files"), (rows, "label rows"))
-            if count
-        ]
+        left_out = [_count(number, what) for number, what in ((files, "file"), (rows, "label row")) if number]
         return line + (f"; {' and '.join(left_out)} left out, see dataset_report.json" if left_out else "")
 
     def report(self) -> Mapping[str, Any]:
@@ -86,3 +84,7 @@ def checked_image_size(img: tuple[int, int], stride: int, reporter: Reporter) ->
 
 def _text(sides: tuple[int, ...]) -> str:
     return str(sides[0]) if len(set(sides)) == 1 else " ".join(map(str, sides))
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
