@@ -29,19 +29,19 @@ def test_exist_ok_uses_the_folder_that_is_there(tmp_path: Path) -> None:
     assert (first / "mine.txt").read_text() == "kept"
 
 
-def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "exp").write_text("mine")
     assert create_run_dir(str(tmp_path), "exp", exist_ok=True).name == "exp2"
     assert (tmp_path / "exp").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
-def test_a_name_is_one_word(tmp_path: Path, name: str) -> None:
+def test_a_name_with_a_slash_or_without_letters_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="--name"):
         create_run_dir(str(tmp_path), name, exist_ok=False)
 
 
-def test_a_project_below_a_file_cannot_be_made(tmp_path: Path) -> None:
+def test_a_project_below_a_file_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be created"):
         create_run_dir(str(tmp_path / "file" / "runs"), "exp", exist_ok=False)
@@ -57,7 +57,7 @@ def test_an_unwritable_project_is_one_clear_line(tmp_path: Path) -> None:
         create_run_dir(place, "exp", exist_ok=False)
 
 
-def test_the_newest_run_is_the_one_written_last(tmp_path: Path) -> None:
+def test_the_newest_weights_are_those_written_last(tmp_path: Path) -> None:
     for number, name in enumerate(("exp", "exp10", "exp2")):
         weights = tmp_path / name / "weights"
         weights.mkdir(parents=True)
@@ -68,7 +68,7 @@ def test_the_newest_run_is_the_one_written_last(tmp_path: Path) -> None:
         newest_weights(str(tmp_path / "exp"))
 
 
-def test_options_are_written_as_they_are(tmp_path: Path) -> None:
+def test_options_are_written_to_yaml(tmp_path: Path) -> None:
     write_options(tmp_path / "opt.yaml", TrainConfig(img=(640, 384), freeze=(1, 2)))
     read = read_mapping(tmp_path / "opt.yaml")
     assert read["img"] == [640, 384]
@@ -76,12 +76,12 @@ def test_options_are_written_as_they_are(tmp_path: Path) -> None:
     assert set(read) == set(TrainConfig.__dataclass_fields__)
 
 
-def test_numbers_that_json_does_not_have_become_null(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_become_null_in_json(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": None}})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [None, 1.5], "c": {"d": None}}
 
 
-def test_a_file_name_of_any_bytes_can_be_written_down(tmp_path: Path) -> None:
+def test_a_file_name_of_any_bytes_can_be_written_to_json(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\xfe.jpg")
     write_json(tmp_path / "a.json", {"file": name})
     assert json.loads((tmp_path / "a.json").read_text())["file"] == name

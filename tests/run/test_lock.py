@@ -37,9 +37,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="forks")
-def test_a_second_process_is_told_who_trains_until_the_first_is_killed(
-    tmp_path: Path, holder: subprocess.Popen[str]
-) -> None:
+def test_a_locked_folder_is_refused_until_its_process_is_killed(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with RunLock() as lock:
         with pytest.raises(UserError, match=rf"process {holder.pid} on .* is training here; wait until it ends"):
             lock.acquire(tmp_path, patience=0.3)

@@ -1,4 +1,4 @@
-"""A data set so small that a run takes seconds."""
+"""A dataset so small that a training takes seconds."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Lack of memory ends in one line that says which batch fits."""
+"""The batch size that fits into memory, measured or suggested."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from yolo_cli.progress import Silent
 from yolo_cli.train.autobatch import available_memory, extrapolate_batch
 from yolo_cli.train.setup import largest_img
 
-# The address space is bounded to what a process that has loaded everything has, and a little more.
+# The address space is limited to that of a process that has imported everything, plus 2 GiB.
 BOUNDED = """
 import resource, sys
 import torch
@@ -34,7 +34,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of the process from /proc")
-def test_a_batch_that_does_not_fit_is_told_one_that_does(small: Path, tmp_path: Path) -> None:
+def test_running_out_of_memory_suggests_a_batch_size_that_fits(small: Path, tmp_path: Path) -> None:
     asked = "train --cfg n --img 640 --batch 24 --epochs 1 --workers 0 --noplots --noautoanchor --device cpu"
     command = [sys.executable, "-c", BOUNDED, *asked.split(), "--data", str(small), "--project", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -49,27 +49,27 @@ def test_a_batch_that_does_not_fit_is_told_one_that_does(small: Path, tmp_path: 
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
-def test_minus_one_is_for_gpus(tmp_path: Path) -> None:
+def test_batch_minus_one_needs_a_gpu(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--batch -1: is measured on a GPU only"):
         train(TrainConfig(data="shapes", cfg="n", batch=-1, project=str(tmp_path), device="cpu"), Silent())
     assert not list(tmp_path.iterdir())
 
 
 @given(st.integers(1, 1000), st.integers(0, 10**9), st.integers(10**6, 10**8))
-def test_the_line_through_small_batches_leads_to_the_largest_that_fits(want: int, start: int, each: int) -> None:
+def test_extrapolation_finds_the_largest_batch_that_fits(want: int, start: int, each: int) -> None:
     peaks = [(n, float(start + n * each)) for n in (2, 4, 8, 16)]
     assert extrapolate_batch(peaks, start + (want + 0.5) * each) == want
     assert extrapolate_batch(peaks, start / 2) == 0
 
 
-def test_one_measurement_is_taken_as_it_is() -> None:
+def test_a_single_measurement_is_not_extrapolated() -> None:
     assert extrapolate_batch([(2, 100.0)], 150.0) == 2
     assert extrapolate_batch([(2, 100.0)], 50.0) == 0
     assert extrapolate_batch([], 50.0) == 0
 
 
 @pytest.mark.parametrize("img", [(640, 640), (64, 96), (32, 32)])
-def test_no_size_of_multi_scale_is_larger_than_the_one_that_is_measured(img: tuple[int, int]) -> None:
+def test_the_measured_image_size_is_the_largest_of_multi_scale(img: tuple[int, int]) -> None:
     largest = largest_img(TrainConfig(multi_scale=True), img, 32)
     sizes = [multi_scale_size(0, 0, step, img, 32) for step in range(500)]
     assert (max(h for h, _ in sizes), max(w for _, w in sizes)) == largest

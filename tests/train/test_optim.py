@@ -42,7 +42,7 @@ def test_every_parameter_is_in_one_group(model: DetectionModel) -> None:
     ("name", "kind"), [("sgd", torch.optim.SGD), ("Adam", torch.optim.Adam), ("AdamW", torch.optim.AdamW)]
 )
 @pytest.mark.parametrize(("batch", "factor"), [(16, 1.0), (64, 1.0), (128, 2.0), (48, 0.75)])
-def test_decay_is_of_weights_alone_and_scaled_to_the_batch(
+def test_weight_decay_applies_to_weights_only_and_scales_with_the_batch(
     model: DetectionModel, name: str, kind: type, batch: int, factor: float
 ) -> None:
     optimizer = build_optimizer(model, name, HYP, batch)
@@ -73,13 +73,13 @@ def test_the_schedule_starts_warm_up_and_ends_at_lrf(epochs: int, batches: int, 
     assert decays == sorted(decays, reverse=True)
 
 
-def test_the_cosine_is_half_way_down_in_the_middle() -> None:
+def test_cosine_schedule_values() -> None:
     schedule = Schedule(replace(HYP, lrf=0.0), 100, 10, 64, cosine=True)
     assert schedule.decay(50) == pytest.approx(0.5)
     assert schedule.decay(25) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
 
 
-def test_settings_reach_the_groups_in_their_order(model: DetectionModel) -> None:
+def test_settings_are_applied_to_each_group(model: DetectionModel) -> None:
     settings = Schedule(HYP, 10, 100, 16).at(30)
     assert settings.momentum < HYP.momentum
     for name in ("SGD", "Adam", "AdamW"):
@@ -93,7 +93,7 @@ def test_settings_reach_the_groups_in_their_order(model: DetectionModel) -> None
             assert all(g["betas"] == (HYP.momentum, 0.999) for g in optimizer.param_groups)
 
 
-def test_the_average_follows_its_formula(model: DetectionModel) -> None:
+def test_moving_average_formula(model: DetectionModel) -> None:
     ema = ModelEMA(model, decay=0.9, ramp=10)
     start = ema.model.state_dict()["model.0.conv.weight"].clone()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Several processes train as one does; what happens to one of them is said, and nothing hangs."""
+"""Several processes train as one does. A failure of one is reported, and nothing hangs."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from yolo_cli.errors import UserError
 
 STEP = Path(__file__).with_name("distributed_step.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-LIMIT = 240.0  # seconds, for whatever must not hang
+LIMIT = 240.0  # seconds, for everything that must not hang
 
 
 def yolo(data: Path, project: Path, *more: str) -> list[str]:
@@ -64,8 +64,8 @@ def epochs(folder: Path) -> list[str]:
     return [line.split(",")[0] for line in (folder / "results.csv").read_text().splitlines()[1:]]
 
 
-def test_gradients_norms_and_metrics_are_those_of_one_process(small: Path, tmp_path: Path) -> None:
-    """In double precision, where no rounding can hide a mistake; with 24 images in batches of 10, the last is short."""
+def test_two_processes_give_the_gradients_statistics_and_metrics_of_one(small: Path, tmp_path: Path) -> None:
+    """In double precision, where rounding cannot hide a mistake. The last of the batches of 10 has 4 images."""
     one, two = tmp_path / "one.pt", tmp_path / "two.pt"
     alone = run([sys.executable, str(STEP), str(small), str(one), "10", "own"])
     assert alone.returncode == 0, alone.stderr
@@ -80,7 +80,7 @@ def test_gradients_norms_and_metrics_are_those_of_one_process(small: Path, tmp_p
             torch.testing.assert_close(b[kind][name], value, rtol=1e-9, atol=1e-11, msg=name)
 
 
-def test_a_killed_process_is_started_again_from_the_last_checkpoint(small: Path, tmp_path: Path) -> None:
+def test_a_killed_process_is_restarted_from_the_last_checkpoint(small: Path, tmp_path: Path) -> None:
     log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
     command = [sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "4", "--device", "cpu,cpu")]
     process = start(command, log)
@@ -93,7 +93,7 @@ def test_a_killed_process_is_started_again_from_the_last_checkpoint(small: Path,
     assert not (run_folder / "weights" / "job").exists()
 
 
-def test_sigterm_saves_and_one_process_can_go_on(small: Path, tmp_path: Path) -> None:
+def test_sigterm_saves_and_one_process_can_resume(small: Path, tmp_path: Path) -> None:
     log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
     process = start([sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "30", "--device", "cpu,cpu")], log)
     wait_for(run_folder / "weights" / "last.pt", process, log)
@@ -117,20 +117,18 @@ def test_two_machines_train_one_model(small: Path, tmp_path: Path) -> None:
     assert [status for status, _ in logs] == [0, 0], logs
     assert epochs(tmp_path / "runs" / "exp") == ["0", "1"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["exp"]
-    assert sum("2 processes, 2 images each" in text for _, text in logs) == 1  # one of them speaks
+    assert sum("2 processes, 2 images each" in text for _, text in logs) == 1  # one of them prints
 
 
-def test_a_machine_that_is_lost_and_comes_back_is_taken_in(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """torch's launchers share a store by default, in which a new one waits for an address that is told but once."""
+def test_the_replacement_of_a_lost_machine_joins(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default torch's launchers share a store that publishes its address only once: a new one waits in vain."""
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     quick = ["--max-restarts", "3", "--rdzv-conf", "keep_alive_interval=1,keep_alive_max_attempt=2"]
     torchrun = [*two_machines("lost", free_port()), *quick]
     command = [*torchrun, *yolo(small, tmp_path / "runs", "--epochs", "6", "--device", "cpu")]
     log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
     first = start(command, log)
-    time.sleep(2)  # so that the first one serves the meeting place
+    time.sleep(2)  # so that the first one hosts the rendezvous
     second = start(command, tmp_path / "log1")
     wait_for(run_folder / "weights" / "last.pt", first, log)
     for lost in [*children(second.pid), second.pid]:
@@ -142,7 +140,7 @@ def test_a_machine_that_is_lost_and_comes_back_is_taken_in(
     assert epochs(run_folder) == [str(i) for i in range(6)]
 
 
-def test_a_fault_of_one_process_ends_the_job_with_its_own_error(small: Path, tmp_path: Path) -> None:
+def test_an_error_of_one_process_ends_the_job(small: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(small.parent, data)
     log = tmp_path / "log"
@@ -166,7 +164,7 @@ main(sys.argv[1:])
 """
 
 
-def test_a_process_that_does_not_answer_is_given_up(small: Path, tmp_path: Path) -> None:
+def test_a_process_that_does_not_answer_ends_the_job(small: Path, tmp_path: Path) -> None:
     script, log = tmp_path / "impatient.py", tmp_path / "log"
     script.write_text(SILENT)
     command = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", str(script)]
@@ -183,14 +181,14 @@ def test_a_process_that_does_not_answer_is_given_up(small: Path, tmp_path: Path)
     assert process.wait(LIMIT) == 1, log.read_text()
 
 
-def test_a_loader_that_dies_is_said_and_the_run_goes_on_later(small: Path, tmp_path: Path) -> None:
+def test_a_killed_loader_worker_is_reported_and_the_run_can_be_resumed(small: Path, tmp_path: Path) -> None:
     log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
     process = start([sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "30", "--device", "cpu")], log)
     wait_for(run_folder / "weights" / "last.pt", process, log)
     os.kill(children(process.pid)[0], signal.SIGKILL)
     assert process.wait(LIMIT) == 2, log.read_text()
     last = log.read_text().strip().splitlines()[-1]
-    # Which of the two torch says depends on where it notices.
+    # Which of the two torch reports depends on where it notices.
     assert re.match("error: a worker that loads images (is killed by signal: Killed|exited unexpectedly); ", last)
     assert last.endswith(f"continue with yolo train --resume {run_folder}")
     done = len(epochs(run_folder))
@@ -199,7 +197,7 @@ def test_a_loader_that_dies_is_said_and_the_run_goes_on_later(small: Path, tmp_p
     assert len(epochs(run_folder)) == done + 1
 
 
-def test_what_the_user_can_mend_is_said_once(tmp_path: Path) -> None:
+def test_a_user_error_is_printed_once(tmp_path: Path) -> None:
     done = run([sys.executable, *yolo(tmp_path / "none.yaml", tmp_path / "runs", "--device", "cpu,cpu")])
     assert done.returncode == 2
     assert done.stderr.count("error:") == 1
@@ -207,7 +205,7 @@ def test_what_the_user_can_mend_is_said_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [["--epochs", "0"], ["--nosuch"]])
-def test_a_wrong_option_is_said_once_under_torchrun(tmp_path: Path, wrong: list[str]) -> None:
+def test_a_wrong_option_is_printed_once_under_torchrun(tmp_path: Path, wrong: list[str]) -> None:
     command = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", *yolo(tmp_path / "none.yaml", tmp_path, *wrong)]
     done = run(command)
     assert done.returncode == 1  # torchrun's own
@@ -221,7 +219,7 @@ def test_synchronized_batch_norm_needs_gpus(small: Path, tmp_path: Path) -> None
     assert done.stderr.strip() == "error: --sync-bn --device cpu: synchronizes GPUs only; omit --sync-bn"
 
 
-def test_the_gpu_of_a_process_is_selected_whatever_its_local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_selects_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """With --device 2,3 the first process must allocate nothing on GPU 0. No machine of ours has so many."""
     selected: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", selected.append)
@@ -231,7 +229,7 @@ def test_the_gpu_of_a_process_is_selected_whatever_its_local_rank(monkeypatch: p
 
 
 @pytest.mark.parametrize("request_", ["0,0", "cpu,0", "0,x", "0,", "mps,mps"])
-def test_lists_of_devices_that_make_no_sense(request_: str) -> None:
+def test_invalid_lists_of_devices(request_: str) -> None:
     with pytest.raises(UserError, match=f"--device {request_}"):
         device_names(request_)
 
@@ -246,13 +244,13 @@ def test_each_process_has_its_device() -> None:
         rank_device("0", 0, 2)
 
 
-def test_a_batch_is_shared_equally() -> None:
+def test_the_batch_size_must_be_a_multiple_of_the_number_of_processes() -> None:
     assert per_rank_batch(16, World(size=4)) == 4
     with pytest.raises(UserError, match="--batch 15: cannot be divided equally among 2 processes"):
         per_rank_batch(15, World(size=2))
 
 
-def test_two_never_train_in_one_folder(small: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_still_running_cannot_be_resumed(small: Path, tmp_path: Path) -> None:
     log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
     process = start([sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "500", "--device", "cpu")], log)
     try:
@@ -261,7 +259,7 @@ def test_two_never_train_in_one_folder(small: Path, tmp_path: Path) -> None:
         second = run(resume)
         assert second.returncode == 2
         assert second.stderr.startswith(f"error: {run_folder}: process {process.pid} on ")
-        process.kill()  # which leaves loaders behind for a while
+        process.kill()  # its workers live on for a while
         process.wait(LIMIT)
         done = len(epochs(run_folder))
         again = run([*resume, "--epochs", str(done + 2)])

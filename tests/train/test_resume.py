@@ -1,4 +1,4 @@
-"""A run that is cut anywhere and continued ends with the same bits; what has changed meanwhile is named."""
+"""A run that is interrupted anywhere and resumed ends with the same bits. Changes in between are reported."""
 
 import dataclasses
 import shutil
@@ -22,7 +22,7 @@ from yolo_cli.train.loop import Trainer
 from yolo_cli.weights.load import load_weights
 
 
-class Heard(Silent):
+class Recorder(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -39,16 +39,16 @@ def config(data: Path, folder: Path, **changes: Any) -> TrainConfig:
 
 
 @pytest.fixture(autouse=True)
-def no_foreign_draws(unchecked_shapes: None) -> None:
-    """The checker of annotated shapes draws from Python's generator, whose state is compared here."""
+def no_other_random_numbers(unchecked_shapes: None) -> None:
+    """The checker of annotated shapes uses Python's random generator, whose state is compared here."""
 
 
 class CutError(Exception):
-    """Stands for the power going off."""
+    """Stands for a power failure."""
 
 
 def cut(options: TrainConfig, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Train, and lose the process in the middle of a step, after so many whole ones."""
+    """Train, and raise in the middle of a step after `after` complete ones."""
     steps = 0
     whole = Trainer.step
 
@@ -91,18 +91,18 @@ CASES = [
     (6, {}),  # between two epochs
     (8, {"optimizer": "AdamW", "image_weights": True}),
     (9, {"multi_scale": True, "rect": True}),
-    (7, {"save_every": 5, "batch": 2}),  # between two saved states, gradients waiting for their update
+    (7, {"save_every": 5, "batch": 2}),  # between two saved states, with accumulated gradients
 ]
 
 
 @pytest.mark.parametrize(("after", "changes"), CASES)
-def test_a_run_that_was_cut_ends_with_the_same_bits(
+def test_an_interrupted_run_ends_with_the_same_bits(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, changes: dict[str, Any]
 ) -> None:
     options = config(small, tmp_path, **changes)
     train(dataclasses.replace(options, name="whole"), Silent())
     cut(dataclasses.replace(options, name="cut"), monkeypatch, after)
-    torch.manual_seed(99)  # whatever the new process begins with
+    torch.manual_seed(99)  # a new process begins with another state
     np.random.seed(99)
     train(TrainConfig(resume=str(tmp_path / "cut")), Silent())
     assert_same(state(tmp_path / "whole"), state(tmp_path / "cut"))
@@ -114,7 +114,7 @@ def test_a_run_that_was_cut_ends_with_the_same_bits(
 
 @pytest.fixture
 def cut_run(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run that ended in the middle of its second epoch, with its data beside it."""
+    """A run that was interrupted in its second epoch, with its data beside it."""
     data = tmp_path / "data"
     shutil.copytree(small.parent, data)
     cut(config(data / "data.yaml", tmp_path / "runs"), monkeypatch, after=8)
@@ -122,26 +122,26 @@ def cut_run(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.mark.parametrize("harm", ["flipped bit", "cut short", "empty"])
-def test_a_damaged_state_is_said_and_the_one_before_it_taken(cut_run: Path, harm: str) -> None:
+def test_a_damaged_state_is_reported_and_the_previous_one_used(cut_run: Path, harm: str) -> None:
     path = cut_run / "weights/last.pt"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes({"flipped bit": bytes(data), "cut short": bytes(data[: len(data) // 2]), "empty": b""}[harm])
-    reporter = Heard()
+    reporter = Recorder()
     train(TrainConfig(resume=str(cut_run)), reporter)
     (line,) = [line for line in reporter.lines if "last_previous.pt" in line]
     assert str(path) in line
     assert f"continuing {cut_run} in epoch 2 after batch 1" in reporter.lines
 
 
-def test_what_a_killed_write_has_left_is_removed(cut_run: Path) -> None:
+def test_temporary_files_of_a_killed_process_are_removed(cut_run: Path) -> None:
     left = cut_run / "weights" / ".last.pt.1234"
     left.write_bytes(b"half a state")
     train(TrainConfig(resume=str(cut_run)), Silent())
     assert sorted(path.name for path in left.parent.iterdir()) == ["best.pt", "last.pt", "last_previous.pt"]
 
 
-def test_a_changed_label_is_named_before_anything_starts(cut_run: Path) -> None:
+def test_a_changed_label_is_reported_before_anything_starts(cut_run: Path) -> None:
     label = cut_run.parent.parent / "data/labels/train/3.txt"
     label.write_text("0 0.5 0.5 0.2 0.2\n")
     before = (cut_run / "weights/last.pt").read_bytes()
@@ -150,16 +150,16 @@ def test_a_changed_label_is_named_before_anything_starts(cut_run: Path) -> None:
     assert (cut_run / "weights/last.pt").read_bytes() == before
 
 
-def test_a_changed_option_is_named_and_free_ones_are_taken(cut_run: Path) -> None:
+def test_a_changed_option_is_an_error_unless_it_may_change(cut_run: Path) -> None:
     with pytest.raises(UserError, match="options differ from the run's: --batch 4 → 8, --optimizer SGD → Adam"):
         train(TrainConfig(resume=str(cut_run), batch=8, optimizer="Adam"), Silent())
-    with pytest.raises(UserError, match="--batch 4 → 16"):  # a default that was written out
+    with pytest.raises(UserError, match="--batch 4 → 16"):  # a default given explicitly
         train(TrainConfig(resume=str(cut_run), batch=16), Silent(), given={"resume", "batch"})
     result = train(TrainConfig(resume=str(cut_run), epochs=4, workers=1), Silent())
     assert result.epochs == 4
 
 
-def test_options_that_the_run_began_with_may_be_repeated(small: Path, tmp_path: Path) -> None:
+def test_the_original_options_can_be_repeated(small: Path, tmp_path: Path) -> None:
     """They are stored as they were resolved: --img rounded to the stride, --batch -1 measured."""
     train(config(small, tmp_path, epochs=1, img=(50, 50)), Silent())
     path = tmp_path / "exp/weights/last.pt"
@@ -177,7 +177,7 @@ def test_options_that_the_run_began_with_may_be_repeated(small: Path, tmp_path: 
     assert read_mapping(tmp_path / "exp/opt.yaml")["batch"] == 4
 
 
-def test_the_newest_run_of_a_project_in_the_home_folder(
+def test_resume_expands_the_home_folder_in_project(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -186,7 +186,7 @@ def test_the_newest_run_of_a_project_in_the_home_folder(
     assert train(TrainConfig(resume="newest", project="~/runs", epochs=2), Silent()).epochs == 2
 
 
-def test_a_finished_run_says_so_and_can_be_extended(small: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_an_error_and_can_be_extended(small: Path, tmp_path: Path) -> None:
     train(config(small, tmp_path, epochs=1), Silent())
     with pytest.raises(UserError, match="has finished its 1 epochs; extend it: yolo train --resume"):
         train(TrainConfig(resume=str(tmp_path / "exp")), Silent())
@@ -201,7 +201,7 @@ def test_no_run_to_continue(tmp_path: Path, resume: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_batch_saves_and_says_how_to_go_on(
+def test_a_signal_saves_after_the_batch_and_prints_how_to_resume(
     small: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     words = ["--data", str(small), "--cfg", "n", "--img", "32", "--batch", "2", "--epochs", "500", "--noplots"]
@@ -215,7 +215,7 @@ def test_a_signal_finishes_the_batch_saves_and_says_how_to_go_on(
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, err
     assert f"Continue with: yolo train --resume {tmp_path / 'exp'}" in out
-    assert not err.replace("\r", "\n").strip().endswith("interrupted")  # it said "stopped"
+    assert not err.replace("\r", "\n").strip().endswith("interrupted")  # it printed "stopped"
     assert "Traceback" not in err
     position = state(tmp_path / "exp")["training"]["progress"]
     result = train(TrainConfig(resume=str(tmp_path / "exp"), epochs=500), Silent()) if position["epoch"] > 490 else None
@@ -246,7 +246,7 @@ class Poison:
 def test_a_loss_that_is_not_finite(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
     poison = Poison(8)
     monkeypatch.setattr(Trainer, "step", lambda *args: poison(*args))  # noqa: PLW0108 - a function, so that it becomes a method
-    reporter = Heard()
+    reporter = Recorder()
     options = config(small, tmp_path, nan_policy=policy)
     if policy == "stop":
         with pytest.raises(UserError, match="not finite in epoch 2, batch 2; its images are listed in"):
@@ -269,7 +269,7 @@ def test_a_loss_that_is_not_finite(small: Path, tmp_path: Path, monkeypatch: pyt
         ({"epochs": 40, "patience": 1}, r"stopped early after \d+ epochs"),
     ],
 )
-def test_a_run_that_was_cut_after_its_last_epoch_is_judged_and_trained_no_further(
+def test_a_run_interrupted_after_its_last_epoch_is_only_evaluated(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
 ) -> None:
     def lost(*_: Any, **__: Any) -> None:
@@ -294,20 +294,20 @@ def test_a_run_that_was_cut_after_its_last_epoch_is_judged_and_trained_no_furthe
     assert train(more, Silent(), given={"resume", "epochs", "patience"}).epochs == done + 1
 
 
-@pytest.mark.parametrize("judging", [1, 2])  # in the last epoch, and once more at the end
-def test_a_signal_after_the_last_batch_ends_a_run_that_can_go_on(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judging: int
+@pytest.mark.parametrize("evaluation", [1, 2])  # the evaluation of the last epoch, and the final one
+def test_a_signal_after_the_last_batch_leaves_a_run_that_can_be_resumed(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation: int
 ) -> None:
     whole, calls = Trainer.validate, 0
 
     def validate(self: Trainer, *args: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == judging:
+        if calls == evaluation:
             signal.raise_signal(signal.SIGTERM)
         return whole(self, *args)
 
-    reporter = Heard()
+    reporter = Recorder()
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "validate", validate)
         with pytest.raises(StoppedError):
@@ -316,10 +316,10 @@ def test_a_signal_after_the_last_batch_ends_a_run_that_can_go_on(
     assert train(TrainConfig(resume=str(tmp_path / "exp")), Silent()).epochs == 1
 
 
-def test_another_number_of_batches_keeps_the_place(
+def test_another_number_of_batches_keeps_the_position(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with --rect and other devices; else updates would wait until the old steps were reached again."""
+    """As with --rect and another number of processes. Otherwise updates would wait until the old steps are reached."""
     cut(config(small, tmp_path), monkeypatch, after=15)
     path = tmp_path / "exp/weights/last.pt"
     content = torch.load(path, weights_only=True)
@@ -327,7 +327,7 @@ def test_another_number_of_batches_keeps_the_place(
     assert (training["batches"], training["progress"]["epoch"], training["progress"]["batch"]) == (6, 2, 3)
     training["batches"], training["progress"]["batch"], training["progress"]["last_update"] = 60, 30, 149
     torch.save(content, path)
-    reporter, updates = Heard(), []
+    reporter, updates = Recorder(), []
     whole = Trainer.update
     monkeypatch.setattr(Trainer, "update", lambda self: (updates.append(self.state.progress.epoch), whole(self))[1])
     train(TrainConfig(resume=str(tmp_path / "exp")), reporter)
@@ -336,7 +336,7 @@ def test_another_number_of_batches_keeps_the_place(
     assert updates
 
 
-def test_leaving_out_every_batch_is_no_training(small: Path, tmp_path: Path) -> None:
+def test_skipping_every_batch_is_an_error(small: Path, tmp_path: Path) -> None:
     hyp = tmp_path / "hyp.yaml"
     hyp.write_text("lr0: 1.0e+9\nwarmup_epochs: 0\nnominal_batch: 4\n")
     with pytest.raises(

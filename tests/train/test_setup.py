@@ -27,9 +27,7 @@ def test_yolov7_files_hold_the_published_values(reference_file: Callable[[str], 
 
 
 @pytest.mark.parametrize(("value", "loss", "agrees"), [(1, "ota", True), (0, "anchor", True), (1, "anchor", False)])
-def test_a_file_that_chooses_the_loss_must_agree_with_the_option(
-    tmp_path: Path, value: int, loss: str, agrees: bool
-) -> None:
+def test_loss_ota_in_a_file_must_agree_with_the_option(tmp_path: Path, value: int, loss: str, agrees: bool) -> None:
     path = tmp_path / "hyp.yaml"
     path.write_text(f"loss_ota: {value}\n")
     if agrees:
@@ -39,7 +37,7 @@ def test_a_file_that_chooses_the_loss_must_agree_with_the_option(
             read_hyperparameters(str(path), Silent(), loss)
 
 
-def test_the_low_file_spells_out_the_defaults() -> None:
+def test_scratch_low_equals_the_defaults() -> None:
     assert asdict(read_hyperparameters("scratch-low", Silent())) == asdict(Hyperparameters())
 
 
@@ -57,7 +55,7 @@ def test_the_low_file_spells_out_the_defaults() -> None:
         ("anchor_t: 1\n", "anchor_t"),
     ],
 )
-def test_a_bad_value_is_named(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_value_is_reported(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "hyp.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=says) as caught:
@@ -65,7 +63,7 @@ def test_a_bad_value_is_named(tmp_path: Path, text: str, says: str) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_an_older_file_is_understood(tmp_path: Path) -> None:
+def test_keys_of_older_files_are_accepted(tmp_path: Path) -> None:
     warned: list[str] = []
 
     class Hearing(Silent):

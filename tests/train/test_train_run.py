@@ -1,4 +1,4 @@
-"""Whole runs on the embedded data set, small: what they leave, and that they repeat to the bit."""
+"""Complete trainings on a small dataset: the files they write, and that they repeat to the bit."""
 
 import csv
 import json
@@ -65,14 +65,14 @@ def tensors(run: Path) -> dict[str, torch.Tensor]:
     return dict(load_weights(run / "weights/last.pt").state)
 
 
-def test_a_run_leaves_everything_it_promises(small: Path, tmp_path: Path) -> None:
+def test_a_run_writes_all_its_files(small: Path, tmp_path: Path) -> None:
     before = sorted(small.parent.rglob("*"))
     reporter = Recorder()
     result = train(options(small, tmp_path, epochs=2, noplots=False), reporter)
     for name in TRAINED:
         assert (result.folder / name).stat().st_size > 0, name
     assert list(result.folder.glob("events.out.tfevents.*"))
-    assert sorted(small.parent.rglob("*")) == before  # the user's folder is as it was
+    assert sorted(small.parent.rglob("*")) == before  # the user's folder is unchanged
 
     rows = list(csv.reader((result.folder / "results.csv").open()))
     assert tuple(rows[0]) == COLUMNS
@@ -148,7 +148,7 @@ def test_frozen_layers_keep_their_weights_and_statistics(small: Path, tmp_path: 
 
 def test_early_stop_and_periodic_checkpoints(small: Path, tmp_path: Path) -> None:
     reporter = Recorder()
-    # a learning rate of next to nothing: no epoch is better than the first by more than chance
+    # with a learning rate of almost 0, no epoch is better than the first except by chance
     hyp = tmp_path / "still.yaml"
     write_mapping(hyp, {"lr0": 1e-12, "warmup_bias_lr": 1e-12})
     result = train(options(small, tmp_path, epochs=4, patience=1, save_period=1, hyp=str(hyp)), reporter)
@@ -157,7 +157,7 @@ def test_early_stop_and_periodic_checkpoints(small: Path, tmp_path: Path) -> Non
     assert (result.folder / "weights/epoch1.pt").is_file()
 
 
-def test_what_was_trained_validates_the_same(small: Path, tmp_path: Path) -> None:
+def test_val_reproduces_the_metrics_of_train(small: Path, tmp_path: Path) -> None:
     trained = train(options(small, tmp_path), Silent())
     config = ValConfig(
         data=str(small), img=(64, 64), project=str(tmp_path), device="cpu", workers=0, batch=16, plots=False
@@ -168,35 +168,35 @@ def test_what_was_trained_validates_the_same(small: Path, tmp_path: Path) -> Non
     assert again.metrics.map50_95 == pytest.approx(trained.evaluation.metrics.map50_95, abs=1e-9)
 
 
-def test_weights_of_another_class_count_are_taken_in_part(small: Path, tmp_path: Path, reference: Path) -> None:
+def test_weights_of_another_class_count_are_loaded_in_part(small: Path, tmp_path: Path, reference: Path) -> None:
     reporter = Recorder()
     train(options(small, tmp_path, cfg="", weights=str(reference / "weights/yolov5n.pt")), reporter)
     (line,) = [line for line in reporter.lines if "tensors loaded" in line]
     assert "not loaded: model.24.m.0.weight" in line
 
 
-def test_weights_of_another_class_count_cannot_be_judged(small: Path, tmp_path: Path, reference: Path) -> None:
+def test_weights_of_another_class_count_cannot_be_evaluated(small: Path, tmp_path: Path, reference: Path) -> None:
     config = ValConfig(weights=str(reference / "weights/yolov5n.pt"), data=str(small), project=str(tmp_path / "r"))
     with pytest.raises(UserError, match=r"has 80 classes, but .* has 3"):
         validate(config, Silent())
     assert not (tmp_path / "r").exists()
 
 
-def test_a_size_off_the_stride_is_rounded_up_and_said(small: Path, tmp_path: Path) -> None:
+def test_an_image_size_is_rounded_up_to_the_stride(small: Path, tmp_path: Path) -> None:
     reporter = Recorder()
     result = train(options(small, tmp_path, img=(50, 70)), reporter)
     assert any("--img 50 70 is not a multiple of the model's stride 32; 64 96 is used" in x for x in reporter.lines)
     assert read_mapping(result.folder / "opt.yaml")["img"] == [64, 96]
 
 
-def test_an_explosion_stops_with_the_batch_named(small: Path, tmp_path: Path) -> None:
+def test_a_diverging_loss_stops_and_names_the_batch(small: Path, tmp_path: Path) -> None:
     hyp = tmp_path / "hyp.yaml"
     write_mapping(hyp, {"lr0": 1e30, "warmup_bias_lr": 1e30, "clip_grad_norm": 0})
     with pytest.raises(UserError, match="the loss is not finite in epoch"):
         train(options(small, tmp_path, epochs=20, hyp=str(hyp)), Silent())
 
 
-def test_strict_refuses_a_data_set_with_a_bad_row(small: Path, tmp_path: Path) -> None:
+def test_strict_refuses_a_dataset_with_an_invalid_row(small: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(small.parent, copy)
     with (copy / "labels/train/3.txt").open("a") as file:
@@ -210,7 +210,7 @@ def test_strict_refuses_a_data_set_with_a_bad_row(small: Path, tmp_path: Path) -
         train(options(copy / "data.yaml", tmp_path, strict=True), Silent())
 
 
-def test_an_early_stop_with_nosave_still_leaves_its_own_weights(small: Path, tmp_path: Path) -> None:
+def test_an_early_stop_with_nosave_saves_the_weights(small: Path, tmp_path: Path) -> None:
     hyp = tmp_path / "still.yaml"
     write_mapping(hyp, {"lr0": 1e-12, "warmup_bias_lr": 1e-12})
     config = options(small, tmp_path, epochs=4, patience=1, nosave=True, hyp=str(hyp))
@@ -246,7 +246,7 @@ def test_multi_scale_keeps_the_proportions_of_rectangular_batches(
     ],
     ids=["all frozen", "no such layer", "one cell", "seed"],
 )
-def test_what_cannot_be_trained_is_said_before_it_is_tried(
+def test_untrainable_options_are_refused_before_a_folder_is_created(
     small: Path, tmp_path: Path, changes: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(UserError, match=says):
@@ -254,7 +254,7 @@ def test_what_cannot_be_trained_is_said_before_it_is_tried(
     assert not (tmp_path / "runs").exists()
 
 
-def test_all_classes_can_be_judged_as_one(small: Path, tmp_path: Path) -> None:
+def test_all_classes_can_be_evaluated_as_one(small: Path, tmp_path: Path) -> None:
     trained = train(options(small, tmp_path), Silent())
     config = ValConfig(
         weights=str(trained.folder / "weights/best.pt"),
