@@ -13,7 +13,7 @@ import torch
 
 from tests.inference.conftest import Runner, make_image, probe, save_image, save_video
 from yolo_cli.batch import Detections
-from yolo_cli.drawing import Style, draw_boxes, palette
+from yolo_cli.drawing import Style, class_color, draw_boxes
 from yolo_cli.errors import UserError
 from yolo_cli.inference.sources.frames import Frame, Source
 from yolo_cli.inference.writers.image_writer import VideoWriter
@@ -220,7 +220,7 @@ def test_class_colors_in_rgb_and_bgr(bgr: bool) -> None:
     boxes = torch.tensor([[0.0, 5, 5, 40, 40, 0.9], [1.0, 50, 5, 90, 40, 0.8]])
     drawn = draw_boxes(np.zeros((64, 100, 3), np.uint8), boxes, ("a", "b"), Style(line=3, labels=False, bgr=bgr))
     for class_id, x in ((0, 5), (1, 50)):
-        color = palette(class_id)
+        color = class_color(class_id)
         assert tuple(drawn[30, x]) == (color[::-1] if bgr else color)
 
 

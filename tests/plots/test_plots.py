@@ -9,12 +9,12 @@ import torch
 from matplotlib.figure import Figure
 
 from yolo_cli.plots import (
+    class_color,
     confusion_figure,
     curve_figure,
     draw_boxes,
     image_grid,
     label_figure,
-    palette,
     pr_figure,
     results_figure,
     training,
@@ -28,16 +28,16 @@ HEADER = (
 ROW = "{},0.05,0.04,0.03,0.5,0.4,0.45,0.3,0.06,0.05,0.04,0.01,0.01,0.1\n"
 
 
-def ink(path: Path) -> float:
-    """Share of the picture that is not its background."""
+def drawn_fraction(path: Path) -> float:
+    """Fraction of the image that differs from its background."""
     picture = cv2.imread(str(path))
     assert picture is not None
     assert min(picture.shape[:2]) > 200
     return float((np.abs(picture.astype(int) - picture[0, 0]).sum(axis=2) > 60).mean())
 
 
-def letters(picture: np.ndarray) -> int:
-    """Pixels of the white writing on blue grounds."""
+def text_pixels(picture: np.ndarray) -> int:
+    """Number of pixels of white text."""
     return int((picture > 180).all(axis=2).sum())
 
 
@@ -60,15 +60,15 @@ def names(count: int) -> list[str]:
 def test_results(table: str, tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text(table)
     results_figure(tmp_path / "results.csv", tmp_path / "results.png")
-    assert ink(tmp_path / "results.png") > 0.005
+    assert drawn_fraction(tmp_path / "results.png") > 0.005
 
 
-def test_results_draw_what_the_table_says(tmp_path: Path) -> None:
+def test_results_have_a_curve_for_recorded_values(tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text(HEADER)
     results_figure(tmp_path / "results.csv", tmp_path / "empty.png")
     (tmp_path / "results.csv").write_text(HEADER + "".join(ROW.format(i) for i in range(30)))
     results_figure(tmp_path / "results.csv", tmp_path / "full.png")
-    blue = np.array(palette(0)[::-1])
+    blue = np.array(class_color(0)[::-1])
     shows = [(cv2.imread(str(tmp_path / f)) == blue).all(axis=2).any() for f in ("empty.png", "full.png")]
     assert shows == [False, True]
 
@@ -88,7 +88,7 @@ def test_learning_rates_are_named_by_their_parameter_groups(tmp_path: Path, monk
 def test_labels(classes: int, count: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     label_figure(rng.integers(0, classes, count), rng.random((count, 4)), names(classes), tmp_path / "labels.jpg")
-    assert ink(tmp_path / "labels.jpg") > 0.005
+    assert drawn_fraction(tmp_path / "labels.jpg") > 0.005
 
 
 @pytest.mark.parametrize("classes", [1, 3, 80, 300])
@@ -96,38 +96,38 @@ def test_confusion(classes: int, tmp_path: Path) -> None:
     confusion = np.random.default_rng(0).integers(0, 50, (classes + 1, classes + 1))
     confusion[:, 0] = 0
     confusion_figure(confusion, names(classes), tmp_path / "confusion_matrix.png")
-    assert ink(tmp_path / "confusion_matrix.png") > 0.01
+    assert drawn_fraction(tmp_path / "confusion_matrix.png") > 0.01
 
 
-def test_confusion_of_nothing(tmp_path: Path) -> None:
+def test_confusion_without_values(tmp_path: Path) -> None:
     confusion_figure(np.zeros((4, 4), dtype=np.int64), names(3), tmp_path / "confusion_matrix.png")
-    assert ink(tmp_path / "confusion_matrix.png") > 0.005
+    assert drawn_fraction(tmp_path / "confusion_matrix.png") > 0.005
 
 
 @pytest.mark.parametrize("classes", [0, 1, 3, 80])
-@pytest.mark.parametrize("unknown", [False, True], ids=["found", "nothing found"])
+@pytest.mark.parametrize("unknown", [False, True], ids=["predictions", "no predictions"])
 def test_curves(classes: int, unknown: bool, tmp_path: Path) -> None:
     grid = np.linspace(0, 1, 1000)
     values = np.random.default_rng(0).random((classes, 1000))
     values[:, 500:] = np.nan
     values[:, : 500 * unknown] = np.nan
     curve_figure(grid, values, names(classes), tmp_path / "P_curve.png", quantity="Precision")
-    assert ink(tmp_path / "P_curve.png") > 0.005
+    assert drawn_fraction(tmp_path / "P_curve.png") > 0.005
 
 
 @pytest.mark.parametrize("classes", [0, 1, 3, 80])
-def test_precision_over_recall(classes: int, tmp_path: Path) -> None:
+def test_precision_recall_curve(classes: int, tmp_path: Path) -> None:
     values = np.sort(np.random.default_rng(0).random((classes, 101)))[:, ::-1].copy()
     pr_figure(np.linspace(0, 1, 101), values, names(classes), tmp_path / "PR_curve.png")
-    assert ink(tmp_path / "PR_curve.png") > 0.005
+    assert drawn_fraction(tmp_path / "PR_curve.png") > 0.005
 
 
 @pytest.mark.parametrize("name", ["$x", r"$\frac{", "a_b^c", "x" * 300, ""])
-def test_names_are_text_and_nothing_else(name: str, tmp_path: Path) -> None:
+def test_special_characters_in_names(name: str, tmp_path: Path) -> None:
     label_figure(np.zeros(3, dtype=np.int64), np.full((3, 4), 0.5), [name], tmp_path / "labels.jpg")
     confusion_figure(np.ones((2, 2), dtype=np.int64), [name], tmp_path / "confusion_matrix.png")
     pr_figure(np.linspace(0, 1, 101), np.ones((1, 101)), [name], tmp_path / "PR_curve.png")
-    assert ink(tmp_path / "PR_curve.png") > 0.005
+    assert drawn_fraction(tmp_path / "PR_curve.png") > 0.005
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 16, 20])
@@ -137,10 +137,10 @@ def test_image_grid(count: int, size: tuple[int, int], tmp_path: Path) -> None:
     boxes = [torch.tensor([[1, 5, 5, 60, 60, 0.9], [0, -9, -9, 9999, 30, 0.5]]) for _ in range(count)]
     captions = [f"{i:012}.jpg" for i in range(count)]
     image_grid(images, boxes, names(2), tmp_path / "grid.jpg", captions=captions)
-    sheet = cv2.imread(str(tmp_path / "grid.jpg"))
-    assert sheet is not None
-    assert sheet.shape[1] <= 1920
-    assert sheet.std() > 1
+    grid = cv2.imread(str(tmp_path / "grid.jpg"))
+    assert grid is not None
+    assert grid.shape[1] <= 1920
+    assert grid.std() > 1
 
 
 def test_grid_shows_each_image_in_its_colors(tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_grid_shows_each_image_in_its_colors(tmp_path: Path) -> None:
     for i, color in enumerate([(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]):
         images[i] = torch.tensor(color, dtype=torch.uint8)[:, None, None]
     image_grid(images, [torch.zeros(0, 5)] * 4, [], tmp_path / "grid.png")
-    sheet = cv2.imread(str(tmp_path / "grid.png"))[..., ::-1]
-    assert [tuple(sheet[y, x].tolist()) for y, x in ((50, 50), (50, 160), (160, 50), (160, 160))] == [
+    grid = cv2.imread(str(tmp_path / "grid.png"))[..., ::-1]
+    assert [tuple(grid[y, x].tolist()) for y, x in ((50, 50), (50, 160), (160, 50), (160, 160))] == [
         (250, 0, 0),
         (0, 250, 0),
         (0, 0, 250),
@@ -157,39 +157,39 @@ def test_grid_shows_each_image_in_its_colors(tmp_path: Path) -> None:
     ]
 
 
-def test_unsure_boxes_are_not_drawn(tmp_path: Path) -> None:
+def test_boxes_below_the_confidence_threshold_are_not_drawn(tmp_path: Path) -> None:
     images = torch.zeros(1, 3, 300, 300, dtype=torch.uint8)
-    for name, confidence in (("sure", 0.3), ("unsure", 0.2)):
+    for name, confidence in (("above", 0.3), ("below", 0.2)):
         image_grid(images, [torch.tensor([[0, 50, 50, 90, 90, confidence]])], names(1), tmp_path / f"{name}.png")
-    assert cv2.imread(str(tmp_path / "unsure.png"))[10:-10, 10:-10].max() == 0
-    assert cv2.imread(str(tmp_path / "sure.png"))[10:-10, 10:-10].max() > 0
+    assert cv2.imread(str(tmp_path / "below.png"))[10:-10, 10:-10].max() == 0
+    assert cv2.imread(str(tmp_path / "above.png"))[10:-10, 10:-10].max() > 0
 
 
-def test_grid_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_grid(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         image_grid(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), [torch.zeros(0, 5)], [], tmp_path / "no" / "grid.jpg")
 
 
-def test_draw_boxes_leaves_its_input_and_marks_the_edges() -> None:
+def test_draw_boxes_draws_edges_on_a_copy() -> None:
     image = np.zeros((300, 400, 3), dtype=np.uint8)
     drawn = draw_boxes(image, torch.tensor([[1.0, 100, 100, 300, 200]]), names(3))
     assert not image.any()
-    assert tuple(drawn[150, 100]) == tuple(drawn[200, 250]) == palette(1)
+    assert tuple(drawn[150, 100]) == tuple(drawn[200, 250]) == class_color(1)
     assert not drawn[150, 200].any()
 
 
 @pytest.mark.parametrize("box", [(0, 0, 9, 9), (395, 295, 399, 299), (-50, -50, -10, -10), (390, 0, 500, 500)])
-def test_names_stay_inside_the_picture(box: tuple[int, ...]) -> None:
+def test_labels_are_inside_the_image(box: tuple[int, ...]) -> None:
     blank = np.zeros((300, 400, 3), dtype=np.uint8)
     drawn = draw_boxes(blank, torch.tensor([[0.0, *box]]), ["name"])
     inner = draw_boxes(blank, torch.tensor([[0.0, 150, 150, 159, 159]]), ["name"])
-    assert letters(drawn) == letters(inner) > 0
+    assert text_pixels(drawn) == text_pixels(inner) > 0
 
 
-def test_names_do_not_cover_each_other() -> None:
+def test_labels_do_not_cover_each_other() -> None:
     blank = np.zeros((400, 400, 3), dtype=np.uint8)
     rows = torch.tensor([[0.0, 100, 100, 300, 300], [0.0, 102, 101, 301, 302]])
-    assert letters(draw_boxes(blank, rows, ["a name"])) == 2 * letters(draw_boxes(blank, rows[:1], ["a name"]))
+    assert text_pixels(draw_boxes(blank, rows, ["a name"])) == 2 * text_pixels(draw_boxes(blank, rows[:1], ["a name"]))
 
 
 def test_boxes_that_are_not_finite_are_left_out() -> None:
@@ -198,8 +198,8 @@ def test_boxes_that_are_not_finite_are_left_out() -> None:
 
 
 def test_colors_differ() -> None:
-    assert len({palette(i) for i in range(80)}) == 80
-    assert all(0 <= channel <= 255 for i in range(1000) for channel in palette(i))
+    assert len({class_color(i) for i in range(80)}) == 80
+    assert all(0 <= channel <= 255 for i in range(1000) for channel in class_color(i))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_colors_differ() -> None:
         ("import sys, yolo_cli.plots; print('matplotlib.pyplot' in sys.modules)", "False"),
         ("import sys, yolo_cli.evaluation.evaluator; print('matplotlib' in sys.modules)", "False"),
     ],
-    ids=["no pyplot behind the figures", "no matplotlib behind the evaluator"],
+    ids=["figures without pyplot", "evaluator without matplotlib"],
 )
 def test_imports(code: str, answer: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -93,9 +93,9 @@ def run(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
             reporter.warn(str(error))
 
     # Report
-    from yolo_cli.plots.speed import draw_speed  # noqa: PLC0415 - matplotlib is slow to import
+    from yolo_cli.plots.speed import speed_figure  # noqa: PLC0415 - matplotlib is slow to import
 
-    draw_speed(folder / "benchmark.png", [(row.name, row.milliseconds, row.map50_95) for row in rows])
+    speed_figure([(row.name, row.milliseconds, row.map50_95) for row in rows], folder / "benchmark.png")
     reporter.info(f"results in {folder}")
     return rows
 

@@ -1,6 +1,6 @@
-"""Boxes and names drawn on pictures with OpenCV alone, so that detecting does not wait for matplotlib."""
+"""Drawing of boxes on images with OpenCV: matplotlib would be slow to import for `yolo detect`."""
 
 from yolo_cli.drawing.boxes import Style, draw_boxes, encode, fitted_text
-from yolo_cli.drawing.palette import fraction, palette
+from yolo_cli.drawing.palette import class_color, class_color_float
 
-__all__ = ["Style", "draw_boxes", "encode", "fitted_text", "fraction", "palette"]
+__all__ = ["Style", "class_color", "class_color_float", "draw_boxes", "encode", "fitted_text"]

@@ -1,4 +1,4 @@
-"""Box sizes as a density, with anchors drawn in."""
+"""Distribution of box sizes, with anchors."""
 
 from pathlib import Path
 
@@ -6,25 +6,30 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from yolo_cli.plots.style import new_figure, save, tidy
+from yolo_cli.plots.style import format_axes, new_figure, save
 
-_OWN, _FITTED = "#0072b2", "#d55e00"
+_CURRENT, _FITTED = "#0072b2", "#d55e00"
 
 
 def anchor_figure(
-    sizes: Float[np.ndarray, "m 2"], anchors: Float[np.ndarray, "n 2"], own: Float[np.ndarray, "k 2"], out: Path
+    sizes: Float[np.ndarray, "m 2"], anchors: Float[np.ndarray, "n 2"], current: Float[np.ndarray, "k 2"], out: Path
 ) -> None:
-    """anchors.png: width and height of the boxes (pixels, logarithmic), the model's own and the fitted anchors."""
+    """Histogram of box widths and heights in pixels, with fitted anchors and the model's current ones."""
     figure = new_figure(8, 7)
     axes = figure.add_subplot()
-    tidy(axes, title=f"{len(sizes):,} box sizes and {len(anchors)} fitted anchors", xlabel="width", ylabel="height")
-    everything = np.concatenate((sizes, anchors, own))
+    format_axes(
+        axes,
+        title=f"{len(sizes):,} box sizes and {len(anchors)} fitted anchors",
+        xlabel="width in pixels",
+        ylabel="height in pixels",
+    )
+    everything = np.concatenate((sizes, anchors, current))
     low, high = everything.min(0) / 1.15, everything.max(0) * 1.15
     edges = [np.geomspace(low[i], high[i], 61) for i in (0, 1)]
     count, _, _ = np.histogram2d(sizes[:, 1], sizes[:, 0], bins=(edges[1], edges[0]))
-    shown = np.ma.masked_equal(np.sqrt(count), 0)  # the root lets rare sizes show beside common ones
+    shown = np.ma.masked_equal(np.sqrt(count), 0)  # the square root makes rare sizes visible
     axes.pcolormesh(edges[0], edges[1], shown, cmap="Greys", vmin=-0.3 * shown.max(), rasterized=True)
-    axes.scatter(own[:, 0], own[:, 1], marker="x", s=55, linewidths=1.8, color=_OWN, label="in use")
+    axes.scatter(current[:, 0], current[:, 1], marker="x", s=55, linewidths=1.8, color=_CURRENT, label="current")
     axes.scatter(
         anchors[:, 0],
         anchors[:, 1],

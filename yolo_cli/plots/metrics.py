@@ -1,4 +1,4 @@
-"""confusion_matrix.png and the P, R, F1 and PR curves."""
+"""Confusion matrix, and the precision, recall, F1 and PR curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,19 +7,18 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 
-from yolo_cli.drawing import fraction
-from yolo_cli.plots.style import GRAY, INK, new_figure, plain, save, say, tidy
+from yolo_cli.drawing import class_color_float
+from yolo_cli.plots.style import GRAY, TEXT_COLOR, format_axes, name_text, new_figure, save, show_message
 
-_MOST_COLOURED = 7  # as many as color-blind people tell apart
-_MOST_NUMBERED = 25
-_MOST_NAMES = 120
+_MAX_COLORED = 7  # curves of classes; more colors are not distinct for color-blind people
+_MAX_NUMBERED = 25
+_MAX_NAMES = 120
 
 
 def confusion_figure(confusion: Int[np.ndarray, "side side"], names: Sequence[str], out: Path) -> None:
-    """What share of each true class (column) was taken for which class (row); background is last in both.
+    """The confusion matrix, normalized by true class: columns are true classes, rows predicted ones.
 
-    The last row shows truths that were missed. The last column, of detections where there is no truth, shows how these
-    divide among the classes.
+    The last row has missed ground truth. The last column has predictions of background, by predicted class.
     """
     total = confusion.sum(axis=0, keepdims=True)
     share = np.divide(confusion, total, out=np.zeros(confusion.shape), where=total > 0)
@@ -28,32 +27,32 @@ def confusion_figure(confusion: Int[np.ndarray, "side side"], names: Sequence[st
     figure = new_figure(inches + 1.3, inches)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, label="fraction of the true class")
     bar.outline.set_visible(False)
-    axes.set_title("Confusion matrix, by true class", fontsize=12)
+    axes.set_title("Confusion matrix, normalized by true class", fontsize=12)
     axes.set_xlabel("true")
     axes.set_ylabel("predicted")
-    if side <= _MOST_NAMES:
+    if side <= _MAX_NAMES:
         font = float(np.clip(260 / side, 5.5, 10))
-        labels = [*(plain(name) for name in names), "background"]
+        labels = [*(name_text(name) for name in names), "background"]
         upright = sum(len(label) for label in labels) > 60
         axes.set_xticks(range(side), labels, fontsize=font, rotation=90 if upright else 0)
         axes.set_yticks(range(side), labels, fontsize=font)
-    if side <= _MOST_NUMBERED:
+    if side <= _MAX_NUMBERED:
         _numbers(axes, share, font=float(np.clip(130 / side, 6, 11)))
         axes.set_xticks(np.arange(side + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(side + 1) - 0.5, minor=True)
         axes.grid(which="minor", color="0.9", linewidth=0.8)
     axes.tick_params(which="both", length=0)
     if not confusion.any():
-        say(axes, "nothing to compare")
+        show_message(axes, "no ground truth and no predictions")
     save(figure, out)
 
 
 def _numbers(axes: Axes, share: Float[np.ndarray, "side side"], font: float) -> None:
     for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
         value = share[row, column]
-        color = "white" if value > 0.65 else INK
+        color = "white" if value > 0.65 else TEXT_COLOR
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=font, color=color)
 
 
@@ -65,13 +64,15 @@ def curve_figure(
     *,
     quantity: str,
 ) -> None:
-    """Precision, recall or F1 (`quantity`) over confidence: each class thin, the mean bold with its highest point.
+    """Precision, recall or F1 (`quantity`) by confidence: thin lines per class, and the mean with its maximum.
 
-    `names` are those of the rows. The mean runs over the classes that have a value, which is not nan, there.
+    `names` are those of the rows. nan values are left out of the mean.
     """
     figure = new_figure(8, 5.5)
     axes = figure.subplots()
-    tidy(axes, title=f"{quantity} over confidence, IoU 0.5", xlabel="confidence", ylabel=quantity)
+    format_axes(
+        axes, title=f"{quantity} by confidence threshold, IoU 0.5", xlabel="confidence threshold", ylabel=quantity
+    )
     known = ~np.isnan(values)
     count = known.sum(axis=0)
     mean = np.divide(
@@ -81,8 +82,8 @@ def curve_figure(
         label = ""
     else:
         best = int(np.nanargmax(mean))
-        label = f"mean {mean[best]:.3f} at {confidence[best]:.3f}"
-    _lines(axes, confidence, values, [plain(name) for name in names], mean, label)
+        label = f"mean, maximum {mean[best]:.3f} at {confidence[best]:.3f}"
+    _lines(axes, confidence, values, [name_text(name) for name in names], mean, label)
     save(figure, out)
 
 
@@ -92,12 +93,12 @@ def pr_figure(
     names: Sequence[str],
     out: Path,
 ) -> None:
-    """Interpolated precision over recall at IoU 0.5: the area below a line is that class's AP; `names` are of rows."""
+    """Interpolated precision by recall at IoU 0.5; the area under a curve is the class's AP. `names` are of rows."""
     figure = new_figure(8, 5.5)
     axes = figure.subplots()
-    tidy(axes, title="Precision over recall, IoU 0.5", xlabel="recall", ylabel="precision")
+    format_axes(axes, title="Precision–recall curve, IoU 0.5", xlabel="recall", ylabel="precision")
     ap = precision.mean(axis=1)
-    labels = [f"{plain(name)}  {value:.3f}" for name, value in zip(names, ap, strict=True)]
+    labels = [f"{name_text(name)}  {value:.3f}" for name, value in zip(names, ap, strict=True)]
     mean = precision.mean(axis=0) if len(ap) else np.full(len(recall), np.nan)
     _lines(axes, recall, precision, labels, mean, f"mAP@0.5  {ap.mean():.3f}" if len(ap) else "")
     save(figure, out)
@@ -111,15 +112,15 @@ def _lines(
     mean: Float[np.ndarray, " samples"],
     mean_label: str,
 ) -> None:
-    """Few classes in color and named; many in grey behind their mean."""
+    """Draw colored lines with names for a few classes, gray lines for many, and the mean."""
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     if not mean_label:
-        say(axes, "no labels to judge by" if not len(values) else "nothing was found")
+        show_message(axes, "no ground truth" if not len(values) else "no predictions")
         return
-    few = len(values) <= _MOST_COLOURED
+    few = len(values) <= _MAX_COLORED
     for row, label in enumerate(labels):
         if few:
-            axes.plot(x, values[row], color=fraction(row), linewidth=1.4, label=label)
+            axes.plot(x, values[row], color=class_color_float(row), linewidth=1.4, label=label)
         else:
             axes.plot(x, values[row], color=GRAY, linewidth=0.6)
     if len(values) > 1:
@@ -127,5 +128,5 @@ def _lines(
     else:
         axes.plot([], [], " ", label=mean_label)
     if not few:
-        axes.plot([], [], color=GRAY, linewidth=0.8, label=f"each of {len(values)} classes")
+        axes.plot([], [], color=GRAY, linewidth=0.8, label=f"{len(values)} classes")
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9, borderaxespad=0)

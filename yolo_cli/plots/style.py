@@ -1,4 +1,4 @@
-"""What all figures share. Figures are made without pyplot, which would keep them, and a back end, for the process."""
+"""Common style of all figures. They are made without pyplot, which keeps global state."""
 
 from pathlib import Path
 
@@ -8,29 +8,29 @@ from matplotlib.figure import Figure
 
 DPI = 150
 GRAY = "0.72"
-INK = "0.15"
+TEXT_COLOR = "0.15"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of that many inches that keeps its texts apart."""
+    """A figure of a size in inches, with a layout in which texts do not overlap."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Figure, out: Path) -> None:
-    """Write the figure in the format of the file's suffix. Raises `OSError` where that is not possible."""
+    """Write the figure in the format of the file's suffix. Raises OSError if the file cannot be written."""
     figure.savefig(out, dpi=DPI, facecolor="white")
 
 
-def plain(text: str, longest: int = 24) -> str:
-    """A name to put on a figure: a dollar sign would begin a formula, and a long name push everything aside."""
-    short = text if len(text) <= longest else text[: longest - 1] + "…"
+def name_text(name: str, max_length: int = 24) -> str:
+    """A name for a figure: shortened, and with dollar signs escaped, which would start a formula."""
+    short = name if len(name) <= max_length else name[: max_length - 1] + "…"
     return short.replace("$", r"\$")
 
 
-def tidy(axes: Axes, *, title: str, xlabel: str, ylabel: str) -> None:
-    """Title, axis labels, a faint grid, no box around."""
+def format_axes(axes: Axes, *, title: str, xlabel: str, ylabel: str) -> None:
+    """Set title and axis labels, a light grid, and no border at the top and right."""
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
@@ -39,6 +39,6 @@ def tidy(axes: Axes, *, title: str, xlabel: str, ylabel: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def say(axes: Axes, text: str) -> None:
-    """A word where there is nothing to draw."""
+def show_message(axes: Axes, text: str) -> None:
+    """Show a text in axes without data."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.5", fontsize=12)

@@ -1,4 +1,4 @@
-"""results.png: how a training went, from its results.csv."""
+"""results.png: losses and metrics by epoch, from results.csv."""
 
 import csv
 import math
@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from yolo_cli.drawing import fraction
-from yolo_cli.plots.style import new_figure, save, say, tidy
+from yolo_cli.drawing import class_color_float
+from yolo_cli.plots.style import format_axes, new_figure, save, show_message
 
 _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Box loss", "loss", (("train/box_loss", "train"), ("val/box_loss", "val"))),
@@ -16,20 +16,20 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Class loss", "loss", (("train/cls_loss", "train"), ("val/cls_loss", "val"))),
     ("Precision and recall", "at best F1", (("metrics/precision", "precision"), ("metrics/recall", "recall"))),
     ("Average precision", "mAP", (("metrics/mAP_0.5", "IoU 0.5"), ("metrics/mAP_0.5:0.95", "IoU 0.5:0.95"))),
-    ("Learning rate", "rate", (("x/lr0", "weights"), ("x/lr1", "norms"), ("x/lr2", "biases"))),
+    ("Learning rate", "learning rate", (("x/lr0", "weights"), ("x/lr1", "norms"), ("x/lr2", "biases"))),
 )
 
 
 def results_figure(results_csv: Path, out: Path) -> None:
-    """Six panels over the epochs: losses of train and val together, precision and recall, mAP, learning rates.
+    """Six plots by epoch: box, objectness and class losses, precision and recall, mAP, learning rates.
 
-    Columns that are missing and cells that are no number are left out. Raises `OSError` for a file that is not there.
+    Missing columns and cells without a number are left out. Raises OSError if the file cannot be read.
     """
     table = _read(results_csv)
     figure = new_figure(13, 7)
     for axes, (title, ylabel, columns) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
         _panel(axes, table, columns)
-        tidy(axes, title=title, xlabel="epoch", ylabel=ylabel)
+        format_axes(axes, title=title, xlabel="epoch", ylabel=ylabel)
         if ylabel in ("mAP", "at best F1"):
             axes.set_ylim(-0.02, 1.02)
         elif ylabel == "loss":
@@ -40,7 +40,7 @@ def results_figure(results_csv: Path, out: Path) -> None:
 
 def _panel(axes: Axes, table: dict[str, list[float]], columns: tuple[tuple[str, str], ...]) -> None:
     epochs = table.get("epoch", [])
-    # A curve that another one covers stays visible below it when it is wider.
+    # The first of three curves is wider, so that it remains visible if another one covers it.
     widths = (3.2, 1.8, 1.8) if len(columns) > 2 else (1.8, 1.8)
     drawn = False
     for i, (column, label) in enumerate(columns):
@@ -50,17 +50,24 @@ def _panel(axes: Axes, table: dict[str, list[float]], columns: tuple[tuple[str, 
         marker = "o" if len(values) < 12 else None
         dash = "--" if i == 2 else "-"
         axes.plot(
-            epochs, values, dash, color=fraction(i), marker=marker, markersize=4, linewidth=widths[i], label=label
+            epochs,
+            values,
+            dash,
+            color=class_color_float(i),
+            marker=marker,
+            markersize=4,
+            linewidth=widths[i],
+            label=label,
         )
         drawn = True
     if drawn:
         axes.legend(frameon=False, fontsize=9)
     else:
-        say(axes, "nothing recorded")
+        show_message(axes, "no values")
 
 
 def _read(path: Path) -> dict[str, list[float]]:
-    """Columns by name; nan for what is no finite number. A table of a run that was killed may end in half a line."""
+    """Columns by name; nan for cells without a finite number. The last line can be incomplete if a run was killed."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, skipinitialspace=True))
     names = [name for name in (rows[0] if rows else {}) if name is not None]
