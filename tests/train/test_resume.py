@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.recording import Recording
 from yolo_cli.commands.train import run as train
 from yolo_cli.config import TrainConfig
 from yolo_cli.errors import StoppedError, UserError
@@ -20,16 +21,6 @@ from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.progress import Silent
 from yolo_cli.train.loop import Trainer
 from yolo_cli.weights.load import load_weights
-
-
-class Recorder(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.lines.append(text)
-
-    warn = info
 
 
 def config(data: Path, folder: Path, **changes: Any) -> TrainConfig:
@@ -127,7 +118,7 @@ def test_a_damaged_state_is_reported_and_the_previous_one_used(cut_run: Path, ha
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes({"flipped bit": bytes(data), "cut short": bytes(data[: len(data) // 2]), "empty": b""}[harm])
-    reporter = Recorder()
+    reporter = Recording()
     train(TrainConfig(resume=str(cut_run)), reporter)
     (line,) = [line for line in reporter.lines if "last_previous.pt" in line]
     assert str(path) in line
@@ -246,7 +237,7 @@ class Poison:
 def test_a_loss_that_is_not_finite(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
     poison = Poison(8)
     monkeypatch.setattr(Trainer, "step", lambda *args: poison(*args))  # noqa: PLW0108 - a function, so that it becomes a method
-    reporter = Recorder()
+    reporter = Recording()
     options = config(small, tmp_path, nan_policy=policy)
     if policy == "stop":
         with pytest.raises(UserError, match="not finite in epoch 2, batch 2; its images are listed in"):
@@ -307,7 +298,7 @@ def test_a_signal_after_the_last_batch_leaves_a_run_that_can_be_resumed(
             signal.raise_signal(signal.SIGTERM)
         return whole(self, *args)
 
-    reporter = Recorder()
+    reporter = Recording()
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "validate", validate)
         with pytest.raises(StoppedError):
@@ -327,7 +318,7 @@ def test_another_number_of_batches_keeps_the_position(
     assert (training["batches"], training["progress"]["epoch"], training["progress"]["batch"]) == (6, 2, 3)
     training["batches"], training["progress"]["batch"], training["progress"]["last_update"] = 60, 30, 149
     torch.save(content, path)
-    reporter, updates = Recorder(), []
+    reporter, updates = Recording(), []
     whole = Trainer.update
     monkeypatch.setattr(Trainer, "update", lambda self: (updates.append(self.state.progress.epoch), whole(self))[1])
     train(TrainConfig(resume=str(tmp_path / "exp")), reporter)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import yolo_cli
+from tests.recording import Recording
 from yolo_cli.commands.train import run as train
 from yolo_cli.commands.val import run as validate
 from yolo_cli.config import TrainConfig, ValConfig
@@ -28,16 +29,6 @@ train_batch0.jpg train_batch1.jpg train_batch2.jpg val_batch0_labels.jpg val_bat
 confusion_matrix.png PR_curve.png F1_curve.png P_curve.png R_curve.png dataset_report.json
 """.split()  # noqa: SIM905 - a list of quoted names would be longer and no clearer
 METRICS = ["precision", "recall", "F1", "mAP_0.5", "mAP_0.75", "mAP_0.5:0.95", "mAP_small", "mAP_medium", "mAP_large"]
-
-
-class Recorder(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def info(self, text: str) -> None:
-        self.lines.append(text)
-
-    warn = info
 
 
 def options(data: Path, folder: Path, **changes: Any) -> TrainConfig:
@@ -67,7 +58,7 @@ def tensors(run: Path) -> dict[str, torch.Tensor]:
 
 def test_a_run_writes_all_its_files(small: Path, tmp_path: Path) -> None:
     before = sorted(small.parent.rglob("*"))
-    reporter = Recorder()
+    reporter = Recording()
     result = train(options(small, tmp_path, epochs=2, noplots=False), reporter)
     for name in TRAINED:
         assert (result.folder / name).stat().st_size > 0, name
@@ -147,7 +138,7 @@ def test_frozen_layers_keep_their_weights_and_statistics(small: Path, tmp_path: 
 
 
 def test_early_stop_and_periodic_checkpoints(small: Path, tmp_path: Path) -> None:
-    reporter = Recorder()
+    reporter = Recording()
     # with a learning rate of almost 0, no epoch is better than the first except by chance
     hyp = tmp_path / "still.yaml"
     write_mapping(hyp, {"lr0": 1e-12, "warmup_bias_lr": 1e-12})
@@ -162,14 +153,14 @@ def test_val_reproduces_the_metrics_of_train(small: Path, tmp_path: Path) -> Non
     config = ValConfig(
         data=str(small), img=(64, 64), project=str(tmp_path), device="cpu", workers=0, batch=16, plots=False
     )
-    reporter = Recorder()
+    reporter = Recording()
     again = validate(config, reporter)  # --weights left out
     assert str(trained.folder / "weights/best.pt") in reporter.lines[0]
     assert again.metrics.map50_95 == pytest.approx(trained.evaluation.metrics.map50_95, abs=1e-9)
 
 
 def test_weights_of_another_class_count_are_loaded_in_part(small: Path, tmp_path: Path, reference: Path) -> None:
-    reporter = Recorder()
+    reporter = Recording()
     train(options(small, tmp_path, cfg="", weights=str(reference / "weights/yolov5n.pt")), reporter)
     (line,) = [line for line in reporter.lines if "tensors loaded" in line]
     assert "not loaded: model.24.m.0.weight" in line
@@ -183,7 +174,7 @@ def test_weights_of_another_class_count_cannot_be_evaluated(small: Path, tmp_pat
 
 
 def test_an_image_size_is_rounded_up_to_the_stride(small: Path, tmp_path: Path) -> None:
-    reporter = Recorder()
+    reporter = Recording()
     result = train(options(small, tmp_path, img=(50, 70)), reporter)
     assert any("--img 50 70 is not a multiple of the model's stride 32; 64 96 is used" in x for x in reporter.lines)
     assert read_mapping(result.folder / "opt.yaml")["img"] == [64, 96]
