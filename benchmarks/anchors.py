@@ -1,4 +1,4 @@
-"""Fitting nine anchors to 860,000 box sizes (a mixture like COCO's): ours and yolov5's fitter, time and fitness.
+"""Time and fitness of fitting nine anchors to 860,000 box sizes, distributed like COCO's: ours and yolov5's.
 
 python benchmarks/anchors.py [--peers DIR] [--boxes N] [--generations N] [--json FILE]
 """
@@ -20,7 +20,7 @@ from yolo_cli.run.provenance import machine, versions
 
 IMG, N, THR = 640, 9, 4.0
 
-# Run in the peer's environment: its public fitter on a data set object that has what the fitter asks for.
+# Runs in the peer's environment, with a dataset object that has the attributes its fitter needs.
 PEER = """
 import json, sys, time
 import numpy as np
@@ -40,12 +40,12 @@ print("RESULT" + json.dumps({"seconds": time.perf_counter() - start, "anchors": 
 
 
 def box_sizes(count: int) -> np.ndarray:
-    """Sizes from five log-normal clusters, most of them small, none above the image."""
+    """Sizes from five log-normal clusters, most of them small, none larger than the image."""
     random = np.random.default_rng(0)
-    centres = np.log([[12, 14], [28, 40], [60, 60], [120, 160], [330, 280]])
+    centers = np.log([[12, 14], [28, 40], [60, 60], [120, 160], [330, 280]])
     spread = np.array([0.45, 0.5, 0.6, 0.5, 0.35])
     kind = random.choice(5, count, p=[0.33, 0.27, 0.2, 0.13, 0.07])
-    sizes = np.exp(centres[kind] + random.normal(0, 1, (count, 2)) * spread[kind, None])
+    sizes = np.exp(centers[kind] + random.normal(0, 1, (count, 2)) * spread[kind, None])
     return np.clip(sizes, 2.0, IMG)
 
 
@@ -53,16 +53,16 @@ def peer_fit(python: Path, sizes: np.ndarray, generations: int) -> tuple[float, 
     with tempfile.TemporaryDirectory() as folder:
         np.save(f"{folder}/sizes.npy", sizes)
         command = [str(python), "-c", PEER, f"{folder}/sizes.npy", str(generations)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
-    result = json.loads(said.rpartition("RESULT")[2])
+        output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
+    result = json.loads(output.rpartition("RESULT")[2])
     return result["seconds"], np.array(result["anchors"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", type=Path, help="folder with the peers' environments (see peers.sh)")
+    parser.add_argument("--peers", type=Path, help="folder of the peers' environments (see peers.sh)")
     parser.add_argument("--boxes", type=int, default=860_000)
-    parser.add_argument("--generations", type=int, default=1000, help="of the peer's fitter")
+    parser.add_argument("--generations", type=int, default=1000, help="generations of the peer's fitter")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     sizes = box_sizes(args.boxes)
@@ -75,7 +75,7 @@ def main() -> None:
         rows["yolov5"] = {"seconds": seconds, "fitness": score(sizes, theirs, THR).fitness}
         print(f"× faster: {seconds / rows['yolo_cli']['seconds']:.1f}")
     else:
-        print("no --peers: ours alone")
+        print("without --peers: only ours")
     for name, row in rows.items():
         print(f"{name:>10}", ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
     if args.json:

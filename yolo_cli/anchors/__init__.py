@@ -1,1 +1,1 @@
-"""Anchors: how well they suit a data set, and better ones."""
+"""Anchors: their fitness for a dataset, and fitting them to it."""

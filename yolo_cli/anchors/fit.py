@@ -1,8 +1,8 @@
-"""Fits anchors to box sizes: k-means in the metric of the matching, then a search on the training fitness itself.
+"""Fitting of anchors to box sizes: k-means, then a direct search that maximizes the fitness.
 
-In logarithms of width and height the matching ratio of a box and an anchor is e^(−d), d the larger of the two
-differences (the L∞ distance). So anchors are centers, and their fitness is the mean of e^(−d) to the nearest one, cut
-off at ln thr. Boxes are few distinct points with weights, in order of size: the order of boxes cannot matter.
+In logarithms of width and height, the ratio of a box and an anchor is e^(−d), with d their L∞ distance. So anchors are
+cluster centers, and the fitness is the mean of e^(−d) to the nearest center, 0 for d ≥ ln thr. Boxes are represented
+by sorted distinct points with weights, so the result does not depend on the order of the boxes.
 """
 
 from dataclasses import dataclass
@@ -12,37 +12,47 @@ from jaxtyping import Float, Int
 
 from yolo_cli.errors import UserError
 
-_STARTS = 12  # k-means runs; the best few are refined
-_REFINED = 3
+_STARTS = 12  # k-means runs
+_REFINED = 3  # of them, the best ones are refined
 _LLOYD_STEPS = 20
-_MAX_POINTS = 4096  # more distinct sizes than this are put into cells first
-_CELLS = (0.04, 0.015)  # width of a cell in logarithms: for the search, for the polish
+_MAX_POINTS = 4096  # more distinct sizes than this are binned
+_CELLS = (0.04, 0.015)  # bin width in logarithms: in the search, in the last refinement
 _DIRECTIONS = np.array([(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y], np.float64)
 _FIRST_STEP, _LAST_STEP = 0.2, 0.0005
 
 
 @dataclass(frozen=True, slots=True)
 class _Points:
-    """Distinct box sizes in logarithms, with the share of boxes that have each."""
+    """Logarithms of distinct box sizes, with the fraction of boxes of each size."""
 
     at: Float[np.ndarray, "m 2"]
     weight: Float[np.ndarray, " m"]
 
     def distances(self, centers: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n m"]:
-        across = np.abs(centers[:, :1] - self.at[:, 0])
-        return np.asarray(np.maximum(across, np.abs(centers[:, 1:] - self.at[:, 1])))
+        """L∞ distance of each center to each point."""
+        return np.maximum(np.abs(centers[:, :1] - self.at[:, 0]), np.abs(centers[:, 1:] - self.at[:, 1]))
 
 
 def fit_anchors(
     sizes: Float[np.ndarray, "m 2"], n: int, *, thr: float, seed: int = 0, generations: int = 60
 ) -> Float[np.ndarray, "n 2"]:
-    """The `n` anchors (width, height in pixels, sorted by area) that suit the boxes best, as far as the search finds.
+    """Fit n anchors to boxes.
 
-    Always n of them, the same for the same boxes in any order and the same seed. `generations` are attempts to leave a
-    local optimum. Raises UserError where there is no box.
+    Args:
+        sizes: width and height of the boxes in pixels, in any order.
+        n: number of anchors.
+        thr: threshold of the side ratio.
+        seed: seed of the search; the result is reproducible.
+        generations: number of attempts to leave a local optimum.
+
+    Returns:
+        Exactly n anchors: width, height in pixels, sorted by area.
+
+    Raises:
+        UserError: there are no boxes.
     """
     if not len(sizes):
-        raise UserError("no boxes to fit anchors to", fix="give a split that has labels")
+        raise UserError("no boxes to fit anchors to", fix="use a split with labels")
     random = np.random.default_rng(seed)
     limit = float(np.log(thr))
     points = _points(sizes, _CELLS[0])
@@ -53,13 +63,13 @@ def fit_anchors(
     best = _escape(points, best, limit, random, generations)
     best = _refine(_points(sizes, _CELLS[1]), best, limit, _FIRST_STEP / 8, _LAST_STEP)
     anchors = np.exp(best)
-    return np.asarray(anchors[np.lexsort((anchors[:, 0], anchors.prod(1)))])
+    return anchors[np.lexsort((anchors[:, 0], anchors.prod(1)))]
 
 
 def _points(sizes: Float[np.ndarray, "m 2"], cell: float) -> _Points:
-    """Distinct sizes; many of them as the means of square cells."""
+    """Distinct sizes, or the means of square bins if there are many."""
     logs = np.log(sizes)
-    logs = logs[np.lexsort((logs[:, 1], logs[:, 0]))]  # sums below must not depend on the order of boxes
+    logs = logs[np.lexsort((logs[:, 1], logs[:, 0]))]  # sorted, so that sums do not depend on the order of boxes
     distinct, counts = np.unique(logs, axis=0, return_counts=True) if len(logs) <= _MAX_POINTS * 4 else (logs, None)
     if counts is None or len(distinct) > _MAX_POINTS:
         grid = np.floor((logs - logs.min(0)) / cell).astype(np.int64)
@@ -75,18 +85,18 @@ def _fitness(points: _Points, centers: Float[np.ndarray, "n 2"], limit: float) -
 
 
 def _value(nearest: Float[np.ndarray, "k m"], points: _Points, limit: float) -> Float[np.ndarray, " k"]:
-    """Fitness of k alternatives, each given as the distance of every point to its nearest center."""
-    return np.asarray(np.where(nearest < limit, np.exp(-nearest), 0.0) @ points.weight)
+    """Fitness of k alternatives, each given by the distances of the points to their nearest centers."""
+    return np.where(nearest < limit, np.exp(-nearest), 0.0) @ points.weight
 
 
 def _k_means(points: _Points, n: int, random: np.random.Generator) -> Float[np.ndarray, "n 2"]:
-    """k-means++ seeding (Arthur & Vassilvitskii 2007) and Lloyd steps, in the L∞ distance of logarithms."""
+    """k-means with k-means++ initialization (Arthur & Vassilvitskii 2007) and L∞ distances."""
     centers = points.at[random.choice(len(points.at), 1, p=points.weight)]
     for k in range(1, n):
         chance = points.distances(centers).min(0) ** 2 * points.weight
         if chance.sum() > 0:
             new = points.at[random.choice(len(points.at), p=chance / chance.sum())]
-        else:  # fewer distinct sizes than anchors: the rest spreads around them, so that there are n all the same
+        else:  # fewer distinct sizes than anchors: place the others around them
             new = centers[k % len(points.at)] + random.normal(0, 0.3, 2)
         centers = np.concatenate((centers, new[None]))
     for _ in range(_LLOYD_STEPS):
@@ -99,7 +109,7 @@ def _k_means(points: _Points, n: int, random: np.random.Generator) -> Float[np.n
 
 
 def _center(points: _Points, mine: np.ndarray, otherwise: Float[np.ndarray, " 2"]) -> Float[np.ndarray, " 2"]:
-    """The weighted L∞ median: in the rotated coordinates x + y, x − y it is the median of each."""
+    """The weighted L∞ median: the medians of the rotated coordinates x + y and x − y."""
     if not mine.any():
         return otherwise
     at, weight = points.at[mine], points.weight[mine]
@@ -116,7 +126,7 @@ def _median(values: Float[np.ndarray, " k"], weight: Float[np.ndarray, " k"]) ->
 def _refine(
     points: _Points, centers: Float[np.ndarray, "n 2"], limit: float, step: float, last: float
 ) -> Float[np.ndarray, "n 2"]:
-    """Compass search (Hooke & Jeeves 1961) on the fitness: one center at a time, steps halved when none helps."""
+    """Compass search (Hooke & Jeeves 1961) for the maximum fitness, moving one center at a time."""
     centers = centers.copy()
     distances = points.distances(centers)
     value = _fitness(points, centers, limit)
@@ -125,12 +135,12 @@ def _refine(
         for k in range(len(centers)):
             others = _without(distances, k)
             candidates = centers[k] + step * _DIRECTIONS
-            away = points.distances(candidates)
-            values = _value(np.minimum(away, others), points, limit)
+            candidate_distances = points.distances(candidates)
+            values = _value(np.minimum(candidate_distances, others), points, limit)
             best = int(values.argmax())
             if values[best] > value + 1e-9:
                 value, improved = float(values[best]), True
-                centers[k], distances[k] = candidates[best], away[best]
+                centers[k], distances[k] = candidates[best], candidate_distances[best]
         if not improved:
             step /= 2
     return centers
@@ -139,7 +149,7 @@ def _refine(
 def _escape(
     points: _Points, best: Float[np.ndarray, "n 2"], limit: float, random: np.random.Generator, generations: int
 ) -> Float[np.ndarray, "n 2"]:
-    """Try to leave the local optimum: move the center that is missed least to where one is missed most, or shake."""
+    """Try to leave a local optimum: relocate the least useful center, or perturb all, and refine."""
     value = _fitness(points, best, limit)
     for generation in range(generations):
         if generation % 2:
@@ -147,31 +157,30 @@ def _escape(
         else:
             trial = _relocated(points, best, limit, random)
         trial = _refine(points, trial, limit, _FIRST_STEP / 2, _LAST_STEP * 16)
-        found = _fitness(points, trial, limit)
-        if found > value + 1e-9:
-            best, value = trial, found
+        trial_value = _fitness(points, trial, limit)
+        if trial_value > value + 1e-9:
+            best, value = trial, trial_value
     return best
 
 
 def _relocated(
     points: _Points, centers: Float[np.ndarray, "n 2"], limit: float, random: np.random.Generator
 ) -> Float[np.ndarray, "n 2"]:
+    """Move a center, usually the one whose removal costs least, to the best of some random points."""
     distances = points.distances(centers)
     without = np.stack([_without(distances, k) for k in range(len(centers))])
-    missed = _value(without, points, limit)
-    # mostly the least missed, sometimes another
-    order: Int[np.ndarray, " n"] = np.argsort(-missed, kind="stable")
+    value_without = _value(without, points, limit)
+    order: Int[np.ndarray, " n"] = np.argsort(-value_without, kind="stable")
     k = int(order[min(int(random.geometric(0.5)) - 1, len(order) - 1)])
-    places = points.at[random.choice(len(points.at), min(64, len(points.at)), replace=False)]
-    gained = _value(np.minimum(points.distances(places), without[k]), points, limit)
+    candidates = points.at[random.choice(len(points.at), min(64, len(points.at)), replace=False)]
+    values = _value(np.minimum(points.distances(candidates), without[k]), points, limit)
     moved = centers.copy()
-    moved[k] = places[int(gained.argmax())]
+    moved[k] = candidates[int(values.argmax())]
     return moved
 
 
 def _without(distances: Float[np.ndarray, "n m"], k: int) -> Float[np.ndarray, " m"]:
-    """Distance of every point to its nearest center but the k-th."""
+    """Distance of each point to its nearest center except the k-th."""
     if len(distances) == 1:
         return np.full(distances.shape[1], np.inf)
-    rest = np.concatenate((distances[:k], distances[k + 1 :]))
-    return np.asarray(rest.min(0))
+    return np.concatenate((distances[:k], distances[k + 1 :])).min(0)

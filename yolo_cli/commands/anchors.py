@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from yolo_cli.anchors.autoanchor import per_scale
 from yolo_cli.anchors.fit import fit_anchors
-from yolo_cli.anchors.score import AnchorScore, learnable, score, training_sizes
+from yolo_cli.anchors.score import AnchorScore, drop_tiny, score, training_sizes
 from yolo_cli.config import AnchorsConfig
 from yolo_cli.dataset.splits import load_split, prepare_dataset
 from yolo_cli.device import default_workers
@@ -50,7 +50,7 @@ def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
         reporter=reporter,
     )
     all_sizes = training_sizes(split.index, config.img)
-    sizes = learnable(all_sizes)
+    sizes = drop_tiny(all_sizes)
     if not len(sizes):
         raise UserError(f"split {config.task} holds no boxes", where=spec.source, fix="give another --data or --task")
     if len(sizes) < len(all_sizes):
