@@ -1,10 +1,10 @@
-"""Images a second of a training step on the CPU: forward, loss, backward, gradient clipping, optimizer, moving average.
+"""Images per second of a training step on the CPU: forward, loss, backward, clipping, optimizer, moving average.
 
-All sides take the very same batches, made once from the data set by our loader (mosaic, floats in 0 … 1), so that the
-loader is not part of it; each uses its own yolov5n from scratch, its own loss and its own moving average, and SGD with
-Nesterov momentum in three groups, stepping after every batch. The figure is the fastest of eight steps, for on a shared
-machine the slow ones tell how its threads were scheduled; the median step is listed too. ultralytics' "yolov5n" has
-another head (anchor-free, 2.65 million parameters instead of 1.87): it is not the same network, and is listed for
+All sides get the same batches, made once from the dataset by our loader (mosaic, floats in 0 … 1), so that the loader
+is not measured. Each side uses its own yolov5n from scratch, its own loss and moving average, and SGD with Nesterov
+momentum in three groups, with an update after every batch. The result is the fastest of eight steps, because on a
+shared machine the slower ones measure how threads were scheduled. The median step is listed, too. ultralytics'
+"yolov5n" is another network, with an anchor-free head and 2.65 million parameters instead of 1.87; it is listed for
 orientation.
 """
 

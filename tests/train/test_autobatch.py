@@ -35,8 +35,8 @@ main(sys.argv[1:])
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of the process from /proc")
 def test_running_out_of_memory_suggests_a_batch_size_that_fits(small: Path, tmp_path: Path) -> None:
-    asked = "train --cfg n --img 640 --batch 24 --epochs 1 --workers 0 --noplots --noautoanchor --device cpu"
-    command = [sys.executable, "-c", BOUNDED, *asked.split(), "--data", str(small), "--project", str(tmp_path)]
+    words = "train --cfg n --img 640 --batch 24 --epochs 1 --workers 0 --noplots --noautoanchor --device cpu"
+    command = [sys.executable, "-c", BOUNDED, *words.split(), "--data", str(small), "--project", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2, done.stderr[-2000:]
     last = done.stderr.strip().splitlines()[-1]
@@ -56,9 +56,9 @@ def test_batch_minus_one_needs_a_gpu(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 1000), st.integers(0, 10**9), st.integers(10**6, 10**8))
-def test_extrapolation_finds_the_largest_batch_that_fits(want: int, start: int, each: int) -> None:
+def test_extrapolation_finds_the_largest_batch_that_fits(expected: int, start: int, each: int) -> None:
     peaks = [(n, float(start + n * each)) for n in (2, 4, 8, 16)]
-    assert extrapolate_batch(peaks, start + (want + 0.5) * each) == want
+    assert extrapolate_batch(peaks, start + (expected + 0.5) * each) == expected
     assert extrapolate_batch(peaks, start / 2) == 0
 
 

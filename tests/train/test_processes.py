@@ -24,8 +24,8 @@ LIMIT = 240.0  # seconds, for everything that must not hang
 
 
 def yolo(data: Path, project: Path, *more: str) -> list[str]:
-    asked = "--cfg n --hyp shapes --img 64 --batch 4 --workers 1 --noplots --noautoanchor --save-every 1"
-    return [*["-m", "yolo_cli", "train", "--data"], str(data), *asked.split(), "--project", str(project), *more]
+    words = "--cfg n --hyp shapes --img 64 --batch 4 --workers 1 --noplots --noautoanchor --save-every 1"
+    return [*["-m", "yolo_cli", "train", "--data"], str(data), *words.split(), "--project", str(project), *more]
 
 
 def two_machines(name: str, port: int) -> list[str]:
@@ -67,8 +67,8 @@ def epochs(folder: Path) -> list[str]:
 def test_two_processes_give_the_gradients_statistics_and_metrics_of_one(small: Path, tmp_path: Path) -> None:
     """In double precision, where rounding cannot hide a mistake. The last of the batches of 10 has 4 images."""
     one, two = tmp_path / "one.pt", tmp_path / "two.pt"
-    alone = run([sys.executable, str(STEP), str(small), str(one), "10", "own"])
-    assert alone.returncode == 0, alone.stderr
+    single = run([sys.executable, str(STEP), str(small), str(one), "10", "own"])
+    assert single.returncode == 0, single.stderr
     both = run([*TORCHRUN, "--standalone", "--nproc-per-node", "2", str(STEP), str(small), str(two), "10", "sync"])
     assert both.returncode == 0, both.stderr
     a, b = torch.load(one), torch.load(two)

@@ -41,14 +41,14 @@ class CutError(Exception):
 def cut(options: TrainConfig, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Train, and raise in the middle of a step after `after` complete ones."""
     steps = 0
-    whole = Trainer.step
+    original = Trainer.step
 
     def step(self: Trainer, *args: Any) -> torch.Tensor:
         nonlocal steps
         steps += 1
         if steps > after:
             raise CutError
-        return whole(self, *args)
+        return original(self, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", step)
@@ -185,9 +185,11 @@ def test_a_finished_run_is_an_error_and_can_be_extended(small: Path, tmp_path: P
     assert len((tmp_path / "exp/results.csv").read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize(("resume", "says"), [("newest", "no run to continue"), ("runs/none", "contains no weights")])
-def test_no_run_to_continue(tmp_path: Path, resume: str, says: str) -> None:
-    with pytest.raises(UserError, match=says):
+@pytest.mark.parametrize(
+    ("resume", "message"), [("newest", "no run to continue"), ("runs/none", "contains no weights")]
+)
+def test_no_run_to_continue(tmp_path: Path, resume: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         train(TrainConfig(resume=resume, project=str(tmp_path)), Silent())
 
 
@@ -218,7 +220,7 @@ class Poison:
     """Makes the loss of one step infinite."""
 
     def __init__(self, at: int) -> None:
-        self.at, self.count, self.whole = at, 0, Trainer.step
+        self.at, self.count, self.original = at, 0, Trainer.step
 
     def __call__(self, trainer: Trainer, epoch: int, number: int, batch: Any) -> torch.Tensor:
         self.count += 1
@@ -227,7 +229,7 @@ class Poison:
         if self.count == self.at:
             bias.data.fill_(float("inf"))
         try:
-            return self.whole(trainer, epoch, number, batch)
+            return self.original(trainer, epoch, number, batch)
         finally:
             if self.count == self.at:
                 bias.data.copy_(before)
@@ -254,14 +256,14 @@ def test_a_loss_that_is_not_finite(small: Path, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"epochs": 2}, "has finished its 2 epochs; "),
         ({"epochs": 40, "patience": 1}, r"stopped early after \d+ epochs"),
     ],
 )
 def test_a_run_interrupted_after_its_last_epoch_is_only_evaluated(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
     def lost(*_: Any, **__: Any) -> None:
         raise CutError
@@ -277,7 +279,7 @@ def test_a_run_interrupted_after_its_last_epoch_is_only_evaluated(
     assert train(TrainConfig(resume=str(run)), Silent()).epochs == done
     assert (run / "results.csv").read_bytes() == before
     assert (run / "results.json").exists()
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         train(TrainConfig(resume=str(run)), Silent())
     more = TrainConfig(resume=str(run), epochs=done + 1)
     if "patience" in changes:
@@ -289,14 +291,14 @@ def test_a_run_interrupted_after_its_last_epoch_is_only_evaluated(
 def test_a_signal_after_the_last_batch_leaves_a_run_that_can_be_resumed(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation: int
 ) -> None:
-    whole, calls = Trainer.validate, 0
+    original, calls = Trainer.validate, 0
 
     def validate(self: Trainer, *args: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == evaluation:
             signal.raise_signal(signal.SIGTERM)
-        return whole(self, *args)
+        return original(self, *args)
 
     reporter = Recording()
     with monkeypatch.context() as patch:
@@ -319,8 +321,8 @@ def test_another_number_of_batches_keeps_the_position(
     training["batches"], training["progress"]["batch"], training["progress"]["last_update"] = 60, 30, 149
     torch.save(content, path)
     reporter, updates = Recording(), []
-    whole = Trainer.update
-    monkeypatch.setattr(Trainer, "update", lambda self: (updates.append(self.state.progress.epoch), whole(self))[1])
+    original = Trainer.update
+    monkeypatch.setattr(Trainer, "update", lambda self: (updates.append(self.state.progress.epoch), original(self))[1])
     train(TrainConfig(resume=str(tmp_path / "exp")), reporter)
     assert "epochs had 60 batches and now have 6, of other images" in reporter.lines
     assert any(line.endswith("in epoch 3 after batch 3") for line in reporter.lines)

@@ -42,7 +42,7 @@ def test_scratch_low_equals_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("lr0: fast\n", "lr0 must be a number"),
         ("lr0: -1\n", "lr0 must be a number"),
@@ -55,10 +55,10 @@ def test_scratch_low_equals_the_defaults() -> None:
         ("anchor_t: 1\n", "anchor_t"),
     ],
 )
-def test_an_invalid_value_is_reported(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_value_is_reported(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "hyp.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_hyperparameters(str(path), Silent())
     assert str(path) in str(caught.value)
 

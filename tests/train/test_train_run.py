@@ -228,7 +228,7 @@ def test_multi_scale_keeps_the_proportions_of_rectangular_batches(
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"freeze": (25,)}, "every layer is frozen"),
         ({"freeze": (0, 99)}, "layers 0 to 24"),
@@ -238,9 +238,9 @@ def test_multi_scale_keeps_the_proportions_of_rectangular_batches(
     ids=["all frozen", "no such layer", "one cell", "seed"],
 )
 def test_untrainable_options_are_refused_before_a_folder_is_created(
-    small: Path, tmp_path: Path, changes: dict[str, Any], says: str
+    small: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         train(options(small, tmp_path / "runs", **changes), Silent())
     assert not (tmp_path / "runs").exists()
 

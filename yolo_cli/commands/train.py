@@ -25,7 +25,7 @@ from yolo_cli.train.signals import exit_on_signal
 
 
 def run(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | None = None) -> TrainResult:
-    """Train as the options say, or continue a run.
+    """Train a model, or continue a run.
 
     In a process that torch's elastic launcher started, it trains together with the other processes of the job, and
     continues the job's run after a restart.

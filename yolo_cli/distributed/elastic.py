@@ -54,8 +54,8 @@ class ElasticJob:
         """Record an error that a restart does not remove: a UserError or an OSError.
 
         Raises PeerError instead of it if another process of this machine has recorded one first. Use it inside
-        `process_group`: the record is then written before the connection closes, and the other processes can tell why
-        they lost it.
+        `process_group`: the record is then written before the connection closes, so the processes that lose it find the
+        reason.
         """
         try:
             yield

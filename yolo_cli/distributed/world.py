@@ -39,7 +39,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which alone prints and writes files."""
+        """Whether this is rank 0, the only one that prints and writes files."""
         return self.rank == 0
 
     def share_of_sum(self, counts: Sequence[int], device: torch.device) -> Tensor:

@@ -82,7 +82,7 @@ def out_of_memory_advice(
 ) -> Iterator[None]:
     """Raise UserError with a batch size that fits, if the block runs out of memory.
 
-    `batch` is the batch size of this process. `model` and `loss` are tried in this process alone.
+    `batch` is the batch size of this process. `model` and `loss` are tried in this process only.
     """
     try:
         yield

@@ -36,7 +36,7 @@ def load_best(folder: Path, like: DetectionModel, device: torch.device, world: W
 
 
 def report_results(result: TrainResult, setup: TrainSetup, reporter: Reporter) -> None:
-    """Write results.json and the plots, and print the table. For the main process alone."""
+    """Write results.json and the plots, and print the table. For the main process only."""
     folder, evaluation, data, device = result.folder, result.evaluation, setup.data, setup.device
     if not setup.config.noplots:
         run_plots.write_curves(folder, evaluation.metrics, data.names)

@@ -17,7 +17,7 @@ _WITHOUT_EFFECT = {"iou_t": None, "copy_paste": 0.0, "paste_in": 0.0, "anchors":
 def read_hyperparameters(hyp: str, reporter: Reporter, loss: str = "") -> Hyperparameters:
     """The hyperparameters of `--hyp`, which is a path or a shipped name; the defaults if it is "".
 
-    Raises UserError if a value is not valid, or the file asks for another loss than `loss`, that of `--loss`.
+    Raises UserError if a value is not valid, or the file requires another loss than `loss`, that of `--loss`.
     """
     if not hyp:
         return Hyperparameters()

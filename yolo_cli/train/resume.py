@@ -121,7 +121,7 @@ def plain_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def resume_hint(place: str, folder: Path, device: str) -> str:
-    """The line that a stopped training prints; `place` says where it stopped."""
+    """The line that a stopped training prints. `place` is where it stopped, such as "after the last epoch"."""
     devices = f" --device {device}" if "," in device else ""
     return f"stopped {place}; the state is saved. Continue with: yolo train --resume {folder}{devices}"
 

@@ -13,7 +13,7 @@ from yolo_cli.errors import StoppedError
 
 @dataclass(slots=True)
 class StopRequest:
-    """Whether the training has been asked to stop, and by which signal."""
+    """Whether a signal has requested the training to stop, and which."""
 
     number: int = 0
     launcher: int = 0  # process id of the launcher; 0 without one
