@@ -1,5 +1,6 @@
 """The interface through which commands report lines and progress bars; the caller passes an implementation in."""
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, runtime_checkable
 
@@ -46,3 +47,13 @@ class Silent:
 
     def bar(self, total: int, title: str) -> AbstractContextManager[Bar]:
         return nullcontext(_NoBar())
+
+
+class Stderr(Silent):
+    """A Reporter for use from Python: lines on the standard error, no bars."""
+
+    def info(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        print(f"warning: {text}", file=sys.stderr, flush=True)

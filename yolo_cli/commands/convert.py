@@ -12,6 +12,7 @@ from yolo_cli.progress import Reporter
 from yolo_cli.weights import checkpoint
 from yolo_cli.weights.darknet.weights import Header, is_darknet, is_prefix, pack_weights
 from yolo_cli.weights.darknet.write_cfg import cfg_text
+from yolo_cli.weights.license import inherited
 from yolo_cli.weights.load import Weights, find_weights, load_weights
 from yolo_cli.weights.networks import find_network, is_darknet_cfg
 
@@ -37,7 +38,7 @@ def run(config: ConvertConfig, reporter: Reporter) -> list[Path]:
     if is_darknet_cfg(config.source):
         _from_cfg(config, target)
     else:
-        weights = load_weights(find_weights(config.source), cfg=config.cfg, reporter=reporter)
+        weights = load_weights(find_weights(config.source, reporter=reporter), cfg=config.cfg, reporter=reporter)
         if config.cfg and weights.origin != "darknet":
             raise UserError("only Darknet weights take a .cfg", where=f"--cfg {config.cfg}", fix="leave it out")
         _write(weights, target)
@@ -85,4 +86,5 @@ def _write_checkpoint(weights: Weights, model: DetectionModel, target: Path) -> 
     if weights.header is not None:
         header = weights.header
         extra["darknet_header"] = [header.major, header.minor, header.revision, header.seen]
-    checkpoint.save(target, model, epoch=weights.epoch, extra=extra)
+    base = inherited(weights.license)
+    checkpoint.save(target, model, epoch=weights.epoch, base_license=base, extra=extra)

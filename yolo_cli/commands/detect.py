@@ -20,6 +20,8 @@ from yolo_cli.inference.writers.summary import Summary
 from yolo_cli.progress import Reporter
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_options
 
+DEFAULT_WEIGHTS = "yolox-nano"  # free, small, and knows the 80 classes of COCO
+
 
 def run(config: DetectConfig, reporter: Reporter, write_line: Callable[[str], None] = print) -> Summary:
     """Run `yolo detect`. `write_line` receives the lines of `--json`. Raises UserError."""
@@ -27,7 +29,7 @@ def run(config: DetectConfig, reporter: Reporter, write_line: Callable[[str], No
         _check_window()
     device = select_device(config.device)
     sources = find_sources(config.source)
-    weights = weights_or_newest(config.weights, config.project, reporter)
+    weights = weights_or_newest(config.weights, config.project, reporter, default=DEFAULT_WEIGHTS)
     predictor = load_predictor(weights, device, _settings(config), reporter)
     if config.visualize and predictor.model is None:
         raise UserError("an exported file does not show its layers", where="--visualize", fix="give the checkpoint")

@@ -19,7 +19,7 @@ def run(config: InfoConfig, reporter: Reporter) -> None:
         if config.cfg and not is_darknet_cfg(config.cfg):
             fix = "leave one out; only Darknet weights take a .cfg"
             raise UserError("both name a model", where="--cfg --weights", fix=fix)
-        weights = load_weights(find_weights(config.weights), cfg=config.cfg, reporter=reporter)
+        weights = load_weights(find_weights(config.weights, reporter=reporter), cfg=config.cfg, reporter=reporter)
         model = DetectionModel(weights.architecture, weights.names) if weights.part else weights.build_model()
         _describe(model, config, weights, reporter)
     elif config.cfg == LIST:
@@ -62,6 +62,7 @@ def _describe(model: DetectionModel, config: InfoConfig, weights: Weights | None
     seen = f", {weights.header.seen:,} images seen" if weights.header and weights.header.seen else ""
     size = f", image size {weights.img[1]}×{weights.img[0]}" if weights.img else ""
     reporter.info(f"{weights.path}: {kind[weights.origin]}{epoch}{seen}{size}, {fused}")
+    reporter.info(f"license: {weights.license}")
 
 
 def _names(weights: Weights | None) -> str:

@@ -56,11 +56,20 @@ def newest_weights(project: str) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime_ns)
 
 
-def weights_or_newest(weights: str, project: str, reporter: Reporter) -> Path:
-    """The model file that `--weights` names, or best.pt of the newest run. Raises UserError if there is none."""
+def weights_or_newest(weights: str, project: str, reporter: Reporter, *, default: str = "") -> Path:
+    """The model file that `--weights` names, or best.pt of the newest run, or else the published weights `default`.
+
+    Raises UserError where there is none.
+    """
     if weights:
-        return find_weights(weights, exported=True)
-    newest = newest_weights(project)
+        return find_weights(weights, reporter=reporter, exported=True)
+    try:
+        newest = newest_weights(project)
+    except UserError:
+        if not default:
+            raise
+        reporter.info(f"--weights not given and no run in {project}: using the published weights {default}")
+        return find_weights(default, reporter=reporter)
     reporter.info(f"--weights not given: using {newest} of the newest run")
     return newest
 

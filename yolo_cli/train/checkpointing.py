@@ -23,7 +23,7 @@ class CheckpointManager:
         config: decides which checkpoints are written, and when.
         state: what is saved, as it is at the time of saving.
         identity: plain data that identifies the run, saved with the state.
-        img: image size (height, width), saved with every checkpoint.
+        base_license: of the weights that the training began with, saved with every checkpoint.
         enabled: False in all processes but the main one, which then write nothing.
     """
 
@@ -34,10 +34,11 @@ class CheckpointManager:
         state: TrainState,
         identity: Mapping[str, Any],
         *,
+        base_license: str = "",
         enabled: bool = True,
     ) -> None:
         self._folder, self._config, self._state, self._identity = folder / "weights", config, state, identity
-        self._enabled = enabled
+        self._base_license, self._enabled = base_license, enabled
         if enabled:
             remove_leftovers(self._folder)
         self._saved = time.monotonic()
@@ -76,6 +77,7 @@ class CheckpointManager:
             self._folder / name,
             self._state.ema.model,
             epoch=epoch,
+            base_license=self._base_license,
             extra={"fitness": float(progress.best_fitness), "img": list(self._config.img), **extra},
             previous=self._folder / PREVIOUS if name == LAST else None,
         )

@@ -116,7 +116,9 @@ class Trainer:
             "data": data.fingerprint(),
             "batches": self.batches_per_epoch,
         }
-        self.checkpoints = CheckpointManager(folder, config, self.state, identity, enabled=world.is_main)
+        self.checkpoints = CheckpointManager(
+            folder, config, self.state, identity, base_license=setup.base_license, enabled=world.is_main
+        )
 
     def run(self, draw: BatchDrawer | None = None) -> int:
         """Train; returns the number of finished epochs. Checkpoints and logs are written on the way.

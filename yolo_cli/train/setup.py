@@ -29,8 +29,10 @@ from yolo_cli.train.hyperparameters import describe_hyperparameters, read_hyperp
 from yolo_cli.train.optim import freeze_layers, frozen_layers
 from yolo_cli.train.resume import RESOLVED, ResumePoint, check_data, plain_options
 from yolo_cli.train.train_data import TrainData, open_train_data
-from yolo_cli.weights.load import find_weights, load_weights, with_anchors_of
+from yolo_cli.weights.license import inherited
+from yolo_cli.weights.load import Weights, find_weights, load_weights, with_anchors_of
 from yolo_cli.weights.networks import find_network
+from yolo_cli.weights.published import PUBLISHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class TrainSetup:
     workers: int
     point: ResumePoint | None = None  # of the run that is continued
     requested: Mapping[str, Any] | None = None  # options in RESOLVED, as the user gave them
+    base_license: str = ""  # of the weights that the training begins with
 
     @property
     def largest_img(self) -> tuple[int, int]:
@@ -84,7 +87,9 @@ def set_up(
     options = plain_options(config)
     requested = point.state.get("requested") if point else {name: options[name] for name in RESOLVED}
 
-    model = point.weights.build_model() if point else build_model(config, data.names, reporter)
+    weights = initial_weights(config, reporter) if not point else None
+    model = point.weights.build_model() if point else build_model(config, weights, data.names, reporter)
+    base_license = point.weights.base_license if point else inherited(weights.license) if weights else ""
     img = checked_image_size(config.img, model.stride, reporter)
     config = replace(config, loss=config.loss or model.architecture.loss)
     loss_settings = LossSettings(hyp, img, config.label_smoothing)
@@ -106,17 +111,26 @@ def set_up(
         + (f"{device}" if world.size == 1 else f"{world.size} processes, {batch} images each, on {device.type}")
     )
     reporter.info(describe_hyperparameters(hyp))
-    return TrainSetup(config, hyp, data, model, device, workers, point, requested)
+    return TrainSetup(config, hyp, data, model, device, workers, point, requested, base_license)
 
 
-def build_model(config: TrainConfig, names: Sequence[str], reporter: Reporter) -> DetectionModel:
-    """The model for the dataset's classes, from `--cfg`, with the weights of `--weights`."""
+def initial_weights(config: TrainConfig, reporter: Reporter) -> Weights | None:
+    """The weights of `--weights`; None for a training from scratch. Raises UserError for a file that is unusable."""
     if not config.weights:
+        return None
+    return load_weights(find_weights(config.weights, reporter=reporter), cfg=config.cfg, reporter=reporter)
+
+
+def build_model(
+    config: TrainConfig, weights: Weights | None, names: Sequence[str], reporter: Reporter
+) -> DetectionModel:
+    """The model for the dataset's classes, of the architecture of `--cfg` or else of the weights."""
+    if weights is None:
         cfg = config.cfg or "s"
         model = DetectionModel(find_network(cfg).with_classes(len(names)), names)
         reporter.info(f"{model.architecture.name} from scratch" + ("" if config.cfg else " (no --cfg: s)"))
+        reporter.info(f"free weights to start from instead, trained on COCO: --weights {', '.join(PUBLISHED)}")
         return model
-    weights = load_weights(find_weights(config.weights), cfg=config.cfg, reporter=reporter)
     architecture = find_network(config.cfg) if config.cfg else weights.architecture
     model = DetectionModel(architecture.with_classes(len(names)), names)
     # With --cfg, the anchors of that file are used; otherwise those that the weights were trained with.

@@ -34,6 +34,7 @@ class Checkpoint:
     img: tuple[int, int] | None  # height and width of the network's input
     header: Header | None  # of the Darknet file that it was converted from
     training: Mapping[str, Any]  # the state to resume from; empty where the file has only weights
+    base_license: str  # of the weights that it was trained from; "" where it was trained from scratch
 
 
 def save(
@@ -41,6 +42,7 @@ def save(
     model: DetectionModel,
     *,
     epoch: int,
+    base_license: str = "",
     extra: Mapping[str, Any] | None = None,
     previous: Path | None = None,
 ) -> None:
@@ -58,6 +60,7 @@ def save(
         "strides": list(model.strides),
         "model": {name: value.detach().cpu().clone() for name, value in model.state_dict().items()},
         "epoch": epoch,
+        "base_license": base_license,
         **(extra or {}),
     }
     # Packed in memory first: the errors of torch's own writer do not give the reason of a failed write.
@@ -94,6 +97,7 @@ def read(path: Path) -> Checkpoint | None:
         (img[0], img[1]) if img else None,
         Header(*header) if header else None,
         training if isinstance(training, dict) else {},
+        str(content.get("base_license", "")),
     )
 
 

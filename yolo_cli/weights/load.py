@@ -24,18 +24,17 @@ from yolo_cli.export.runtime import Runtime
 from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.model.architecture import Architecture
 from yolo_cli.model.build import DetectionModel
-from yolo_cli.progress import Reporter
+from yolo_cli.progress import Reporter, Stderr
 from yolo_cli.weights import checkpoint
 from yolo_cli.weights.darknet.network import read_network
 from yolo_cli.weights.darknet.weights import Header, is_darknet, read_weights
+from yolo_cli.weights.license import license_of
 from yolo_cli.weights.networks import is_darknet_cfg
+from yolo_cli.weights.published import PUBLISHED, PublishedWeights, find_published
 from yolo_cli.weights.pytorch.reader import read_checkpoint
 
 UNSAFE_SWITCH = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-WHERE_TO_GET_WEIGHTS = (
-    "train some with `yolo train`, or download published ones yourself: YOLOv5's are at"
-    " github.com/ultralytics/yolov5/releases, under AGPL-3.0; weights are never downloaded automatically"
-)
+WHERE_TO_GET_WEIGHTS = f"give a file, or free published weights by name: {', '.join(PUBLISHED)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,12 @@ class Weights:
     notes: tuple[str, ...] = ()  # for the user, as are warnings
     warnings: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)  # the state to resume from, where the file has one
+    base_license: str = ""  # of the weights that a checkpoint of ours was trained from
+
+    @property
+    def license(self) -> str:
+        """The license in words, as far as the file tells."""
+        return license_of(self.origin, self.architecture, self.names, self.base_license)
 
     def build_model(self) -> DetectionModel:
         """The model with these weights. Raises UserError where they do not fit the file's own architecture."""
@@ -77,14 +82,17 @@ class Weights:
         return model
 
 
-def find_weights(name: str, *, exported: bool = False) -> Path:
+def find_weights(name: str, *, reporter: Reporter | None = None, exported: bool = False) -> Path:
     """The path that `--weights` names. With `exported` it may be an exported file or folder, too.
 
-    Raises UserError where there is none.
+    Published weights can be given by name. They are downloaded where they are not on this machine; `reporter` (by
+    default the standard error) gets the source. Raises UserError where there is no such file.
     """
     path = Path(os.path.expanduser(name))
     if exported and path.exists() and format_of(path):
         return path
+    if not path.exists() and name in PUBLISHED:
+        return find_published(name, reporter or Stderr(), _check_published)
     if not path.is_file():
         what = "is a folder, not a weight file" if path.is_dir() else "no such weight file"
         raise UserError(what, where=f"--weights {name}", fix=WHERE_TO_GET_WEIGHTS)
@@ -108,6 +116,18 @@ def load_weights(path: Path, *, cfg: str = "", reporter: Reporter | None = None)
     return weights
 
 
+def _check_published(path: Path, published: PublishedWeights) -> None:
+    """Raises UserError where a downloaded file does not hold the network that it should, by names and shapes."""
+    try:
+        weights = load_weights(path)
+        weights.build_model()
+    except UserError as error:
+        raise UserError(f"{published.url} is not the expected file: {error.what}", fix="try again later") from None
+    if weights.architecture.name != published.architecture:
+        what = f"{published.url} holds {weights.architecture.name}, not {published.architecture}"
+        raise UserError(what, fix="do not use this file")
+
+
 def _from_torch_file(path: Path) -> Weights:
     if os.environ.get(UNSAFE_SWITCH):  # with it, torch runs code of a file even where the caller forbids it
         raise UserError("is set, which makes torch run code of weight files", where=UNSAFE_SWITCH, fix="unset it")
@@ -123,6 +143,7 @@ def _from_torch_file(path: Path) -> Weights:
             own.img,
             own.header,
             training=own.training,
+            base_license=own.base_license,
         )
     found = read_checkpoint(path)
     names = found.names if len(found.names) == found.architecture.nc else _numbered_names(found.architecture)
