@@ -22,6 +22,7 @@ def greedy_match(
     iou: float = 0.5,
     by_class: bool = True,
     limit: int = MAX_PER_CLASS,
+    ignored: Bool[np.ndarray, " m"] | None = None,
 ) -> Int[np.ndarray, " n"]:
     """Match predictions with ground truth as pycocotools' `evaluateImg` does.
 
@@ -36,14 +37,17 @@ def greedy_match(
         iou: IoU threshold.
         by_class: whether only boxes of the same class match.
         limit: maximum predictions per image, and per class with `by_class`; less confident ones are ignored.
+        ignored: ground truth that is matched only if no other is, and whose predictions are then IGNORED; crowd
+            regions, which it must include, by default.
 
     Returns:
         Per prediction the index of its ground truth, or UNMATCHED, or IGNORED (in a crowd region or over the limit).
     """
+    ignored = ground_truth.crowd if ignored is None else ignored
     pred_group = predictions.image * classes + predictions.class_id if by_class else predictions.image
     gt_group = ground_truth.image * classes + ground_truth.class_id if by_class else ground_truth.image
     order = np.lexsort((-predictions.confidence, pred_group))
-    rank = _rank_in_run(pred_group[order])
+    rank = rank_in_run(pred_group[order])
     result = np.full(len(order), UNMATCHED)
     result[order[rank >= limit]] = IGNORED
     order = order[rank < limit]
@@ -54,7 +58,7 @@ def greedy_match(
     pred, gt, overlap, same_class = pred[allowed], gt[allowed], overlap[allowed], same_class[allowed]
     step = _steps(pred, pred_group)
     # The last pair of a prediction has the best ground truth.
-    best_last = np.lexsort((gt, same_class, overlap, ~ground_truth.crowd[gt], pred, step))
+    best_last = np.lexsort((gt, same_class, overlap, ~ignored[gt], pred, step))
     pred, gt, step = pred[best_last], gt[best_last], step[best_last]
     ends = np.searchsorted(step, np.arange(step[-1] + 2 if len(step) else 1))
     unmatched = np.ones(len(ground_truth.image), dtype=bool)
@@ -64,13 +68,12 @@ def greedy_match(
         pred_now, gt_now = pred[start:stop][available], gt[start:stop][available]
         last = np.flatnonzero(np.append(pred_now[1:] != pred_now[:-1], True)) if len(pred_now) else pred_now
         pred_now, gt_now = pred_now[last], gt_now[last]
-        crowd = ground_truth.crowd[gt_now]
-        result[pred_now] = np.where(crowd, IGNORED, gt_now)
-        unmatched[gt_now[~crowd]] = False
+        result[pred_now] = np.where(ignored[gt_now], IGNORED, gt_now)
+        unmatched[gt_now[~ground_truth.crowd[gt_now]]] = False
     return result
 
 
-def _rank_in_run(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+def rank_in_run(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Position of each element in its run of equal values."""
     starts = np.flatnonzero(np.append(True, values[1:] != values[:-1])) if len(values) else np.zeros(0, dtype=np.int64)
     return np.arange(len(values)) - np.repeat(starts, np.diff(np.append(starts, len(values))))
@@ -81,7 +84,7 @@ def _steps(pred: Int[np.ndarray, " p"], group: Int[np.ndarray, " n"]) -> Int[np.
     if not len(pred):
         return pred
     is_new = np.append(True, pred[1:] != pred[:-1])
-    return _rank_in_run(group[pred[is_new]])[np.cumsum(is_new) - 1]
+    return rank_in_run(group[pred[is_new]])[np.cumsum(is_new) - 1]
 
 
 def _overlapping_pairs(
