@@ -38,9 +38,11 @@ def targets_of(labels: Tensor, height: int, width: int) -> Tensor:
 
 
 @pytest.fixture(params=CASES)
-def published(reference: Path, request: pytest.FixtureRequest) -> tuple[dict[str, Any], list[Tensor], Tensor, Any]:
-    folder = reference / "reference/loss/yolox"
-    facts, stored = json.loads((folder / f"{request.param}.json").read_text()), np.load(folder / f"{request.param}.npz")
+def published(
+    reference_file: Callable[[str], Path], request: pytest.FixtureRequest
+) -> tuple[dict[str, Any], list[Tensor], Tensor, Any]:
+    facts = json.loads(reference_file(f"reference/loss/yolox/{request.param}.json").read_text())
+    stored = np.load(reference_file(f"reference/loss/yolox/{request.param}.npz"))
     maps = [torch.from_numpy(stored[f"raw{i}"]).permute(0, 2, 3, 1)[:, None].clone() for i in range(3)]
     return facts, maps, targets_of(torch.from_numpy(stored["labels"]), *facts["image_hw"]), stored
 
@@ -64,9 +66,9 @@ def test_parts_and_gradients_equal_the_published_ones(
         np.testing.assert_allclose(y.grad[:, 0].permute(0, 3, 1, 2), theirs, atol=1e-5 * np.abs(theirs).max())
 
 
-def test_without_l1_the_box_part_is_the_iou_loss_alone(reference: Path) -> None:
-    folder = reference / "reference/loss/yolox"
-    facts, stored = json.loads((folder / "with_l1.json").read_text()), np.load(folder / "with_l1.npz")
+def test_without_l1_the_box_part_is_the_iou_loss_alone(reference_file: Callable[[str], Path]) -> None:
+    facts = json.loads(reference_file("reference/loss/yolox/with_l1.json").read_text())
+    stored = np.load(reference_file("reference/loss/yolox/with_l1.npz"))
     maps = [torch.from_numpy(stored[f"raw{i}"]).permute(0, 2, 3, 1)[:, None] for i in range(3)]
     targets = targets_of(torch.from_numpy(stored["labels"]), *facts["image_hw"])
     loss = YOLOXLoss(head_of(facts["nc"]), Hyperparameters())(maps, targets)

@@ -1,13 +1,14 @@
 """YOLOX: the published parameter counts, names, shapes and outputs; a head without anchors."""
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fixtures import formula
 
 from yolo_cli.errors import UserError
 from yolo_cli.inference.candidates import decode_candidates
@@ -44,12 +45,9 @@ def test_parameter_counts(size: str, parameters: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["yolox-nano", "yolox-s", "yolox-m"])
-def test_outputs_equal_the_published_ones(reference: Path, name: str) -> None:
-    sys.path.insert(0, str(reference / "reference"))
-    import formula
-
-    folder = reference / "reference/forward/yolox"
-    facts, stored = json.loads((folder / f"{name}.json").read_text()), np.load(folder / f"{name}.npz")
+def test_outputs_equal_the_published_ones(reference_file: Callable[[str], Path], name: str) -> None:
+    facts = json.loads(reference_file(f"reference/forward/yolox/{name}.json").read_text())
+    stored = np.load(reference_file(f"reference/forward/yolox/{name}.npz"))
     model = DetectionModel(find_architecture(name)).eval()
     state = model.state_dict()
     assert count_parameters(model) == facts["params"]
