@@ -1,11 +1,11 @@
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 from emulated_mps import EmulatedMPS, on_mps
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,12 +115,12 @@ def test_detections_equal_the_published_ones(reference: Path) -> None:
 
 def test_torchvisions_operators_load_without_its_package() -> None:
     """If this fails with a new torchvision: see where it has its operators now, and change `operator_libraries`."""
-    assert operator_libraries(), f"torchvision {torchvision.__version__} has no file _C*.so or _C*.pyd"
+    assert operator_libraries(), f"torchvision {version('torchvision')} has no file _C*.so or _C*.pyd"
     code = (
         "import sys; from yolo_cli.boxes.nms import load_operator; load_operator(); print('torchvision' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False", f"torchvision {torchvision.__version__}: its library did not register nms"
+    assert done.stdout.strip() == "False", f"torchvision {version('torchvision')}: its library did not register nms"
 
 
 @pytest.mark.parametrize("libraries", ["()", "(nms.Path('no-such-library.so'),)"], ids=["not found", "does not load"])

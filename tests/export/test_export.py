@@ -33,27 +33,34 @@ def run(tmp_path: Path, weights: Path, include: str, **options: Any) -> ExportRe
 
 CASES = [
     ("torchscript", {}),
-    ("torchscript", {"nms": True, "batch": 2}),
     ("torchscript", {"dynamic": True, "nms": True}),
-    ("torchscript", {"half": True}),
     ("onnx", {}),
+    ("onnx", {"nms": True, "batch": 2}),
+    ("openvino", {}),
+    ("ncnn", {}),
+]
+SLOW_FORMATS = [pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", "openvino")]
+SLOW_CASES = [
+    ("torchscript", {"nms": True, "batch": 2}),
+    ("torchscript", {"half": True}),
     ("onnx", {"batch": 4, "simplify": True}),
     ("onnx", {"dynamic": True, "nms": True}),
-    ("onnx", {"nms": True, "batch": 2}),
     ("onnx", {"half": True}),
     ("onnx", {"opset": 17}),
-    ("openvino", {}),
     ("openvino", {"batch": 4, "nms": True}),
     ("openvino", {"dynamic": True}),
     ("pt2", {}),
     ("pt2", {"dynamic": True}),
-    ("ncnn", {}),
     ("ncnn", {"half": True}),
     ("executorch", {}),
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), CASES, ids=lambda v: "-".join(v) if isinstance(v, dict) else v)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_CASES)],
+    ids=lambda v: "-".join(v) if isinstance(v, dict) else v,
+)
 def test_an_exported_file_gives_the_same_detections_and_map_as_pytorch(
     tmp_path: Path, weights: Path, photos: Path, name: str, options: dict[str, Any]
 ) -> None:
@@ -69,7 +76,7 @@ def test_an_exported_file_gives_the_same_detections_and_map_as_pytorch(
     assert report["file"] == done.path.name
 
 
-@pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino"])
+@pytest.mark.parametrize("name", ["torchscript", *SLOW_FORMATS])
 def test_any_number_of_images_runs_in_batches_of_the_files_size(
     tmp_path: Path, weights: Path, fused: Any, name: str
 ) -> None:
@@ -80,7 +87,7 @@ def test_any_number_of_images_runs_in_batches_of_the_files_size(
     torch.testing.assert_close(torch.stack(list(found)), wanted, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino"])
+@pytest.mark.parametrize("name", ["torchscript", *SLOW_FORMATS])
 def test_nms_in_the_file_gives_no_detections_for_an_empty_image(tmp_path: Path, weights: Path, name: str) -> None:
     done = run(tmp_path, weights, name, nms=True, verify=False)
     with torch.inference_mode():
@@ -88,7 +95,7 @@ def test_nms_in_the_file_gives_no_detections_for_an_empty_image(tmp_path: Path, 
     assert rows.shape == (0, 85)
 
 
-@pytest.mark.parametrize("name", ["torchscript", "onnx"])
+@pytest.mark.parametrize("name", ["torchscript", SLOW_FORMATS[0]])
 def test_nms_in_the_file_keeps_at_most_max_det_detections_per_image(
     tmp_path: Path, weights: Path, photos: Path, name: str
 ) -> None:
@@ -100,6 +107,7 @@ def test_nms_in_the_file_keeps_at_most_max_det_detections_per_image(
     assert [len(r) <= 5 for r in rows] == [True, True]
 
 
+@pytest.mark.slow
 def test_int8_files_are_smaller_and_have_no_tolerance(tmp_path: Path, weights: Path, photos: Path) -> None:
     whole = run(tmp_path, weights, "onnx", verify=False)
     done = run(tmp_path, weights, "onnx", int8=True, data=str(photos))
@@ -109,6 +117,7 @@ def test_int8_files_are_smaller_and_have_no_tolerance(tmp_path: Path, weights: P
     assert done.parity.matched > 0.5 * done.parity.detections
 
 
+@pytest.mark.slow
 def test_val_and_detect_run_an_exported_file(tmp_path: Path, weights: Path, photos: Path) -> None:
     done = run(tmp_path, weights, "onnx", dynamic=True, verify=False)
     results = [

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 FAMILIES = ["yolov5s6", "yolov3-tiny", "yolov7-tiny", "yolov5s-v3.1", "darknet"]
 
 
-@pytest.mark.parametrize("name", ["torchscript", "onnx", "ncnn"])
+@pytest.mark.parametrize("name", ["torchscript", *(pytest.param(n, marks=pytest.mark.slow) for n in ("onnx", "ncnn"))])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_outputs_equal_those_of_pytorch(tmp_path: Path, reference: Path, family: str, name: str) -> None:
     if missing := missing_requirement(name):

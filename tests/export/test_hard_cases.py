@@ -105,6 +105,7 @@ def test_a_file_that_its_runtime_cannot_run_fails_the_check(
         open_exported(done.path, CPU).predict(torch.rand(1, 3, 64, 96))
 
 
+@pytest.mark.slow
 def test_dynamic_captured_programs_are_checked_at_sizes_that_they_accept(tmp_path: Path, weights: Path) -> None:
     (done,) = run(tmp_path, weights, "pt2", dynamic=True)
     assert done.parity is not None
@@ -149,6 +150,7 @@ def test_cfg_is_refused_for_other_weights_than_darknets(tmp_path: Path, weights:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_second_export_into_a_folder_extends_the_report(tmp_path: Path, weights: Path) -> None:
     (first,) = run(tmp_path, weights, "torchscript", exist_ok=True, verify=False)
     folder = first.path.parent
@@ -195,6 +197,7 @@ def odd(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "odd.pt", make_dataset(tmp_path / "data", ODD, "")
 
 
+@pytest.mark.slow
 def test_odd_class_names_are_kept_and_a_dataset_without_objects_has_no_map(
     tmp_path: Path, odd: tuple[Path, Path]
 ) -> None:
@@ -205,6 +208,8 @@ def test_odd_class_names_are_kept_and_a_dataset_without_objects_has_no_map(
     assert not any("nan" in line for line in reporter.lines)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_int8_calibration_with_fewer_images_than_a_batch(tmp_path: Path, odd: tuple[Path, Path], name: str) -> None:
     (done,) = run(tmp_path, odd[0], name, int8=True, batch=8, data=str(odd[1]), verify=False)

@@ -51,6 +51,7 @@ def test_changed_files_are_read_or_refused(name: str, tmp_path: Path, data: st.D
     read(name, fuzz_mutation.mutate(name, seeds[chosen], seeds, Random(seed)), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_script_runs_and_counts(tmp_path: Path) -> None:
     command = [sys.executable, ROOT / "benchmarks/fuzz.py", "--target", "labels", "--minutes", "0.03", "--no-atheris"]
     done = subprocess.run([*command, "--crashes", tmp_path], capture_output=True, text=True, check=True, cwd=tmp_path)

@@ -138,6 +138,7 @@ print(max(m for _, m in marks[-2 * quarter : -quarter]), max(m for _, m in marks
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
 def test_memory_stays_flat_over_a_video(tiny: Path, tmp_path: Path) -> None:
     """benchmarks/detect.py measures the same over 5,000 frames. A frame has 0.9 MB, so 900 have 830 MB."""

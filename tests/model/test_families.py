@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
 
 from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import find_architecture, from_mapping
@@ -42,6 +41,8 @@ def test_resnet50_counts(classes: int, parameters: int) -> None:
 
 
 def test_resnet50_equals_torchvisions() -> None:
+    import torchvision  # takes seconds, so only the worker that needs it does
+
     theirs, mine = torchvision.models.resnet50(weights=None).eval(), resnet50().eval()
     assert [(k, v.shape) for k, v in mine.state_dict().items()] == [
         (k, v.shape) for k, v in theirs.state_dict().items()

@@ -1,4 +1,4 @@
-"""A dataset so small that a training takes seconds."""
+"""A dataset and a model so small that a training takes seconds."""
 
 from pathlib import Path
 
@@ -7,11 +7,12 @@ import pytest
 
 from yolo_cli.dataset.synthetic import draw
 from yolo_cli.io.yaml_file import write_mapping
+from yolo_cli.model.architecture import find_architecture
 
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 + 8 images of shapes."""
+    """24 + 8 images of shapes; beside them is `tiny.yaml`, a YOLOv5n with a quarter of its width."""
     folder = tmp_path_factory.mktemp("small")
     for split, (number, count) in {"train": (0, 24), "val": (1, 8)}.items():
         for kind in ("images", "labels"):
@@ -23,4 +24,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / f"labels/{split}/{i}.txt").write_text("\n".join(lines))
     names = ["circle", "square", "triangle"]
     write_mapping(folder / "data.yaml", {"path": ".", "train": "images/train", "val": "images/val", "names": names})
+    narrow = {**find_architecture("n").to_mapping(), "width_multiple": 1 / 16}
+    write_mapping(folder / "tiny.yaml", narrow)
     return folder / "data.yaml"

@@ -33,7 +33,8 @@ def main() -> None:
     with process_group(device) as world:
         data = open_train_data(config, 0, Silent())
         seed_everything(3)
-        model = DetectionModel(find_network("n").with_classes(len(data.names)), data.names)
+        network = find_network(str(Path(data_file).parent / "tiny.yaml"))
+        model = DetectionModel(network.with_classes(len(data.names)), data.names)
         if norms == "sync":
             synchronize_norms(model)
         trainer = loop.Trainer(TrainSetup(config, hyp, data, model, device, 0), Path(out).parent, world=world)

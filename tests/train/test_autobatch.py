@@ -33,6 +33,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of the process from /proc")
 def test_running_out_of_memory_suggests_a_batch_size_that_fits(small: Path, tmp_path: Path) -> None:
     words = "train --cfg n --img 640 --batch 24 --epochs 1 --workers 0 --noplots --noautoanchor --device cpu"

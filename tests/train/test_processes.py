@@ -80,6 +80,7 @@ def test_two_processes_give_the_gradients_statistics_and_metrics_of_one(small: P
             torch.testing.assert_close(b[kind][name], value, rtol=1e-9, atol=1e-11, msg=name)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_restarted_from_the_last_checkpoint(small: Path, tmp_path: Path) -> None:
     log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
     command = [sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "4", "--device", "cpu,cpu")]
@@ -93,6 +94,7 @@ def test_a_killed_process_is_restarted_from_the_last_checkpoint(small: Path, tmp
     assert not (run_folder / "weights" / "job").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_one_process_can_resume(small: Path, tmp_path: Path) -> None:
     log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
     process = start([sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "30", "--device", "cpu,cpu")], log)
@@ -107,6 +109,7 @@ def test_sigterm_saves_and_one_process_can_resume(small: Path, tmp_path: Path) -
     assert len(epochs(run_folder)) == done + 1
 
 
+@pytest.mark.slow
 def test_two_machines_train_one_model(small: Path, tmp_path: Path) -> None:
     command = [
         *two_machines("two", free_port()),
@@ -120,6 +123,7 @@ def test_two_machines_train_one_model(small: Path, tmp_path: Path) -> None:
     assert sum("2 processes, 2 images each" in text for _, text in logs) == 1  # one of them prints
 
 
+@pytest.mark.slow
 def test_the_replacement_of_a_lost_machine_joins(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default torch's launchers share a store that publishes its address only once: a new one waits in vain."""
     monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
@@ -140,6 +144,7 @@ def test_the_replacement_of_a_lost_machine_joins(small: Path, tmp_path: Path, mo
     assert epochs(run_folder) == [str(i) for i in range(6)]
 
 
+@pytest.mark.slow
 def test_an_error_of_one_process_ends_the_job(small: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(small.parent, data)
@@ -164,6 +169,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_answer_ends_the_job(small: Path, tmp_path: Path) -> None:
     script, log = tmp_path / "impatient.py", tmp_path / "log"
     script.write_text(SILENT)
@@ -181,6 +187,7 @@ def test_a_process_that_does_not_answer_ends_the_job(small: Path, tmp_path: Path
     assert process.wait(LIMIT) == 1, log.read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_loader_worker_is_reported_and_the_run_can_be_resumed(small: Path, tmp_path: Path) -> None:
     log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
     process = start([sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "30", "--device", "cpu")], log)
@@ -197,6 +204,7 @@ def test_a_killed_loader_worker_is_reported_and_the_run_can_be_resumed(small: Pa
     assert len(epochs(run_folder)) == done + 1
 
 
+@pytest.mark.slow
 def test_a_user_error_is_printed_once(tmp_path: Path) -> None:
     done = run([sys.executable, *yolo(tmp_path / "none.yaml", tmp_path / "runs", "--device", "cpu,cpu")])
     assert done.returncode == 2
@@ -204,6 +212,7 @@ def test_a_user_error_is_printed_once(tmp_path: Path) -> None:
     assert done.stderr.startswith(f"error: --data {tmp_path / 'none.yaml'}: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [["--epochs", "0"], ["--nosuch"]])
 def test_a_wrong_option_is_printed_once_under_torchrun(tmp_path: Path, wrong: list[str]) -> None:
     command = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", *yolo(tmp_path / "none.yaml", tmp_path, *wrong)]
@@ -250,6 +259,7 @@ def test_the_batch_size_must_be_a_multiple_of_the_number_of_processes() -> None:
         per_rank_batch(15, World(size=2))
 
 
+@pytest.mark.slow
 def test_a_run_that_is_still_running_cannot_be_resumed(small: Path, tmp_path: Path) -> None:
     log, run_folder = tmp_path / "log", tmp_path / "runs" / "exp"
     process = start([sys.executable, *yolo(small, tmp_path / "runs", "--epochs", "500", "--device", "cpu")], log)

@@ -24,7 +24,8 @@ from yolo_cli.weights.load import load_weights
 
 
 def config(data: Path, folder: Path, **changes: Any) -> TrainConfig:
-    base = {"data": str(data), "cfg": "n", "hyp": "shapes", "epochs": 3, "batch": 4, "img": (32, 32), "workers": 0}
+    base = {"data": str(data), "cfg": str(data.parent / "tiny.yaml"), "hyp": "shapes"}
+    base |= {"epochs": 3, "batch": 4, "img": (32, 32), "workers": 0}
     base |= {"noplots": True, "project": str(folder), "noautoanchor": True, "save_every": 1, "seed": 5}
     return TrainConfig(**(base | changes))
 
@@ -193,12 +194,14 @@ def test_no_run_to_continue(tmp_path: Path, resume: str, message: str) -> None:
         train(TrainConfig(resume=resume, project=str(tmp_path)), Silent())
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_saves_after_the_batch_and_prints_how_to_resume(
     small: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
-    words = ["--data", str(small), "--cfg", "n", "--img", "32", "--batch", "2", "--epochs", "500", "--noplots"]
-    words += ["--workers", "1", "--project", str(tmp_path), "--noval"]
+    words = ["--data", str(small), "--cfg", str(small.parent / "tiny.yaml"), "--project", str(tmp_path)]
+    words += ["--img", "32", "--batch", "2", "--epochs", "500", "--workers", "1", "--noplots", "--noval"]
     command = [sys.executable, "-m", "yolo_cli", "train", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

@@ -33,7 +33,7 @@ METRICS = ["precision", "recall", "F1", "mAP_0.5", "mAP_0.75", "mAP_0.5:0.95", "
 
 def options(data: Path, folder: Path, **changes: Any) -> TrainConfig:
     base = {
-        "cfg": "n",
+        "cfg": str(data.parent / "tiny.yaml"),
         "data": str(data),
         "img": (64, 64),
         "epochs": 1,
