@@ -35,8 +35,8 @@ from yolo_cli.weights.pytorch.module_tree import (
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignCheckpoint:
-    """The model of a file: enough to build it."""
+class PyTorchCheckpoint:
+    """The contents of a file: enough to build the model."""
 
     architecture: Architecture
     state: dict[str, Tensor]  # fp32, in the published naming
@@ -44,7 +44,7 @@ class ForeignCheckpoint:
     was_fused: bool  # its batch norms were folded; `state` has norms that only add the bias
 
 
-def read_checkpoint(path: Path) -> ForeignCheckpoint:
+def read_checkpoint(path: Path) -> PyTorchCheckpoint:
     """Architecture, weights and class names of a pickled YOLO checkpoint; the EMA weights where it has them.
 
     Raises UserError for any other file, and for a file that uses names outside the allowlist.
@@ -74,20 +74,20 @@ def read_checkpoint(path: Path) -> ForeignCheckpoint:
     if anchors is not None:
         architecture = architecture.with_anchors(anchors)
     unfused = _unfused(state)
-    return ForeignCheckpoint(architecture, unfused, names, was_fused=len(unfused) > len(state))
+    return PyTorchCheckpoint(architecture, unfused, names, was_fused=len(unfused) > len(state))
 
 
-def _read_yolox(path: Path, published: Mapping[str, Tensor]) -> ForeignCheckpoint:
+def _read_yolox(path: Path, published: Mapping[str, Tensor]) -> PyTorchCheckpoint:
     """A published YOLOX state dict, which has no class names: with as many classes as COCO it gets COCO's."""
     try:
         architecture, state = yolox.read_state(published)
     except UserError as error:
         raise UserError(error.what, where=path, fix=error.fix) from None
     except (KeyError, RuntimeError) as error:
-        raise UserError(f"not a sound YOLOX state dict ({str(error)[:120]})", where=path) from None
+        raise UserError(f"not a valid YOLOX state dict ({first_line(error)})", where=path) from None
     coco = _names(read_mapping(assets.find("data", "coco", option="--data")).get("names"))
     names = coco if len(coco) == architecture.nc else ()
-    return ForeignCheckpoint(architecture, state, names, was_fused=yolox.has_folded_norms(state))
+    return PyTorchCheckpoint(architecture, state, names, was_fused=yolox.has_folded_norms(state))
 
 
 def _load(path: Path) -> Any:
