@@ -86,7 +86,8 @@ def train(
         ),
     ] = D.device,
     sync_bn: Annotated[
-        bool, Option("--sync-bn", help="Synchronize batch norm statistics over all devices.")
+        bool,
+        Option("--sync-bn", help="Compute batch norm statistics over the whole batch of all GPUs (SyncBatchNorm)."),
     ] = D.sync_bn,
     workers: Workers = D.workers,
     cache: Annotated[

@@ -25,7 +25,7 @@ DEFAULT_N = 9
 
 
 def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
-    """Fit as the options say; returns the anchors in pixels, sorted by area. Raises UserError."""
+    """Fit anchors with the options of `config`; returns them in pixels, sorted by area. Raises UserError."""
     # Set up
     _check_files(config)
     architecture = _architecture(config)

@@ -24,7 +24,7 @@ from yolo_cli.weights.load import load_model, resolve_image_size, warn_of_fixed_
 
 
 def run(config: ValConfig, reporter: Reporter) -> Evaluation:
-    """Evaluate as the options say. Raises UserError for the user's mistakes."""
+    """Evaluate with the options of `config`. Raises UserError for the user's mistakes."""
     # Set up
     device = select_device(config.device)
     check_half(config.half, device)
