@@ -11,6 +11,7 @@ import pytest
 import simplejpeg
 
 from tests.inference.conftest import Runner, make_image, save_image
+from yolo_cli.inference import pipeline
 from yolo_cli.inference.prefetch import Prefetch
 from yolo_cli.inference.sources.frames import Source
 from yolo_cli.inference.sources.images import expected_bytes
@@ -96,6 +97,19 @@ def test_an_image_larger_than_the_memory_limit_passes_alone(sizes: list[int]) ->
     for size in sizes:
         prefetch.release(prefetch.reserve(size))
     assert not prefetch.needs_memory
+
+
+@pytest.mark.timeout(60)
+def test_memory_of_written_images_is_free_for_the_next(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing a large PNG takes longer than detecting: all memory is then held by images that are being written."""
+    monkeypatch.setattr(pipeline, "MEMORY", 5 * 600 * 600 * 3)  # two images, drawn copies included
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)
+    (tmp_path / "in").mkdir()
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / "in" / f"{i}.png"), noise)
+    assert run(tmp_path / "in").summary.images == 6
 
 
 def test_an_image_larger_than_estimated_counts_in_full() -> None:

@@ -26,6 +26,7 @@ from yolo_cli.inference.writers.summary import Summary
 
 GPU_BATCH = 16
 MAX_WORKERS = 8
+MEMORY = 2**30  # bytes of decoded frames at a time
 _POLL = 0.05  # seconds between looks at what else there is to do while nothing arrives
 _WINDOW = 4  # batches; a frame of a rare size waits at most for so many others
 _READERS_END = 6.0  # seconds: a little more than a read from a stalled stream may take
@@ -78,7 +79,7 @@ def detect(
             frame.input = predictor.preprocess(frame.pixels, bgr=frame.bgr)
             frame.milliseconds["prepare"] = 1000 * (time.perf_counter() - start)
 
-    prefetch = Prefetch(room, newest_only=sources.live and not options.stream_buffer)
+    prefetch = Prefetch(room, newest_only=sources.live and not options.stream_buffer, memory=MEMORY)
     # Larger than the window of `_batches`: what the writer waits for is then always submitted already.
     writer = ResultWriter(outputs, summary, prefetch.release, max_queued=(_WINDOW + 2) * size, workers=cores)
     network = ThreadPoolExecutor(workers, "network", torch.set_num_threads, (max(1, threads // workers),))

@@ -1,5 +1,6 @@
 """Reads sources ahead of the network, in threads, with a bound on the frames and on the memory in use."""
 
+import math
 import threading
 import time
 from collections import deque
@@ -12,7 +13,6 @@ from yolo_cli.inference.sources.sources import Sources
 from yolo_cli.inference.sources.streams import read_screen, read_stream
 from yolo_cli.inference.sources.video import read_video
 
-MEMORY = 2**30  # bytes
 _COPIES = 2  # of a frame's pixels at once: as read, and with boxes drawn
 
 Queued = Item | Future[Item]
@@ -26,7 +26,7 @@ class Prefetch:
     in the queue, so that detections show what the camera sees now. Frames of files are never dropped.
     """
 
-    def __init__(self, max_items: int, *, newest_only: bool = False, memory: int = MEMORY) -> None:
+    def __init__(self, max_items: int, *, newest_only: bool = False, memory: float = math.inf) -> None:
         self._max_items, self._newest_only, self._memory = max_items, newest_only, memory
         self._change = threading.Condition()
         self._queue: deque[Queued] = deque()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +29,8 @@ from yolo_cli.inference.writers.image_writer import (
 from yolo_cli.inference.writers.output_paths import OutputPath, OutputPaths
 from yolo_cli.inference.writers.result_formats import ResultFormat
 from yolo_cli.inference.writers.summary import Summary
+
+_POLL = 0.05  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +95,36 @@ class ResultWriter:
             raise self._error
 
     def _run(self) -> None:
-        while (queued := self._queue.get()) is not None:
+        while True:
+            try:
+                queued = self._queue.get(timeout=_POLL if self._writing else None)
+            except queue.Empty:  # the readers may be waiting for the memory of images that are written by now
+                self._try(self._finish_images, self._max_writing)
+                continue
+            if queued is None:
+                break
             item, done = queued
-            if self._error is None:
-                try:
-                    if done is not None:
-                        done.result()
-                    self._write(item)
-                    continue
-                except CancelledError:
-                    pass
-                except BaseException as error:
-                    self._error = error
-            # After an error the queue is still emptied, so that nobody waits for room in it.
-            if not isinstance(item, Ended):
+            # What cannot be written is still taken off the queue, so that nobody waits for room in it.
+            if not self._try(self._write_when_done, item, done) and not isinstance(item, Ended):
                 self._release(item.reserved)
         self._complete()
+
+    def _try(self, step: Callable[..., None], *args: Any) -> bool:
+        """Whether a step was done. No step is done after an error, which `close` raises."""
+        if self._error is None:
+            try:
+                step(*args)
+                return True
+            except CancelledError:  # of a frame whose detections never come
+                pass
+            except BaseException as error:
+                self._error = error
+        return False
+
+    def _write_when_done(self, item: Item, done: Future[None] | None) -> None:
+        if done is not None:
+            done.result()
+        self._write(item)
 
     def _write(self, item: Item) -> None:
         if isinstance(item, Frame):
