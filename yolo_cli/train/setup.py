@@ -1,15 +1,19 @@
 """What a training starts from: options, hyperparameters, dataset and model. A user's mistakes are reported here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from yolo_cli import plots
 from yolo_cli.anchors.autoanchor import check_anchors
+from yolo_cli.batch import prepare_images
 from yolo_cli.config import AUTO_BATCH, Hyperparameters, TrainConfig
+from yolo_cli.dataset.loader import train_loader
 from yolo_cli.dataset.sampler import largest_multi_scale_size
 from yolo_cli.dataset.splits import checked_image_size
 from yolo_cli.device import default_workers, seed_everything
@@ -25,6 +29,7 @@ from yolo_cli.run import reports
 from yolo_cli.run.folder import create_run_dir, write_options
 from yolo_cli.run.lock import RunLock
 from yolo_cli.train.autobatch import MEMORY_FRACTION, measure_batch
+from yolo_cli.train.folded_norms import restore_norms
 from yolo_cli.train.hyperparameters import describe_hyperparameters, read_hyperparameters
 from yolo_cli.train.optim import freeze_layers, frozen_layers
 from yolo_cli.train.resume import RESOLVED, ResumePoint, check_data, plain_options
@@ -33,6 +38,8 @@ from yolo_cli.weights.license import inherited
 from yolo_cli.weights.load import Weights, find_weights, load_weights, with_anchors_of
 from yolo_cli.weights.networks import find_network
 from yolo_cli.weights.published import PUBLISHED
+
+NORM_BATCHES = 8  # batches of 16 images that folded batch norms get their statistics from
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,10 @@ def set_up(
         batch = measure_batch(model, loss, largest_img(config, img, model.stride), device)
         config = replace(config, batch=-world.all_reduce_max(-batch) * world.size)  # the smallest of all processes
         reporter.info(f"--batch -1: {config.batch} images fill {MEMORY_FRACTION:.0%} of the free memory")
+    if config.weights and not point and world.is_main:  # the other processes get the main one's weights
+        images = islice(_training_images(config, hyp, data, img, model.stride, device), NORM_BATCHES)
+        if count := restore_norms(model.to(device), images):
+            reporter.info(f"{count} folded batch norms got statistics of training images")
     config = replace(config, img=img, resume="")
     check_trainable(config, model, len(data.train.index), world)
     frozen = freeze_layers(model, config.freeze)
@@ -112,6 +123,17 @@ def set_up(
     )
     reporter.info(describe_hyperparameters(hyp))
     return TrainSetup(config, hyp, data, model, device, workers, point, requested, base_license)
+
+
+def _training_images(
+    config: TrainConfig, hyp: Hyperparameters, data: TrainData, img: tuple[int, int], stride: int, device: torch.device
+) -> Iterator[Tensor]:
+    """The network input of the first epoch's batches."""
+    loader = train_loader(
+        data.train.index, img=img, batch=16, hyp=hyp, seed=config.seed, workers=0, rect=config.rect, stride=stride
+    )
+    for batch in loader:
+        yield prepare_images(batch.images, device)
 
 
 def initial_weights(config: TrainConfig, reporter: Reporter) -> Weights | None:
