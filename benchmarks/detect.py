@@ -197,9 +197,9 @@ def main() -> None:
         for name in (OURS, *peers):
             python = peers.get(name)
             env = environment(folder, python)
-            place = folder / f"runs_{name}"
-            words = commands(name, python, weights, images, place)
-            one = commands(name, python, weights, files[0], place)
+            project = folder / f"runs_{name}"
+            words = commands(name, python, weights, images, project)
+            one = commands(name, python, weights, files[0], project)
             seconds(one, env, folder)  # writes settings files and bytecode
 
             def run(

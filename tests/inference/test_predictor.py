@@ -42,16 +42,16 @@ def small(tiny: Path) -> Predictor:
 def test_the_published_detections(reference: Path, published: Predictor) -> None:
     stored = np.load(reference / "reference/forward/yolov5n_pretrained_000000000034.npz")
     (path,) = (reference / "datasets/coco128").rglob("000000000034.jpg")
-    canvas = published.preprocess(read_image(path))
-    assert np.array_equal(canvas.image[None].numpy(), stored["input_uint8"])
-    (found,) = published.predict([canvas])
+    model_input = published.preprocess(read_image(path))
+    assert np.array_equal(model_input.image[None].numpy(), stored["input_uint8"])
+    (found,) = published.predict([model_input])
     expected = torch.from_numpy(stored["nms_conf25_iou45"])
-    on_canvas = Detections(expected[:, :4], expected[:, 4], expected[:, 5].long()).to_image(canvas.letterbox)
-    torch.testing.assert_close(found.xyxy, on_canvas.xyxy, atol=0.05, rtol=0)
+    in_image = Detections(expected[:, :4], expected[:, 4], expected[:, 5].long()).to_image(model_input.letterbox)
+    torch.testing.assert_close(found.xyxy, in_image.xyxy, atol=0.05, rtol=0)
     torch.testing.assert_close(found.confidence, expected[:, 4], atol=1e-3, rtol=0)
     assert found.class_id.tolist() == expected[:, 5].tolist()
     bgr = published.preprocess(read_image(path)[..., ::-1].copy(), bgr=True)
-    assert torch.equal(bgr.image, canvas.image)
+    assert torch.equal(bgr.image, model_input.image)
 
 
 def same(found: Detections, other: Detections, at_least: float) -> int:
@@ -77,7 +77,7 @@ def test_detect_and_val_agree(reference: Path, published: Predictor) -> None:
                 assert same(found, validated, 0.999) == len(found)
                 assert len(validated) - len(found) <= 1  # validation also counts a box's second class
             else:
-                # Near the threshold, a box may be above it on one canvas and below it on the other.
+                # Near the threshold, a box may be above it with one padding and below it with the other.
                 for one, other in ((found, validated), (validated, found)):
                     clear = sure(one)
                     pairs.append((same(clear, other, 0.7), len(clear)))

@@ -20,11 +20,12 @@ from yolo_cli.inference.writers.summary import Summary
 from yolo_cli.progress import Reporter
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_options
 
-DEFAULT_WEIGHTS = "yolox-nano"  # free, small, and knows the 80 classes of COCO
+DEFAULT_WEIGHTS = "yolox-nano"  # freely licensed, small, trained on the 80 classes of COCO
 
 
 def run(config: DetectConfig, reporter: Reporter, write_line: Callable[[str], None] = print) -> Summary:
     """Run `yolo detect`. `write_line` receives the lines of `--json`. Raises UserError."""
+    # Set up
     if config.view_img:
         _check_window()
     device = select_device(config.device)
@@ -38,8 +39,11 @@ def run(config: DetectConfig, reporter: Reporter, write_line: Callable[[str], No
     options = PipelineOptions(config.batch, config.vid_stride, config.stream_buffer, config.visualize)
     summary = Summary(reporter.info, reporter.warn)
 
+    # Work
     try:
         detect(sources, predictor, outputs, summary, options, reporter.warn)
+
+    # Report, also after Ctrl-C
     finally:
         for line in summary.last_lines():
             reporter.info(line)
