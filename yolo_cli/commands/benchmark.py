@@ -88,9 +88,11 @@ def run(config: BenchmarkConfig, reporter: Reporter) -> list[Row]:
     add(measured_row(setup, PYTORCH, model, path.stat().st_size / 1e6, None, reporter))
     for name in formats:
         try:
-            add(_exported_row(setup, name, reporter))
+            row = _exported_row(setup, name, reporter)
         except UserError as error:
             reporter.warn(str(error))
+            continue
+        add(row)
 
     # Report
     from yolo_cli.plots.speed import speed_figure  # noqa: PLC0415 - matplotlib is slow to import
