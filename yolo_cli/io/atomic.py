@@ -3,8 +3,6 @@
 import contextlib
 import errno
 import os
-import secrets
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +16,7 @@ def atomic_path(path: Path, *, durable: bool = False, previous: Path | None = No
     With `durable` the content is flushed to the device first. With `previous` the older file is kept under that name;
     at every moment, one of the two is complete. Raises OSError where the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # also unique among hosts that share the folder
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")  # also unique among hosts that share the folder
     try:
         yield temporary
         if durable:
@@ -54,6 +52,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     The path is in a temporary folder, which the block may use for other files. If another process was faster, its
     `folder` stays. Raises UserError where the folder cannot be written.
     """
+    import tempfile  # noqa: PLC0415 - it takes 10 ms, and `yolo --help` imports this module
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
