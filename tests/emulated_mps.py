@@ -1,7 +1,7 @@
 """An emulation of the MPS device on the CPU: its tensors refuse float64 and refuse to be mixed with CPU tensors."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 CPU, MPS = torch.device("cpu"), torch.device("mps")
+M = TypeVar("M", bound=nn.Module)
 ACROSS_DEVICES = {"copy_", "to", "__getitem__", "__setitem__", "__set__"}  # accept tensors of two devices
 
 
@@ -44,7 +45,7 @@ def on_mps(tensor: Tensor) -> Tensor:
     return MPSTensor(tensor)
 
 
-def module_on_mps(module: nn.Module) -> nn.Module:
+def module_on_mps(module: M) -> M:
     """Move parameters and buffers in place."""
     for part in module.modules():
         for name, parameter in part._parameters.items():

@@ -175,8 +175,8 @@ def test_invalid_arguments_are_refused() -> None:
 
 
 def test_unknown_metrics_are_null_in_results_json() -> None:
-    told = one_image(boxes((0, 0, 0, 20, 20)), detections((0, 0, 20, 20, 0.9, 0))).to_dict()
-    assert told["metrics"] == {
+    result = one_image(boxes((0, 0, 0, 20, 20)), detections((0, 0, 20, 20, 0.9, 0))).to_dict()
+    assert result["metrics"] == {
         "precision": 1.0,
         "recall": 1.0,
         "F1": 1.0,

@@ -30,15 +30,15 @@ ROW = "{},0.05,0.04,0.03,0.5,0.4,0.45,0.3,0.06,0.05,0.04,0.01,0.01,0.1\n"
 
 def drawn_fraction(path: Path) -> float:
     """Fraction of the image that differs from its background."""
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    assert min(picture.shape[:2]) > 200
-    return float((np.abs(picture.astype(int) - picture[0, 0]).sum(axis=2) > 60).mean())
+    image = cv2.imread(str(path))
+    assert image is not None
+    assert min(image.shape[:2]) > 200
+    return float((np.abs(image.astype(int) - image[0, 0]).sum(axis=2) > 60).mean())
 
 
-def text_pixels(picture: np.ndarray) -> int:
+def text_pixels(image: np.ndarray) -> int:
     """Number of pixels of white text."""
-    return int((picture > 180).all(axis=2).sum())
+    return int((image > 180).all(axis=2).sum())
 
 
 def names(count: int) -> list[str]:
