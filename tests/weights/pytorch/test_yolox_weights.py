@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from yolo_cli.boxes.nms import non_max_suppression
+from yolo_cli.commands.val import run as val
+from yolo_cli.config import ValConfig
 from yolo_cli.errors import UserError
 from yolo_cli.model.architecture import find_architecture
 from yolo_cli.model.build import DetectionModel
+from yolo_cli.progress import Silent
 from yolo_cli.weights.load import load_weights
 from yolo_cli.weights.pytorch.yolox import PARTS, ROWS, our_name
 
@@ -111,3 +114,21 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     torch.save(content, path)
     with pytest.raises(UserError, match=r"running_var|do not fit"):
         load_weights(path).build_model()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("split", "ap"), [("val", 0.3376), ("train", 0.3338)])
+def test_the_real_weights_have_the_published_ap(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str, ap: float
+) -> None:
+    monkeypatch.setenv("YOLO_DATASETS", str(reference / "datasets"))
+    config = ValConfig(
+        weights=str(reference / "weights/yolox_nano.pth"),
+        data="coco128",
+        img=(416, 416),
+        task=split,
+        workers=0,
+        plots=False,
+        project=str(tmp_path),
+    )
+    assert val(config, Silent()).metrics.map50_95 == pytest.approx(ap, abs=0.006)
