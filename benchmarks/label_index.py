@@ -70,8 +70,8 @@ def make_files(folder: Path, count: int) -> None:
 
 def open_ours(folder: str) -> Opened:
     from yolo_cli.dataset.labels import build_index
-    from yolo_cli.dataset.loader import DetectionDataset
     from yolo_cli.dataset.sampler import SampleKey
+    from yolo_cli.dataset.samples import DetectionDataset
     from yolo_cli.device import default_workers
     from yolo_cli.io.cache_dir import user_cache_folder
 

@@ -11,7 +11,7 @@ from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import pixel_cache, shared_memory
 from yolo_cli.dataset.labels import LabelIndex, build_index
-from yolo_cli.dataset.loader import DetectionDataset, train_loader, val_loader
+from yolo_cli.dataset.loader import train_loader, val_loader
 from yolo_cli.dataset.pixel_cache import build_pixel_cache
 from yolo_cli.dataset.sampler import (
     RECT_GROUP,
@@ -22,6 +22,7 @@ from yolo_cli.dataset.sampler import (
     rect_batches,
     rect_canvases,
 )
+from yolo_cli.dataset.samples import DetectionDataset
 from yolo_cli.errors import UserError
 
 HYP = replace(Hyperparameters(), mixup=0.3, degrees=5.0, flipud=0.2)

@@ -1,0 +1,166 @@
+"""One sample for the network: an image read, letterboxed or augmented, with its targets.
+
+A sample is a pure function of (seed, epoch, index): the same for any number of workers, and after a resume.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from yolo_cli.batch import Letterbox
+from yolo_cli.config import Hyperparameters
+from yolo_cli.dataset import augment
+from yolo_cli.dataset.images import PAD_VALUE, decode_image, letterbox, required_size
+from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.pixel_cache import PixelCache, require_size
+from yolo_cli.dataset.sampler import SampleKey, sample_random
+from yolo_cli.dataset.shared_memory import SharedIndex
+from yolo_cli.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One canvas: RGB pixels and its targets, rows of (class, cx, cy, w, h) with the box as fractions of the canvas."""
+
+    image: UInt8[Tensor, "3 h w"]
+    targets: Float[Tensor, "n 5"]
+    index: int
+    letterbox: Letterbox
+
+
+class DetectionDataset(Dataset[Sample | UserError]):
+    """Samples by key. Images are scaled to fit `fit` (height, width); without `hyp` they are not augmented.
+
+    Mosaic and mixup are applied before epoch `mosaic_epochs`.
+
+    A file that disappeared or was damaged since it was indexed yields its UserError, which the loader raises: torch
+    would wrap an exception of a worker in a traceback.
+    """
+
+    def __init__(
+        self,
+        index: LabelIndex,
+        fit: tuple[int, int],
+        *,
+        hyp: Hyperparameters | None = None,
+        mosaic_epochs: float = 0,
+        seed: int = 0,
+        pixels: PixelCache | None = None,
+    ) -> None:
+        self._index, self._fit, self._hyp = index, fit, hyp
+        self._mosaic_epochs, self._seed, self._pixels = mosaic_epochs, seed, pixels
+        self._shared = SharedIndex(index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_index"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._index = self._shared.index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, key: SampleKey) -> Sample | UserError:
+        try:
+            return self._letterboxed(key) if self._hyp is None else self._augmented(key, self._hyp)
+        except UserError as error:
+            return error
+
+    def _letterboxed(self, key: SampleKey) -> Sample:
+        canvas = (key.height, key.width)
+        height, width = self._size(key.index)
+        image, scaled = letterbox(self._read(key.index, None), canvas, self._fit)
+        rows = self._index.labels(key.index)
+        # Cached pixels may be smaller than the file, but the letterbox maps to the file's pixels.
+        mapping = Letterbox(
+            height,
+            width,
+            scaled.scale_x * scaled.width / width,
+            scaled.scale_y * scaled.height / height,
+            scaled.pad_x,
+            scaled.pad_y,
+        )
+        size = np.array([width * mapping.scale_x, height * mapping.scale_y], np.float32)
+        pad = np.array([mapping.pad_x, mapping.pad_y], np.float32)
+        canvas_size = np.array([key.width, key.height], np.float32)
+        rows[:, 1:3] = (rows[:, 1:3] * size + pad) / canvas_size
+        rows[:, 3:5] = rows[:, 3:5] * size / canvas_size
+        return _sample(image, rows, key.index, mapping)
+
+    def _augmented(self, key: SampleKey, hyp: Hyperparameters) -> Sample:
+        random = sample_random(self._seed, key)
+        canvas = (key.height, key.width)
+        if key.epoch < self._mosaic_epochs and random.random() < hyp.mosaic:
+            image, classes, xyxy = self._compose(random, hyp, self._mosaic_images(random, key.index), canvas)
+            if random.random() < hyp.mixup:
+                images = self._mosaic_images(random, int(random.integers(len(self))))
+                other_image, other_classes, other_xyxy = self._compose(random, hyp, images, canvas)
+                ratio = augment.mixup_ratio(random)
+                cv2.addWeighted(image, ratio, other_image, 1 - ratio, 0.0, dst=image)
+                classes, xyxy = np.concatenate([classes, other_classes]), np.concatenate([xyxy, other_xyxy])
+        else:
+            image, classes, xyxy = self._compose(random, hyp, [key.index], canvas)
+        tables = augment.hsv_tables(random, hyp)
+        if tables is not None:
+            augment.apply_hsv(image, tables)
+        up, left = random.random(2) < (hyp.flipud, hyp.fliplr)
+        image, xyxy = augment.flip(image, xyxy, up=bool(up), left=bool(left))
+        rows = np.empty((len(xyxy), 5), np.float32)
+        rows[:, 0] = classes
+        rows[:, 1:3] = (xyxy[:, :2] + xyxy[:, 2:]) / 2
+        rows[:, 3:5] = xyxy[:, 2:] - xyxy[:, :2]
+        rows[:, 1:] /= (key.width, key.height) * 2
+        return _sample(image, rows, key.index, Letterbox(key.height, key.width, 1.0, 1.0, 0.0, 0.0))
+
+    def _mosaic_images(self, random: np.random.Generator, first: int) -> list[int]:
+        return [first, *(int(i) for i in random.integers(len(self), size=3))]
+
+    def _compose(
+        self, random: np.random.Generator, hyp: Hyperparameters, images: list[int], canvas: tuple[int, int]
+    ) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, " n"], Float32[np.ndarray, "n 4"]]:
+        """One image, or a mosaic of four, through one random transform: pixels, classes and boxes (xyxy in pixels)."""
+        sizes = [self._size(i) for i in images]
+        if len(images) == 1:
+            source, tiles = canvas, [augment.letterbox_matrix(sizes[0], canvas)]
+        else:
+            source, tiles = (canvas[0] * 2, canvas[1] * 2), augment.mosaic_matrices(random, sizes, canvas)
+        transform = augment.random_transform(random, hyp, source, canvas)
+        pixels = np.full((*canvas, 3), PAD_VALUE, np.uint8)
+        classes, boxes = [], []
+        for i, size, tile in zip(images, sizes, tiles, strict=True):
+            matrix = augment.snap_to_pixels(transform @ tile, size)
+            if not augment.is_visible(matrix, size, canvas):
+                continue
+            augment.draw_tile(pixels, self._read(i, required_size(size, matrix)), matrix, size)
+            rows = self._index.labels(i)
+            xyxy, keep = augment.transform_boxes(rows[:, 1:], matrix, size, canvas)
+            classes.append(rows[keep, 0])
+            boxes.append(xyxy[keep])
+        if not boxes:
+            return pixels, np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
+        return pixels, np.concatenate(classes), np.concatenate(boxes)
+
+    def _size(self, i: int) -> tuple[int, int]:
+        height, width = self._index.sizes[i]
+        return int(height), int(width)
+
+    def _read(self, i: int, min_size: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
+        if self._pixels is not None:
+            return self._pixels[i]
+        image = decode_image(self._index.content(i), self._index.path(i), min_size)
+        if min_size is None:
+            require_size(image, self._index, i)
+        return image
+
+
+def _sample(image: UInt8[np.ndarray, "h w 3"], rows: np.ndarray, index: int, mapping: Letterbox) -> Sample:
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, [planes[0], planes[1], planes[2]])
+    return Sample(torch.from_numpy(planes), torch.from_numpy(rows), index, mapping)
