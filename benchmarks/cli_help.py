@@ -1,4 +1,4 @@
-"""Wall time until a command line has printed its help: a fresh process every time, files in the page cache."""
+"""Wall time of printing the help of each command line: a new process each time, files in the page cache."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ def main() -> None:
     with workplace() as folder:
         env = {name: environment(folder, peers.get(name)) for name in commands}
         for name, command in commands.items():
-            seconds(command, env[name], folder)  # settings files are written, bytecode is compiled
+            seconds(command, env[name], folder)  # writes settings files and bytecode
         sides = {
             name: lambda name=name, command=command: {"help": seconds(command, env[name], folder)}
             for name, command in commands.items()

@@ -1,8 +1,8 @@
-"""Fuzz every reader of other people's files: `python benchmarks/fuzz.py --minutes 3`.
+"""Fuzz every reader of untrusted files: `python benchmarks/fuzz.py --minutes 3`.
 
-With atheris in the environment (`pip install atheris`, Linux and macOS) the search follows coverage; without it, seeds
-are changed at random. Each input may take `--seconds` of processor time and its target's memory; a process of its own
-runs them, so that a crash of native code is a finding too. Findings go to `--crashes`, a file and a traceback each.
+If atheris is installed (`pip install atheris`, Linux and macOS), the search is guided by coverage. Otherwise inputs are
+mutated at random. Each input is limited to `--seconds` of processor time and to its target's memory. Inputs run in a
+child process, so that a crash of native code is found as well. Each finding is saved in `--crashes`, with a traceback.
 """
 
 import argparse
@@ -50,13 +50,13 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", action="append", choices=NAMES, help="may be given several times; all by default")
-    parser.add_argument("--minutes", type=float, default=1.0, help="for each target")
+    parser.add_argument("--target", action="append", choices=NAMES, help="reader to fuzz (repeatable); default: all")
+    parser.add_argument("--minutes", type=float, default=1.0, help="minutes per target")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of processor time that one input may take")
-    parser.add_argument("--corpus", type=Path, help="folder of more seeds, one folder for each target")
-    parser.add_argument("--crashes", type=Path, default=Path("fuzz-crashes"))
-    parser.add_argument("--no-atheris", action="store_true", help="mutate at random even where atheris is installed")
+    parser.add_argument("--seconds", type=float, default=5.0, help="maximum processor time per input")
+    parser.add_argument("--corpus", type=Path, help="folder with more inputs to start from, in one folder per target")
+    parser.add_argument("--crashes", type=Path, default=Path("fuzz-crashes"), help="folder for findings")
+    parser.add_argument("--no-atheris", action="store_true", help="mutate at random even if atheris is installed")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -64,7 +64,7 @@ def parsed() -> argparse.Namespace:
 
 
 def fuzz(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run processes on one target until its time is over; one that dies is a finding, and another follows."""
+    """Fuzz one target for its time. If the child process dies, that is a finding, and a new one is started."""
     guided = importlib.util.find_spec("atheris") is not None and not options.no_atheris
     crashes = options.crashes / name
     crashes.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def fuzz(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def watched(command: Sequence[str], status: Path, left: float, seconds: float) -> str:
-    """Run a process; how it ended. It is killed where one input holds it up in native code."""
+    """Run a process and return how it ended. It is killed if one input blocks it in native code."""
     log = status.with_name("log")
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -119,7 +119,7 @@ def watched(command: Sequence[str], status: Path, left: float, seconds: float) -
 
 
 def keep(folder: Path, key: str, data: bytes, text: str) -> None:
-    """Save a finding, the shortest input of its kind; `key` is what makes two of them the same."""
+    """Save a finding. Of findings with the same `key`, the shortest input is kept."""
     name = f"{zlib.crc32(key.encode('utf-8', 'replace')):08x}"
     file = folder / name
     if file.exists() and file.stat().st_size <= len(data):
@@ -128,7 +128,7 @@ def keep(folder: Path, key: str, data: bytes, text: str) -> None:
     (folder / f"{name}.txt").write_text(f"{key}\n\n{text}", errors="backslashreplace")
 
 
-# The process that runs the inputs.
+# The child process, which runs the inputs.
 
 
 def child(options: argparse.Namespace) -> None:
@@ -139,7 +139,7 @@ def child(options: argparse.Namespace) -> None:
     if guided:
         import atheris
 
-        # torch and cv2 are native; what decides is written in Python
+        # torch and cv2 are native code, which cannot be instrumented
         with atheris.instrument_imports(include=["yolo_cli", "yaml", "pickletools", "torch._weights_only_unpickler"]):
             import fuzz_targets
     else:
@@ -166,7 +166,7 @@ def mutate_at_random(runner: "Runner", seeds: list[bytes], mutate: Callable[...,
     pool = list(seeds)
     while time.monotonic() < end:
         data = mutate(runner.name, random.choice(pool), pool, random)
-        if runner(data) and len(data) < 20_000 and random.random() < 0.2:  # what is still read leads further
+        if runner(data) and len(data) < 20_000 and random.random() < 0.2:  # valid inputs are mutated further
             pool.append(data)
             if len(pool) > 400:
                 del pool[len(seeds) + random.randrange(len(pool) - len(seeds))]
@@ -196,11 +196,11 @@ def follow_coverage(runner: "Runner", seeds: list[bytes], mutate: Callable[..., 
 
 
 def void(_: object) -> None:
-    """Nothing: atheris wants None."""
+    """Return None, as atheris requires."""
 
 
 class Runner:
-    """Runs inputs of a target, and keeps what they do wrong."""
+    """Runs the inputs of a target and saves findings."""
 
     def __init__(self, targets: Any, limits: Any, name: str, options: argparse.Namespace) -> None:
         self.name, self.targets, self.limits, self.target = name, targets, limits, targets.TARGETS[name]
@@ -211,7 +211,7 @@ class Runner:
             self.status = mmap.mmap(file.fileno(), 0)
 
     def __call__(self, data: bytes) -> bool:
-        """Whether the input was read to its end."""
+        """Returns True if the input was read without an error."""
         data = data[:MAX_INPUT]
         self.inputs += 1
         self.status[LAST.size : LAST.size + len(data)] = data
@@ -236,7 +236,7 @@ class Runner:
     def _found(self, error: BaseException, data: bytes, kind: str) -> None:
         frames = traceback.extract_tb(error.__traceback__)
         ours = [f for f in frames if "yolo_cli" in f.filename.replace(str(ROOT), "")] or frames
-        # the place that raised, and who of ours asked for it; of what took too long, only the latter
+        # the function that raised, and our innermost function; for a timeout only the latter
         places = ours[-1:] if kind == "time" else [frames[-1], ours[-1]]
         key = " < ".join([kind, *dict.fromkeys(f"{Path(f.filename).name}:{f.name}" for f in places)])
         text = "".join(traceback.format_exception(error))

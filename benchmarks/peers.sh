@@ -1,8 +1,8 @@
 #!/bin/sh
-# Environments of the peers, each in its own folder under the one given: peers.sh DIR
+# Create one environment per peer in a folder: peers.sh DIR
 #
-# They get the same torch and torchvision as the Python that runs the benchmarks ($PYTHON, default .venv/bin/python),
-# so that what is compared is the programs. uv is taken from the PATH or from beside that Python.
+# They have the same torch and torchvision as the Python that runs the benchmarks ($PYTHON, default .venv/bin/python),
+# so that only the programs differ. uv is taken from the PATH or from the folder of that Python.
 set -eu
 target=${1:?usage: peers.sh DIR}
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -21,5 +21,5 @@ make_environment() { # name, then packages
 }
 
 make_environment ultralytics ultralytics faster-coco-eval onnx onnxruntime onnxslim openvino
-# Newer setuptools lack pkg_resources, numpy 2 lacks names that it uses, and with Pillow 10 its plots fail.
+# yolov5 needs pkg_resources, which newer setuptools lack, and names that numpy 2 lacks. Its plots fail with Pillow 10.
 make_environment yolov5 'yolov5==7.0.14' 'setuptools<81' 'numpy<2' 'pillow<10'

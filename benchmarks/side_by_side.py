@@ -1,6 +1,6 @@
-"""What the measurements share: runs in turn, medians, ratios within a round, a table and a JSON file.
+"""Shared by the benchmarks: runs in turn, medians, ratios within a round, a table and a JSON file.
 
-Standard library alone at import, for the same files also run under the peers' interpreters.
+Imports only the standard library at module level, because the peers' interpreters run these files too.
 """
 
 import argparse
@@ -27,7 +27,7 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of a measurement: its name in the results, its unit, which way is better, and what is aimed at."""
+    """One figure of a measurement: its name in the results, its unit, its direction, and the goal."""
 
     name: str
     unit: str
@@ -39,39 +39,39 @@ class Measure:
 
 
 def options(description: str, runs: int) -> argparse.ArgumentParser:
-    """The options that every measurement has."""
+    """Options of every benchmark."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--peers", type=Path, help="folder of the peers' environments, made by peers.sh")
-    parser.add_argument("--runs", type=int, default=runs, help="rounds; each runs every program once, in turn")
-    parser.add_argument("--json", type=Path, help="file for the figures; default: results/NAME.json beside the script")
+    parser.add_argument("--peers", type=Path, help="folder of the peers' environments, created by peers.sh")
+    parser.add_argument("--runs", type=int, default=runs, help="number of rounds; each round runs every program once")
+    parser.add_argument("--json", type=Path, help="output file; default: results/NAME.json beside the script")
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # this process is one side of the measurement
     parser.add_argument("--task", default="{}", help=argparse.SUPPRESS)  # its settings, as JSON
     return parser
 
 
 def add_data_options(parser: argparse.ArgumentParser, *, weights: bool = False) -> None:
-    """Options for the data set and, on request, for the weights; both default to the reference folder's."""
+    """Options for the dataset and the weights. Both default to the files in YOLO_REFERENCE_DIR."""
     reference = os.environ.get("YOLO_REFERENCE_DIR")
     data = str(Path(reference) / "datasets" / "coco128" / "data.yaml") if reference else "coco128"
-    parser.add_argument("--data", default=data, help="data.yaml or a shipped name")
+    parser.add_argument("--data", default=data, help="data.yaml or a built-in name")
     if weights:
         file = str(Path(reference) / "weights" / "yolov5n.pt") if reference else None
         parser.add_argument("--weights", default=file, required=file is None, help="published yolov5n.pt")
 
 
 def peer_pythons(peers: Path | None, wanted: Sequence[str]) -> dict[str, Path]:
-    """The interpreters of those peers that are installed; says which are not."""
+    """The interpreters of the installed peers. Prints which ones are missing."""
     found = {}
     for name in wanted:
         python = None if peers is None else peers.absolute() / name / "bin" / "python"
         if python is not None and python.exists():
             found[name] = python
         else:
-            print(f"{name} is not measured: " + ("no --peers" if peers is None else f"{python} is missing"))
+            print(f"{name} is left out: " + ("no --peers" if peers is None else f"{python} is missing"))
     return found
 
 
-# ---------------------------------------------------------------- surroundings
+# ---------------------------------------------------------------- environment
 
 
 @contextmanager
@@ -84,12 +84,12 @@ def workplace() -> Iterator[Path]:
 def environment(
     folder: Path, python: Path | None = None, *, threads: int | None = None, pinned: bool = False
 ) -> dict[str, str]:
-    """Environment of a measured process: home and caches of its own, offline. `python` is the peer's interpreter.
+    """Environment of a measured process: its own home and caches, offline. `python` is the peer's interpreter.
 
-    Bytecode is kept, as for any user, whatever this shell says: without it importing torch takes twice as long.
+    Bytecode is written, as it is for a user, because importing torch takes twice as long without.
 
-    `pinned` gives every thread a core of its own. Else threads that wait for each other soon sleep: on some machines
-    two OpenMP threads can share one core for seconds and, spinning, make a step take ten times as long.
+    With `pinned`, every thread has its own core. Otherwise waiting threads soon sleep: on some machines two OpenMP
+    threads share one core for seconds, and a step takes ten times as long if they spin.
     """
     home = folder / "home"
     (home / ".config" / "Ultralytics").mkdir(parents=True, exist_ok=True)
@@ -103,14 +103,14 @@ def environment(
         "PYTHONDONTWRITEBYTECODE": "",
     }
     if python is not None:
-        # The weights are a pickle, which torch ≥ 2.6 refuses to yolov5 7.0.14 without this variable.
+        # yolov5 7.0.14 loads the weights as a pickle. torch ≥ 2.6 allows that only with this variable.
         own |= {"YOLO_OFFLINE": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "WANDB_MODE": "disabled"}
         font = home / ".config" / "Ultralytics" / "Arial.ttf"
         fonts = sorted(
             python.parent.parent.glob("lib/python*/site-packages/matplotlib/mpl-data/fonts/ttf/DejaVuSans.ttf")
         )
         if fonts and not font.exists():
-            shutil.copy(fonts[0], font)  # else it is downloaded
+            shutil.copy(fonts[0], font)  # otherwise it is downloaded
     own |= {"OMP_PROC_BIND": "true"} if pinned else {"GOMP_SPINCOUNT": "10000"}
     if threads is not None:
         own |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -118,7 +118,7 @@ def environment(
 
 
 def copy_dataset(data: str, folder: Path, splits: Sequence[str] = ("train", "val")) -> Path:
-    """A writable copy (peers write caches beside the labels) as YOLO folders; returns its data.yaml."""
+    """Copy a dataset into YOLO folders, because peers write caches beside the labels; returns its data.yaml."""
     from yolo_cli.dataset.labels import label_path
     from yolo_cli.dataset.spec import split_files
     from yolo_cli.dataset.splits import prepare_dataset
@@ -151,13 +151,13 @@ def copy_dataset(data: str, folder: Path, splits: Sequence[str] = ("train", "val
 def ask(
     python: Path | str, script: str, worker: str, task: Mapping[str, Any], env: Mapping[str, str], cwd: Path
 ) -> Any:
-    """Run one side of a measurement in a process of its own; its answer is the last line of its output, JSON."""
+    """Run one side of a benchmark in a new process; returns the JSON in the last line of its output."""
     command = [str(python), script, "--worker", worker, "--task", json.dumps(task)]
     return json.loads(_output(command, env, cwd).strip().splitlines()[-1])
 
 
 def answer(value: Any) -> None:
-    """What a worker says, as `ask` reads it."""
+    """Print a worker's result for `ask`."""
     print("\n" + json.dumps(value), flush=True)
 
 
@@ -171,14 +171,14 @@ def seconds(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> float:
 def _output(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> str:
     done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode:
-        # The last line alone says what failed, without the source that a traceback quotes.
+        # The last line has the error. The lines above it quote source code.
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise RuntimeError(f"{' '.join(map(str, command[:4]))} … ended with {done.returncode}: {last[:300]}")
     return done.stdout
 
 
 def alternate(sides: Mapping[str, Callable[[], Figures]], runs: int) -> list[dict[str, Figures]]:
-    """Rounds A B A B …: every side once a round, so that a slow spell of the machine hits all of them."""
+    """Run every side once per round (A B A B …), so that a slow phase of the machine affects all of them."""
     rounds = []
     for number in range(runs):
         results: dict[str, Figures] = {}
@@ -196,7 +196,7 @@ def alternate(sides: Mapping[str, Callable[[], Figures]], runs: int) -> list[dic
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has held."""
+    """Peak resident memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1024
 
@@ -213,7 +213,7 @@ def report(
     settings: Mapping[str, Any] | None = None,
     peers: Mapping[str, Path] | None = None,
 ) -> None:
-    """Print a table of medians and of the median ratio within a round; write all figures as JSON."""
+    """Print a table of medians and median ratios within a round, and write all figures as JSON."""
     rows = [_summary(measure, rounds) for measure in measures]
     _print_table(name, rows)
     result = {
@@ -232,7 +232,7 @@ def report(
 
 
 def _summary(measure: Measure, rounds: Sequence[Mapping[str, Figures]]) -> dict[str, Any]:
-    """Medians by side, and by peer the median over the rounds of how many times better we are."""
+    """The median of each side, and for each peer the median over the rounds of our advantage as a factor."""
     sides = dict.fromkeys(side for one in rounds for side in one)
     values = {side: [one[side][measure.name] for one in rounds if measure.name in one.get(side, {})] for side in sides}
     times_better = {}

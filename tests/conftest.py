@@ -1,4 +1,4 @@
-"""What every test may use: the reference data, and a cache folder of its own."""
+"""Fixtures for all tests: the reference data, and a separate cache folder. Skipped tests are counted per reason."""
 
 import os
 from collections import Counter
@@ -12,7 +12,7 @@ from hypothesis import settings
 SHIPPED = Path(__file__).resolve().parent / "fixtures"
 NO_REFERENCE = "YOLO_REFERENCE_DIR is not set, and this part of the reference data is not in the repository"
 
-# The same examples every time, so that a failure is a change's own; HYPOTHESIS_PROFILE=default looks for new ones.
+# The same examples in every run, so that only a change can make a test fail. HYPOTHESIS_PROFILE=default tries new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
@@ -31,7 +31,7 @@ def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """The folder of reference data; tests that need it skip where YOLO_REFERENCE_DIR is unset."""
+    """The folder of all reference data. Tests that need it are skipped if YOLO_REFERENCE_DIR is not set."""
     folder = os.environ.get("YOLO_REFERENCE_DIR")
     if not folder:
         pytest.skip(NO_REFERENCE)
@@ -54,13 +54,13 @@ def reference_file() -> Callable[[str], Path]:
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that a test caches reaches the user's cache folder, nor another test."""
+    """Each test has its own cache folder, apart from the user's."""
     monkeypatch.setenv("YOLO_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
 def unchecked_shapes() -> Iterator[None]:
-    """Annotated shapes are not checked."""
+    """Switch off the check of annotated shapes."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,4 +1,4 @@
-"""What one input may take: processor time and address space."""
+"""Limits of processor time and address space for one input."""
 
 import contextlib
 import resource
@@ -6,16 +6,16 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-HEADROOM = 2 * 2**30  # bytes of address space beyond what is granted: thread stacks, arenas, libraries loaded late
+HEADROOM = 2 * 2**30  # extra bytes of address space for thread stacks, arenas and libraries that are loaded late
 
 
 class OutOfTime(BaseException):
-    """No reader may swallow it as it may an Exception."""
+    """Not an Exception, so that `except Exception` in a reader does not catch it."""
 
 
 @contextlib.contextmanager
 def limited_time(seconds: float) -> Iterator[None]:
-    """Raises OutOfTime after so much processor time."""
+    """Raise OutOfTime after this much processor time."""
     before = signal.signal(signal.SIGPROF, _too_long)
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
@@ -27,7 +27,7 @@ def limited_time(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def limited_memory(mebibytes: int) -> Iterator[None]:
-    """No more address space than the process has now, so much, and some headroom."""
+    """Limit the address space to its present size plus `mebibytes` and HEADROOM."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     now = address_space("VmSize:")
     if now:
@@ -39,7 +39,7 @@ def limited_memory(mebibytes: int) -> Iterator[None]:
 
 
 def address_space(field: str = "VmPeak:") -> int:
-    """KiB of address space that this process has had at most; 0 where the system does not say."""
+    """Peak address space of this process in KiB, or 0 without /proc."""
     try:
         with open("/proc/self/status", "rb") as file:
             return next(int(line.split()[1]) for line in file if line.startswith(field.encode()))

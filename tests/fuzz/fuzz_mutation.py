@@ -1,4 +1,4 @@
-"""Changes that keep some of a file's structure: of bytes, of lines, of words, and of a pickle's opcodes."""
+"""Mutations that keep part of a file's structure: of bytes, lines, words and pickle opcodes."""
 
 import re
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _WORDS = (
 
 
 def mutate(name: str, data: bytes, others: Sequence[bytes], random: Random) -> bytes:
-    """A changed copy of an input of the target `name`."""
+    """A mutated copy of an input of the target `name`."""
     if name == "pickle" and (data[:1] in (b"Z", b"L") or random.random() < 0.1):
         return fuzz_pickles.mutated(data, random)[:MAX_BYTES]
     binary = name in ("pickle", "darknet-weights", "archives", "images")
@@ -36,7 +36,7 @@ def mutate(name: str, data: bytes, others: Sequence[bytes], random: Random) -> b
 
 def _bytes(data: bytes, others: Sequence[bytes], random: Random) -> bytes:
     kind, at = random.randrange(7), random.randrange(len(data) + 1)
-    # Most of what decides is near the front of binary files.
+    # The fields that decide how a binary file is read are near its start.
     at = at if random.random() < 0.5 else min(at, random.randrange(64))
     end = min(at + random.choice((1, 2, 4, 8, 64)), len(data))
     middle, tail = data[at:end], data[end:]

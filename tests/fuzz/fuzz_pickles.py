@@ -1,4 +1,4 @@
-"""Checkpoints as fuzzers handle them: a letter for the form, then the pickle alone."""
+"""Checkpoints for fuzzing: a letter for the format, then only the pickle."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ YAML: dict[str, Any] = {
     "backbone": [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "C3", [8]]],
     "head": [[[1], 1, "Detect", ["nc", "anchors"]]],
 }
-_STORAGE = 1024  # bytes of a storage whose size makes no sense
+_STORAGE = 1024  # bytes of a storage whose size is not valid
 _MOST = 2**23  # bytes of all storages
 _ITEM = {"torch HalfStorage": 2, "torch LongStorage": 8, "torch DoubleStorage": 8, "torch BoolStorage": 1}
 _NAMES = (
@@ -47,7 +47,7 @@ _OPCODES = (
 
 
 def packed(data: bytes) -> bytes:
-    """The file that fuzzed bytes stand for."""
+    """The checkpoint file that the fuzzed bytes describe."""
     form, content = data[:1], data[1:]
     if form == b"Z":
         return as_zip(content)
@@ -55,7 +55,7 @@ def packed(data: bytes) -> bytes:
 
 
 def as_zip(main: bytes) -> bytes:
-    """A zip checkpoint of a given pickle, with storages as large as the pickle says."""
+    """A zip checkpoint with the given pickle and storages of the sizes in it."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("archive/data.pkl", main)
@@ -67,7 +67,7 @@ def as_zip(main: bytes) -> bytes:
 
 
 def as_legacy(main: bytes) -> bytes:
-    """A checkpoint of the form before zip of a given main pickle, its storages behind it."""
+    """A legacy checkpoint with the given main pickle and its storages after it."""
     system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, system)]
     found = storages(main)
@@ -76,16 +76,16 @@ def as_legacy(main: bytes) -> bytes:
 
 
 def _numbers(size: int) -> bytes:
-    return b"\x3f" * size  # positive in every type of numbers, as variances and anchors must be
+    return b"\x3f" * size  # positive in every number type, because variances and anchors must be
 
 
 def storages(main: bytes) -> dict[str, tuple[int, int]]:
-    """Bytes and numbers of the storages that a pickle refers to, by key; absurd ones are made small."""
+    """Size in bytes and number count of each storage that a pickle refers to, by key. Invalid sizes are replaced."""
     found: dict[str, tuple[int, int]] = {}
     memo: dict[Any, Any] = {}
     said: list[Any] = []
     total = 0
-    with contextlib.suppress(Exception):  # a damaged pickle ends where it ends
+    with contextlib.suppress(Exception):  # stop where a damaged pickle ends
         for opcode, argument, _ in pickletools.genops(main):
             name = opcode.name
             if name.endswith("PUT") and said:
@@ -105,7 +105,7 @@ def storages(main: bytes) -> dict[str, tuple[int, int]]:
 
 
 def seeds() -> list[bytes]:
-    """Sound checkpoints in every form: our own, and another project's module tree."""
+    """Valid checkpoints in every format: ours, and the module tree of another project."""
     model = DetectionModel(from_mapping(YAML, name="tiny", where="seed"), ("a",)).eval()
     own = {
         "format": "yolo_cli checkpoint",
@@ -141,7 +141,7 @@ def _main_pickle(old: bytes) -> bytes:
 
 @contextmanager
 def _their_classes() -> Iterator[dict[str, type]]:
-    """Classes of a package that is there only while seeds are made."""
+    """Classes of a package that exists only while the checkpoints are made."""
     package = types.ModuleType("models.yolo")
     made = {name: type(name, (), {"__module__": "models.yolo"}) for name in ("Model", "Detect", "Conv", "C3")}
     package.__dict__.update(made)
@@ -161,7 +161,7 @@ def _as_theirs(model: DetectionModel, classes: dict[str, type]) -> Any:
 
 
 def _copied(module: torch.nn.Module, classes: dict[str, type]) -> Any:
-    """A module tree of the other project's classes; torch's own modules stay."""
+    """The module tree with classes of the other project. Modules of torch stay."""
     cls = classes.get(type(module).__name__)
     if cls is None and not type(module).__module__.startswith("torch.nn"):
         cls = classes["C3"]
@@ -175,7 +175,7 @@ _KEPT = ("_parameters", "_buffers", "_non_persistent_buffers_set")
 
 
 def mutated(data: bytes, random: Random) -> bytes:
-    """The pickle changed by a few opcodes; bytes that are no pickle by a few bytes."""
+    """The pickle with a few opcodes changed. Bytes that are no pickle get a few bytes changed."""
     pieces = opcodes(data[1:])
     for _ in range(random.choice((1, 1, 2, 4, 8))):
         at = random.randrange(len(pieces) + 1)
@@ -200,9 +200,9 @@ def mutated(data: bytes, random: Random) -> bytes:
 
 
 def opcodes(data: bytes) -> list[bytes]:
-    """A pickle cut into its opcodes; what cannot be cut stays whole."""
+    """The pickle split into opcodes. Bytes that cannot be split stay together."""
     starts: list[int] = []
-    with contextlib.suppress(Exception):  # a damaged pickle ends where it ends
+    with contextlib.suppress(Exception):  # stop where a damaged pickle ends
         starts.extend(position for _, _, position in pickletools.genops(data) if position is not None)
     edges = [*starts, len(data)] if starts else [0, len(data)]
     return [data[a:b] for a, b in itertools.pairwise(edges)]

@@ -1,4 +1,4 @@
-"""What mutation starts from: crafted files, the corpus of found cases, and for long runs real files."""
+"""Inputs to mutate: valid files made here, the corpus of earlier findings, and for long runs real files."""
 
 import io
 import os
@@ -141,7 +141,7 @@ _CRAFTED: dict[str, Callable[[], list[bytes]]] = {
     "archives": _archives,
     "images": _images,
 }
-# Of the reference data and the shipped files: (folder, pattern, most files, most bytes of one).
+# Reference data and files of this repository: (folder, pattern, maximum number of files, maximum bytes of a file).
 _REAL = {
     "labels": ("REFERENCE/datasets/coco128/labels", "**/*.txt", 30, 20_000),
     "data-yaml": ("data", "*.yaml", 9, 20_000),
@@ -153,23 +153,23 @@ _REAL = {
 
 
 @cache
-def sound(name: str) -> list[bytes]:
-    """Small sound files of a target."""
+def valid(name: str) -> list[bytes]:
+    """Small valid files of a target."""
     return _CRAFTED[name]()
 
 
 def crafted(name: str) -> list[bytes]:
-    """The sound files, and what was found before."""
-    return sound(name) + [path.read_bytes() for path in found_cases(name)]
+    """The valid files and the earlier findings."""
+    return valid(name) + [path.read_bytes() for path in found_cases(name)]
 
 
 def found_cases(name: str) -> list[Path]:
-    """Inputs that once did harm."""
+    """Inputs that once caused an error."""
     return sorted(path for path in (CORPUS / name).glob("*") if path.is_file())
 
 
 def real(name: str) -> list[bytes]:
-    """Files as people have them, where they are at hand; small ones, since a search is as fast as its seeds are."""
+    """Real files, if available. Only small ones, because larger inputs slow the search down."""
     reference = os.environ.get("YOLO_REFERENCE_DIR", "")
     if name not in _REAL:
         return []

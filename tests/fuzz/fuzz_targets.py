@@ -1,4 +1,4 @@
-"""What is fuzzed: one function per kind of file, from bytes to success or to a refusal."""
+"""The fuzzed readers: one function per kind of file, which reads the bytes or refuses them."""
 
 import contextlib
 import functools
@@ -26,7 +26,10 @@ from yolo_cli.weights.darknet.network import read_network
 from yolo_cli.weights.darknet.weights import is_prefix, pack_weights, read_weights
 from yolo_cli.weights.load import load_weights
 
-REFUSALS = (UserError, BadImage)  # an image reader's callers list its BadImage; nothing else may leave a reader
+REFUSALS = (
+    UserError,
+    BadImage,
+)  # callers of the image readers report BadImage; nothing else is allowed
 SMALL_CFG = """\
 [net]
 [convolutional]
@@ -47,15 +50,15 @@ classes=2
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A reader under test: `run(data, folder)` puts the bytes in a file of `folder` and reads it."""
+    """A fuzzed reader: `run(data, folder)` writes the bytes to a file in `folder` and reads it."""
 
     name: str
     run: Callable[[bytes, Path], None]
-    memory: int = 512  # MiB that one input may take
+    memory: int = 512  # MiB per input
 
 
 def labels(data: bytes, folder: Path) -> None:
-    """Any bytes give boxes within the image and named problems; nothing is raised."""
+    """Any bytes give boxes inside the image and a list of problems, without an exception."""
     classes, boxes, problems = array("i"), array("f"), []
     nc = (data[0] if data else 0) % 100 + 1
     count = parse_labels(data[1:], nc, classes, boxes, problems)
@@ -66,19 +69,19 @@ def labels(data: bytes, folder: Path) -> None:
 
 
 def data_yaml(data: bytes, folder: Path) -> None:
-    """A data set's file, then its images; nothing is fetched or generated."""
+    """A data.yaml and the images that it lists. Nothing is downloaded or generated."""
     spec = load_spec(str(written(folder / "fuzz.yaml", data)))
     if spec.download or spec.generate:
         return
     _make_images(folder)
     spec = prepare(spec, Silent())
     for split, entries in spec.splits.items():
-        if not any(entry.startswith(("/", "~")) or ".." in entry for entry in entries):  # the disk is no input
+        if not any(entry.startswith(("/", "~")) or ".." in entry for entry in entries):  # elsewhere the result varies
             split_files(spec, split)
 
 
 def architecture_yaml(data: bytes, folder: Path) -> None:
-    """An architecture, its model's shapes, and its way through our own mapping."""
+    """An architecture, its round trip through a mapping, and the shapes of its model."""
     architecture = read_architecture(written(folder / "fuzz.yaml", data))
     assert from_mapping(architecture.to_mapping(), name=architecture.name, where="again") == architecture
     shapes_of(architecture)
@@ -90,12 +93,12 @@ def hyp_yaml(data: bytes, folder: Path) -> None:
 
 
 def darknet_cfg(data: bytes, folder: Path) -> None:
-    """A network of Darknet's and its model's shapes."""
+    """A Darknet network and the shapes of its model."""
     shapes_of(read_network(written(folder / "fuzz.cfg", data)).architecture)
 
 
 def darknet_weights(data: bytes, folder: Path) -> None:
-    """Weights for a small network, as a whole file or (by the first byte) as a backbone's; read files write back."""
+    """Weights for a small network, of a backbone alone if the first byte is b. They are written back unchanged."""
     name = "fuzz.conv.1" if data[:1] == b"b" else "fuzz.weights"
     path = written(folder / name, data[1:])
     read = read_weights(path, small_network())
@@ -104,18 +107,18 @@ def darknet_weights(data: bytes, folder: Path) -> None:
 
 
 def pickled(data: bytes, folder: Path) -> None:
-    """A checkpoint of any form: F a whole file, Z the pickle of a zip, L the main pickle of the form before zip."""
+    """A checkpoint. First byte: F whole file, Z pickle of a zip file, L main pickle of the legacy format."""
     path = written(folder / "fuzz.pt", packed(data))
-    with no_door_out():
+    with programs_forbidden():
         load_weights(path).build_model()
 
 
 def archives(data: bytes, folder: Path) -> None:
-    """A downloaded archive; nothing may be written but in its folder."""
+    """A downloaded archive. Nothing may be written outside its folder."""
     path, inside = written(folder / "archive", data), folder / "around" / "unpacked"
     shutil.rmtree(folder / "around", ignore_errors=True)
     inside.parent.mkdir()
-    with contextlib.suppress(OSError):  # a name that no file can have; what fetches archives says it
+    with contextlib.suppress(OSError):  # a name that is not possible on this file system; the caller reports it
         unpack(path, inside)
     assert {entry.name for entry in inside.parent.iterdir()} <= {"unpacked"}
     assert not any(entry.is_symlink() for entry in inside.rglob("*"))
@@ -148,27 +151,27 @@ TARGETS = {
 
 
 def outcome(target: Target, data: bytes, folder: Path) -> str:
-    """`read`, or the refusal; anything else is raised."""
+    """'read', or the message of the refusal. Other exceptions are raised."""
     try:
         target.run(data, folder)
     except REFUSALS as error:
         line = str(error)
         assert line.strip()
         assert "\n" not in line
-        assert "MemoryError" not in line, line  # a refusal that comes from running out is none
+        assert "MemoryError" not in line, line  # running out of memory is not a refusal
         assert "llocate memory" not in line, line
         return line
     return "read"
 
 
 def written(path: Path, data: bytes) -> Path:
-    """The bytes as a file."""
+    """Write the bytes to the file and return its path."""
     path.write_bytes(data)
     return path
 
 
 def shapes_of(architecture: Architecture) -> None:
-    """Build a model without its numbers."""
+    """Build the model on the meta device, without memory for its parameters."""
     with torch.device("meta"):
         DetectionModel(architecture)
 
@@ -194,12 +197,12 @@ def _make_images(folder: Path) -> None:
 
 
 class Escaped(BaseException):
-    """Code of a file ran, or was about to."""
+    """Code in a file was executed."""
 
 
 @contextlib.contextmanager
-def no_door_out() -> Iterator[None]:
-    """Nothing that a pickle could want to call works while it is read."""
+def programs_forbidden() -> Iterator[None]:
+    """While a file is read, the functions that pickles use to run programs raise Escaped."""
     kept = os.system, os.popen
     os.system = os.popen = _escape  # type: ignore[assignment]
     try:

@@ -1,4 +1,4 @@
-"""Inputs that once did harm, and fresh ones made from sound files: each is read, or refused in one line."""
+"""Earlier findings and mutated valid files: each is read, or refused with one line."""
 
 import subprocess
 import sys
@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 30  # of processor time for one input: far beyond any, on the slowest machine
+SECONDS = 30  # of processor time per input: far more than any input takes
 CASES = [(name, path) for name in TARGETS for path in fuzz_seeds.found_cases(name)]
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("YOLO_DATASETS", raising=False)
 
@@ -33,19 +33,19 @@ def read(name: str, data: bytes, folder: Path) -> str:
 
 
 @pytest.mark.parametrize(("name", "path"), CASES, ids=[f"{name}: {path.stem}" for name, path in CASES])
-def test_what_was_found_stays_mended(name: str, path: Path, tmp_path: Path) -> None:
+def test_earlier_findings_stay_fixed(name: str, path: Path, tmp_path: Path) -> None:
     read(name, path.read_bytes(), tmp_path)
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_sound_files_are_read(name: str, tmp_path: Path) -> None:
-    assert "read" in {read(name, data, tmp_path) for data in fuzz_seeds.sound(name)}
+def test_valid_files_are_read(name: str, tmp_path: Path) -> None:
+    assert "read" in {read(name, data, tmp_path) for data in fuzz_seeds.valid(name)}
 
 
 @pytest.mark.parametrize("name", TARGETS)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**32))
-def test_changed_files_are_read_or_refused(name: str, tmp_path: Path, data: st.DataObject, seed: int) -> None:
+def test_mutated_files_are_read_or_refused(name: str, tmp_path: Path, data: st.DataObject, seed: int) -> None:
     seeds = fuzz_seeds.crafted(name)
     chosen = data.draw(st.integers(0, len(seeds) - 1))
     read(name, fuzz_mutation.mutate(name, seeds[chosen], seeds, Random(seed)), tmp_path)
