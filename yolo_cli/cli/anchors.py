@@ -15,14 +15,12 @@ IMG = Numbers(D.img)
 def anchors(
     data: Data = D.data,
     task: Task = D.task,
-    n: Annotated[
-        int, Option(help="Number of anchors. 0: as many as --weights or --cfg has; 9 if neither is given.")
-    ] = D.n,
+    n: Annotated[int, Option(help="Number of anchors. 0: as many as the compared model has.")] = D.n,
     img: Img = IMG,
     thr: Annotated[
-        float, Option(help="An anchor matches a box if their widths and heights differ by less than this factor.")
+        float, Option(help="Threshold of the width and height ratios of box and anchor, below which they match.")
     ] = D.thr,
-    gen: Annotated[int, Option(help="Generations of the random search that refines the k-means result.")] = D.gen,
+    gen: Annotated[int, Option(help="Generations of the evolution that refines the k-means result.")] = D.gen,
     seed: Annotated[int, Option(help="Random seed.")] = D.seed,
     weights: Annotated[
         str, Option(metavar="FILE", help="Compare with the anchors of this checkpoint or Darknet .weights.")

@@ -24,9 +24,11 @@ def benchmark(
     ] = D.include,
     cfg: DarknetCfg = D.cfg,
     img: Img = IMG,
-    half: Annotated[bool, Option("--half", help="Compare FP16 exports. On a GPU, PyTorch runs in FP16 too.")] = D.half,
+    half: Annotated[
+        bool, Option("--half", help="Compare exports in half precision (FP16). On a GPU, PyTorch runs in FP16 too.")
+    ] = D.half,
     int8: Annotated[bool, Option("--int8", help="Compare INT8 exports, calibrated on --data.")] = D.int8,
-    images: Annotated[int, Option(help="Images to time, at batch size 1.")] = D.images,
+    images: Annotated[int, Option(help="Number of images for the latency, at batch size 1.")] = D.images,
     device: ExportDevice = D.device,
     project: Project = D.project,
     name: Name = D.name,

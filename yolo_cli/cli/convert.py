@@ -14,12 +14,13 @@ def convert(
         str,
         Argument(
             metavar="OUT",
-            help="New file. Its suffix chooses the format: .pt, .weights (writes the .cfg too), .cfg or .yaml.",
+            help="New file. Its suffix chooses the format: .pt, .weights (writes the .cfg too), .cfg or .yaml "
+            "(architecture only).",
         ),
     ],
     cfg: DarknetCfg = "",
 ) -> None:
-    """Convert between checkpoints, Darknet files and model YAML."""
+    """Convert between checkpoints, Darknet files and architecture YAML."""
     config = ConvertConfig(source, target, cfg)
     from yolo_cli.cli.terminal import Terminal
     from yolo_cli.commands.convert import run

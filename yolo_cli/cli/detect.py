@@ -10,8 +10,8 @@ from typer import Option
 from yolo_cli.cli.arguments import Numbers, parse_numbers
 from yolo_cli.cli.heavy import heavy_imports
 from yolo_cli.cli.options import (
-    AnyWeights,
     Conf,
+    DetectWeights,
     Device,
     ExistOk,
     Half,
@@ -34,17 +34,20 @@ def detect(
     source: Annotated[
         str,
         Option(
-            help="Image, video, folder, quoted glob, .txt file with one path or URL per line, .streams file with one "
-            "stream per line, camera index, URL, `screen`, or `-` for paths from standard input.",
+            metavar="SOURCE",
+            help="Required. Image, video, folder, quoted glob, .txt file with one path or URL per line, .streams file "
+            "with one stream per line (processed in parallel), camera index, URL (http, rtsp), `screen`, or `-` for "
+            "paths from standard input.",
         ),
     ] = D.source,
-    weights: AnyWeights = D.weights,
+    weights: DetectWeights = D.weights,
     img: Img = IMG,
     conf: Conf = D.conf,
     iou: Iou = D.iou,
     max_det: MaxDet = D.max_det,
     classes: Annotated[
-        Numbers, Option(parser=parse_numbers, metavar="INT …", help="Keep only these class indices. Default: all.")
+        Numbers,
+        Option(parser=parse_numbers, metavar="INT …", help="Detect only the classes with these indices. Default: all."),
     ] = CLASSES,
     agnostic_nms: Annotated[
         bool, Option("--agnostic-nms", help="Class-agnostic NMS: boxes of different classes suppress each other.")
@@ -56,8 +59,8 @@ def detect(
         int,
         Option(
             metavar="[INT]",
-            help="Detect in the whole image and in overlapping tiles of this many pixels, to find small objects. "
-            "Without a value: tiles of size --img. 0: off.",
+            help="Also detect in overlapping tiles of this size in pixels, for small objects in large images, and "
+            "merge the results. Without a value: the size of --img. 0: no tiles.",
         ),
     ] = D.tile,
     half: Half = D.half,
@@ -65,7 +68,11 @@ def detect(
     batch: Annotated[int, Option(help="Images per batch. 0: 16 on a GPU, 1 on the CPU.")] = D.batch,
     vid_stride: Annotated[int, Option(help="Process every N-th frame of videos and streams.")] = D.vid_stride,
     stream_buffer: Annotated[
-        bool, Option("--stream-buffer", help="Process every frame of a stream. Default: drop frames to keep up.")
+        bool,
+        Option(
+            "--stream-buffer",
+            help="Process every frame of a live stream. Default: only the newest frame, dropping older ones.",
+        ),
     ] = D.stream_buffer,
     save_txt: Annotated[bool, Option("--save-txt", help="Save detections as YOLO txt files in labels/.")] = D.save_txt,
     save_conf: SaveConf = D.save_conf,
@@ -76,7 +83,7 @@ def detect(
     ] = D.save_json,
     nosave: Annotated[bool, Option("--nosave", help="Do not save annotated images and videos.")] = D.nosave,
     json: Annotated[
-        bool, Option("--json", help="Print one JSON object per image or video frame to standard output.")
+        bool, Option("--json", help="Print detections to standard output, one JSON object per line and frame.")
     ] = D.json,
     view_img: Annotated[bool, Option("--view-img", help="Show results in a window. Press q to quit.")] = D.view_img,
     line_thickness: Annotated[
@@ -85,7 +92,10 @@ def detect(
     hide_labels: Annotated[bool, Option("--hide-labels", help="Do not draw class names.")] = D.hide_labels,
     hide_conf: Annotated[bool, Option("--hide-conf", help="Do not draw confidences.")] = D.hide_conf,
     visualize: Annotated[
-        bool, Option("--visualize", help="Save the feature maps of each layer for the first frame of each source.")
+        bool,
+        Option(
+            "--visualize", help="Save the feature maps of each layer, for each image and the first frame of each video."
+        ),
     ] = D.visualize,
     project: Project = D.project,
     name: Name = D.name,

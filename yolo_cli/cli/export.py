@@ -38,7 +38,8 @@ def export(
         str,
         Option(
             metavar="DATA",
-            help="Dataset for INT8 calibration, for verification, and to compare the mAP of the export with PyTorch's.",
+            help="Dataset: its train split calibrates INT8, its val split is used to verify and to compare mAP. "
+            "Default: verify on generated images.",
         ),
     ] = D.data,
     simplify: Annotated[bool, Option("--simplify", help="Simplify the ONNX model with onnxslim.")] = D.simplify,

@@ -14,7 +14,7 @@ IMG = Numbers(D.img)
 
 def info(
     cfg: Annotated[
-        str, Option(help="Architecture: a YAML file, a Darknet .cfg or a built-in name. `list` prints the names.")
+        str, Option(help="Architecture: a YAML file, a Darknet .cfg or a built-in name. `--cfg list` prints the names.")
     ] = D.cfg,
     weights: Annotated[str, Option(metavar="FILE", help="Checkpoint (.pt) or Darknet .weights.")] = D.weights,
     img: Img = IMG,

@@ -21,7 +21,9 @@ def train(
     weights: Annotated[
         str,
         Option(
-            metavar="FILE", help="Initial weights: checkpoint (.pt) or Darknet .weights. Default: train from scratch."
+            metavar="FILE",
+            help="Initial weights: checkpoint (.pt), Darknet .weights, or a name such as yolox-nano. "
+            "Default: train from scratch.",
         ),
     ] = D.weights,
     cfg: Annotated[
@@ -46,33 +48,41 @@ def train(
         str,
         Option(
             metavar="|".join(LOSSES),
-            help="Loss and label assignment: `anchor` by box-to-anchor ratio (YOLOv5), `ota` refines that with SimOTA "
-            "(YOLOv7), `simota` is for models without anchors (YOLOX). Default: that of the model.",
+            help="Loss of YOLOv5 (anchor), YOLOv7 (ota) or YOLOX (simota). Models with anchors take `anchor` or `ota`, "
+            "those without take `simota`. Default: the loss of the model.",
         ),
     ] = D.loss,
     cos_lr: Annotated[
         bool, Option("--cos-lr", help="Use a cosine learning rate schedule instead of a linear one.")
     ] = D.cos_lr,
-    label_smoothing: Annotated[float, Option(help="Label smoothing, from 0 (off) to below 1.")] = D.label_smoothing,
+    label_smoothing: Annotated[float, Option(help="Label smoothing, 0 (off) to 1 (not included).")] = D.label_smoothing,
     patience: Annotated[
-        int, Option(help="Early stopping: end after this many epochs without improvement. 0: never.")
+        int,
+        Option(
+            help="Early stopping: end after this many epochs without a better fitness (mostly mAP@0.5:0.95). 0: never."
+        ),
     ] = D.patience,
     freeze: Annotated[
         Numbers,
         Option(
             parser=parse_numbers,
             metavar="INT …",
-            help="Layers to freeze: one number N for the first N layers, or several layer indices (0 1 2).",
+            help="Layers to freeze: one number for the first N layers (10: layers 0 to 9), or several layer indices "
+            "(0 3 5).",
         ),
     ] = FREEZE,
     rect: Annotated[
-        bool, Option("--rect", help="Use rectangular batches of images of similar shape. Disables mosaic.")
+        bool,
+        Option("--rect", help="Rectangular training: batches of images with similar aspect ratio. Disables mosaic."),
     ] = D.rect,
     multi_scale: Annotated[
-        bool, Option("--multi-scale", help="Vary the image size between 0.5 and 1.5 times --img.")
+        bool, Option("--multi-scale", help="Vary the image size per batch between 0.5 and 1.5 times --img.")
     ] = D.multi_scale,
     image_weights: Annotated[
-        bool, Option("--image-weights", help="Sample images more often if their classes have a low AP.")
+        bool,
+        Option(
+            "--image-weights", help="Sample images more often if their classes had a low AP in the last evaluation."
+        ),
     ] = D.image_weights,
     single_cls: SingleCls = D.single_cls,
     noautoanchor: Annotated[
@@ -91,20 +101,31 @@ def train(
     ] = D.sync_bn,
     workers: Workers = D.workers,
     cache: Annotated[
-        str, Option(metavar=f"[{'|'.join(CACHES)}]", help="Cache decoded images. Without a value: in memory.")
+        str,
+        Option(
+            metavar=f"[{'|'.join(CACHES)}]",
+            help="Cache decoded images, in memory or in the cache folder. Without a value: ram.",
+        ),
     ] = D.cache,
     resume: Annotated[
         str,
-        Option(metavar="[RUN]", help="Resume the interrupted run in this folder. Without a value: the newest."),
+        Option(
+            metavar="[RUN]",
+            help="Resume an interrupted run, given by its folder (runs/exp). Without a value: the newest training run.",
+        ),
     ] = D.resume,
     save_period: Annotated[
-        int, Option(help="Keep the checkpoint of every N-th epoch as epochN.pt. -1: off.")
+        int, Option(help="Also keep the checkpoint of every N-th epoch, as epochN.pt. -1: off.")
     ] = D.save_period,
     save_every: Annotated[
-        int, Option(help="Also save last.pt, to resume from, every N batches. 0: only at the end of each epoch.")
+        int, Option(help="Save last.pt, from which a run resumes, also every N batches. 0: only after each epoch.")
     ] = D.save_every,
-    save_minutes: Annotated[float, Option(help="Also save last.pt after this many minutes. 0: off.")] = D.save_minutes,
-    nosave: Annotated[bool, Option("--nosave", help="Save checkpoints only after the last epoch.")] = D.nosave,
+    save_minutes: Annotated[
+        float, Option(help="Save last.pt also every N minutes. 0: only after each epoch.")
+    ] = D.save_minutes,
+    nosave: Annotated[
+        bool, Option("--nosave", help="Do not save checkpoints after each epoch, only after the last.")
+    ] = D.nosave,
     noval: Annotated[bool, Option("--noval", help="Evaluate only after the last epoch.")] = D.noval,
     noplots: Annotated[bool, Option("--noplots", help="Do not save plots.")] = D.noplots,
     nan_policy: Annotated[

@@ -48,7 +48,7 @@ def val(
     pycocotools: Annotated[
         bool, Option("--pycocotools", help="Compute COCO metrics with pycocotools too, to compare.")
     ] = D.pycocotools,
-    save_txt: Annotated[bool, Option("--save-txt", help="Save detections as YOLO txt files.")] = D.save_txt,
+    save_txt: Annotated[bool, Option("--save-txt", help="Save detections as YOLO txt files in labels/.")] = D.save_txt,
     save_conf: SaveConf = D.save_conf,
     save_json: Annotated[
         bool, Option("--save-json", help="Save detections as predictions.json in COCO format.")

@@ -21,8 +21,6 @@ from yolo_cli.weights.darknet.weights import is_darknet
 from yolo_cli.weights.load import find_weights, load_weights
 from yolo_cli.weights.networks import find_network
 
-DEFAULT_N = 9
-
 
 def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
     """Fit anchors with the options of `config`; returns them in pixels, sorted by area. Raises UserError."""
@@ -36,7 +34,7 @@ def run(config: AnchorsConfig, reporter: Reporter) -> Float[np.ndarray, "n 2"]:
         what = f"{architecture.name} has no anchors"
         raise UserError(what, where=f"--cfg {config.cfg}" if config.cfg else f"--weights {config.weights}")
     current = np.array([v for scale in current_scales for v in scale], np.float64).reshape(-1, 2)
-    n = config.n or (len(current) if config.weights or config.cfg else DEFAULT_N)
+    n = config.n or len(current)
     if config.save and n % len(strides):
         what = f"{n} anchors cannot be divided among {len(strides)} scales"
         raise UserError(what, where="--save", fix="change --n")
