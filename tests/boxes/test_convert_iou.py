@@ -15,6 +15,11 @@ side = st.floats(0.5, 500, width=32)
 boxes = st.lists(st.tuples(coordinate, coordinate, side, side), min_size=1, max_size=8).map(torch.tensor)
 
 
+@pytest.fixture(scope="module")
+def ops() -> Any:
+    return pytest.importorskip("torchvision.ops")
+
+
 @given(boxes)
 def test_cxcywh_to_xyxy_and_back_is_the_identity(cxcywh: torch.Tensor) -> None:
     torch.testing.assert_close(xyxy_to_cxcywh(cxcywh_to_xyxy(cxcywh.double())), cxcywh.double())
