@@ -69,7 +69,7 @@ def make_files(folder: Path, count: int) -> None:
 
 
 def open_ours(folder: str) -> Opened:
-    from yolo_cli.dataset.labels import build_index
+    from yolo_cli.dataset.label_index import build_index
     from yolo_cli.dataset.sampler import SampleKey
     from yolo_cli.dataset.samples import DetectionDataset
     from yolo_cli.device import default_workers
@@ -92,7 +92,7 @@ def open_yolov5(folder: str) -> Opened:
     from yolov5.utils.dataloaders import LoadImagesAndLabels
 
     dataset = LoadImagesAndLabels(str(Path(folder, "images")), 640, 16, augment=True)
-    return lambda i: (dataset.im_files[i], dataset.labels[i].copy(), dataset.shapes[i]), len(dataset)
+    return lambda i: (dataset.im_files[i], dataset.label_index[i].copy(), dataset.shapes[i]), len(dataset)
 
 
 SIDES = {OURS: open_ours, "yolov5": open_yolov5}

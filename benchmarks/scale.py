@@ -70,7 +70,7 @@ def synthetic_index(folder: Path, images: int) -> Any:
     """An index of `images` images with about seven boxes each."""
     import numpy as np
 
-    from yolo_cli.dataset.labels import LabelIndex, _fingerprint, _offsets, replace
+    from yolo_cli.dataset.label_index import LabelIndex, _fingerprint, _offsets, replace
 
     chance = np.random.default_rng(0)
     real = [os.fsencode(file) for file in sorted((folder / "data/images").rglob("*.jpg"))[:REAL]]
@@ -92,19 +92,19 @@ def synthetic_index(folder: Path, images: int) -> Any:
 
 
 def load_index(folder: Path) -> Any:
-    from yolo_cli.dataset.labels import _load_cache
+    from yolo_cli.dataset.label_index import _load_cache
 
     return _load_cache(folder / "index.npz", "scale")
 
 
 def part_index(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
-    from yolo_cli.dataset import labels
+    from yolo_cli.dataset import label_index
 
     index = synthetic_index(folder, images)
     with costs() as saved:
-        labels._save_cache(folder / "index.npz", "scale", index)
+        label_index._save_cache(folder / "index.npz", "scale", index)
     with costs() as fingerprint:
-        labels._fingerprint(index)
+        label_index._fingerprint(index)
     del index
     gc.collect()
     before = rollup()["private"]
@@ -125,7 +125,7 @@ def part_index(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
 
 def part_folder(folder: Path, images: int, args: argparse.Namespace) -> list[Row]:
     """What needs real files: the cost is per file, so it is extrapolated linearly."""
-    from yolo_cli.dataset import labels
+    from yolo_cli.dataset import label_index
     from yolo_cli.dataset.spec import load_spec, split_files
 
     (folder / "data.yaml").write_text(f"path: {folder}/data\ntrain: images\nnc: {CLASSES}\n")
@@ -133,8 +133,8 @@ def part_folder(folder: Path, images: int, args: argparse.Namespace) -> list[Row
     with costs() as listed:
         files = split_files(spec, "train")
     with costs() as states:
-        labels._state_hash(files)
-    build: Callable[[], Any] = lambda: labels.build_index(  # noqa: E731
+        label_index._state_hash(files)
+    build: Callable[[], Any] = lambda: label_index.build_index(  # noqa: E731
         files, CLASSES, strict=False, cache_dir=folder / "cache", workers=1, progress=None
     )
     with costs() as first:
@@ -156,7 +156,7 @@ def part_folder(folder: Path, images: int, args: argparse.Namespace) -> list[Row
 
 def part_shards(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
     """The same real files in tar shards of 5,000 images, each followed by its label."""
-    from yolo_cli.dataset.labels import build_index
+    from yolo_cli.dataset.label_index import build_index
     from yolo_cli.dataset.scan import label_path
 
     files = sorted(str(file) for file in (folder / "data/images").rglob("*.jpg"))

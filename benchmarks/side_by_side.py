@@ -119,7 +119,7 @@ def environment(
 
 def copy_dataset(data: str, folder: Path, splits: Sequence[str] = ("train", "val")) -> Path:
     """Copy a dataset into YOLO folders, because peers write caches beside the labels; returns its data.yaml."""
-    from yolo_cli.dataset.labels import label_path
+    from yolo_cli.dataset.label_index import label_path
     from yolo_cli.dataset.spec import split_files
     from yolo_cli.dataset.splits import prepare_dataset
     from yolo_cli.errors import UserError

@@ -13,7 +13,7 @@ from yolo_cli.anchors.score import drop_tiny, score, training_sizes
 from yolo_cli.commands.anchors import run
 from yolo_cli.commands.train import run as train
 from yolo_cli.config import AnchorsConfig, TrainConfig
-from yolo_cli.dataset.labels import LabelIndex, build_index
+from yolo_cli.dataset.label_index import LabelIndex, build_index
 from yolo_cli.dataset.spec import load_spec, prepare, split_files
 from yolo_cli.errors import UserError
 from yolo_cli.io.yaml_file import read_mapping

@@ -9,7 +9,7 @@ import yaml
 
 from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters
-from yolo_cli.dataset.labels import LabelIndex, build_index
+from yolo_cli.dataset.label_index import LabelIndex, build_index
 from yolo_cli.dataset.loader import train_loader, val_loader
 from yolo_cli.dataset.pixel_cache import build_pixel_cache
 from yolo_cli.dataset.spec import load_spec, split_files

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.recording import Recording
-from yolo_cli.dataset.labels import build_index
+from yolo_cli.dataset.label_index import build_index
 from yolo_cli.dataset.spec import load_spec, prepare, split_files
 from yolo_cli.errors import UserError
 from yolo_cli.io import assets

@@ -1,4 +1,4 @@
-from yolo_cli.dataset.labels import build_index
+from yolo_cli.dataset.label_index import build_index
 from yolo_cli.dataset.splits import Split
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.recording import Recording
 from yolo_cli.dataset import synthetic
-from yolo_cli.dataset.labels import build_index
+from yolo_cli.dataset.label_index import build_index
 from yolo_cli.dataset.spec import load_spec, prepare, split_files
 from yolo_cli.progress import Silent
 

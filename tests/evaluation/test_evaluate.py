@@ -7,7 +7,7 @@ from emulated_mps import EmulatedMPS, module_on_mps
 
 from yolo_cli.batch import Batch, Detections
 from yolo_cli.config import Hyperparameters
-from yolo_cli.dataset.labels import build_index
+from yolo_cli.dataset.label_index import build_index
 from yolo_cli.dataset.loader import val_loader
 from yolo_cli.dataset.spec import load_spec, prepare, split_files
 from yolo_cli.evaluation.evaluate import EvalDataset, EvalOptions, Evaluation, evaluate

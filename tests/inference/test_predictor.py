@@ -15,7 +15,7 @@ from yolo_cli.boxes.nms import non_max_suppression
 from yolo_cli.commands.detect import run as detect
 from yolo_cli.config import DetectConfig
 from yolo_cli.dataset.images import read_image
-from yolo_cli.dataset.labels import build_index
+from yolo_cli.dataset.label_index import build_index
 from yolo_cli.dataset.loader import val_loader
 from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.inference.candidates import decode_candidates

@@ -85,7 +85,7 @@ def test_learning_rates_are_named_by_their_parameter_groups(tmp_path: Path, monk
 
 @pytest.mark.parametrize("classes", [1, 3, 80, 300])
 @pytest.mark.parametrize("count", [0, 1, 3000])
-def test_labels(classes: int, count: int, tmp_path: Path) -> None:
+def test_label_index(classes: int, count: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     label_figure(rng.integers(0, classes, count), rng.random((count, 4)), names(classes), tmp_path / "labels.jpg")
     assert drawn_fraction(tmp_path / "labels.jpg") > 0.005

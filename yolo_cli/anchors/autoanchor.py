@@ -7,7 +7,7 @@ from jaxtyping import Float
 
 from yolo_cli.anchors.fit import fit_anchors
 from yolo_cli.anchors.score import drop_tiny, score, training_sizes
-from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.model.architecture import Anchors
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.label_index import LabelIndex
 
 MIN_SIDE = 2.0  # pixels; smaller boxes cannot be learned, and would attract anchors
 _CHUNK = 100_000  # boxes at a time, to bound memory

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from yolo_cli.batch import Batch, Detections
 from yolo_cli.config import ValConfig
-from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.loader import val_loader
 from yolo_cli.dataset.splits import class_names, load_split, prepare_dataset
 from yolo_cli.device import check_half, default_workers, select_device

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters
-from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.pixel_cache import build_pixel_cache
 from yolo_cli.dataset.sampler import EpochBatchSampler, rect_canvases
 from yolo_cli.dataset.samples import DetectionDataset, Sample

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int64, UInt8
 
 from yolo_cli.dataset.images import decode_image, fitted_size
-from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.shared_memory import free_memory
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import atomic_path

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, Int32, Int64
 from torch.utils.data import Sampler
 
-from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.label_index import LabelIndex
 
 # Independent random streams of one seed.
 _SAMPLE, _ORDER, _SIZE = 0, 1, 2

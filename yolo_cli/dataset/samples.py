@@ -17,7 +17,7 @@ from yolo_cli.batch import Letterbox
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
 from yolo_cli.dataset.images import PAD_VALUE, decode_image, letterbox, required_size
-from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.pixel_cache import PixelCache, require_size
 from yolo_cli.dataset.sampler import SampleKey, sample_random
 from yolo_cli.dataset.shared_memory import SharedIndex

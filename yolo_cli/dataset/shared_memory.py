@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.label_index import LabelIndex
 
 _RESERVE = 2**28  # bytes of shared memory left free for batches
 _SHARED_MEMORY = "/dev/shm"

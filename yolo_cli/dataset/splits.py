@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from yolo_cli.dataset.labels import LabelIndex, build_index
+from yolo_cli.dataset.label_index import LabelIndex, build_index
 from yolo_cli.dataset.spec import DataSpec, load_spec, prepare, split_files
 from yolo_cli.io.cache_dir import user_cache_folder
 from yolo_cli.progress import Reporter

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from yolo_cli.batch import Batch, Detections, prepare_images
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.boxes.nms import non_max_suppression
-from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.evaluation.evaluator import Evaluator, Metrics
 from yolo_cli.export.runtime import Runtime

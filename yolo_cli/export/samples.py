@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from yolo_cli.dataset.images import decode_image, letterbox
-from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.synthetic import draw
 
 SYNTHETIC_IMAGES = 8

@@ -12,7 +12,7 @@ from yolo_cli.boxes.iou import complete_iou
 from yolo_cli.config import Hyperparameters
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.loss.assign import Assignment, assign
-from yolo_cli.loss.simota import simota
+from yolo_cli.loss.ota import simota
 from yolo_cli.model.heads import AnchorHead, Boxes, RawMaps, sigmoid_boxes
 
 FOCAL_ALPHA = 0.25

@@ -9,7 +9,7 @@ from torch import Tensor
 from yolo_cli import plots
 from yolo_cli.batch import Batch, Detections
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
-from yolo_cli.dataset.labels import LabelIndex
+from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.evaluation.evaluator import Metrics
 
 DRAWN_BATCHES = 3

@@ -1,4 +1,4 @@
-"""SimOTA: of the candidates of `assign`, each target keeps those with the lowest cost."""
+"""YOLOv7's label assignment (`--loss ota`): SimOTA, which keeps the cheapest of the candidates of `assign`."""
 
 from collections.abc import Sequence
 

@@ -12,7 +12,7 @@ import torch
 
 from yolo_cli.config import Hyperparameters
 from yolo_cli.loss.detection import AUXILIARY_NEIGHBOR_BIAS, NEIGHBOR_BIAS, DetectionLoss, LossWeights
-from yolo_cli.loss.simota import class_cost, dynamic_k
+from yolo_cli.loss.ota import class_cost, dynamic_k
 
 SIZE = 320
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolo_cli.dataset import labels as labels_module
-from yolo_cli.dataset.labels import LabelIndex, build_index, label_path
+from yolo_cli.dataset import label_index as labels_module
+from yolo_cli.dataset.label_index import LabelIndex, build_index, label_path
 from yolo_cli.dataset.yolo_labels import MAX_PROBLEMS, parse_labels, parse_row
 from yolo_cli.errors import UserError
 
