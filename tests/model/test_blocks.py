@@ -95,14 +95,19 @@ CASES: dict[str, tuple[list[int], list[Any]]] = {
     "Upsample": ([16], [None, 2, "nearest"]),
     "ZeroPad2d": ([16], [[0, 2, 0, 2]]),
 }
-HEADS = {"Detect", "IDetect", "IAuxDetect"}
+ANCHORS = [[1, 2, 3, 4], [5, 6, 7, 8]]
+# YAML arguments for two scales
+HEADS: dict[str, list[Any]] = {
+    "DecoupledDetect": [4, 16, True],
+    "Detect": [4, ANCHORS],
+    "IAuxDetect": [4, ANCHORS],
+    "IDetect": [4, ANCHORS],
+}
 
 
 def test_every_block_has_a_case() -> None:
-    # tested elsewhere: Darknet's blocks in test_darknet_blocks.py, DecoupledDetect in test_yolox.py
-    assert CASES.keys() == {
-        name for name in BLOCKS.keys() - HEADS - {"DecoupledDetect"} if not name.startswith("Darknet")
-    }
+    # Darknet's blocks are tested in test_darknet_blocks.py
+    assert CASES.keys() | HEADS.keys() == {name for name in BLOCKS if not name.startswith("Darknet")}
 
 
 def built(name: str, channels: list[int], args: list[Any]) -> tuple[PlannedModule, int, Fraction]:
@@ -139,17 +144,19 @@ def test_a_block_fuses_on_mps(name: str) -> None:
     assert torch.equal(fused.cpu(), expected)
 
 
-@pytest.mark.parametrize("name", sorted(HEADS))
+@pytest.mark.parametrize("name", HEADS)
 def test_a_head_keeps_its_output_when_fused(name: str) -> None:
     channels = [16, 32] * (2 if name == "IAuxDetect" else 1)
-    head, _, _ = built(name, channels, [4, [[1, 2, 3, 4], [5, 6, 7, 8]]])
+    head, _, _ = built(name, channels, HEADS[name])
     head.place((8, 16))  # type: ignore[operator]
     randomize(head)
     on_cpu = copy.deepcopy(head)
     x = [torch.randn(2, 16, 8, 8), torch.randn(2, 32, 4, 4)]
     with torch.inference_mode():
         before, after = head(x), fuse_all(head)(x)
-    assert {key.split(".")[0] for key in head.state_dict()} == {"anchors", "m"}
+    assert not any(isinstance(part, nn.BatchNorm2d | ImplicitA | ImplicitM) for part in head.modules())
+    if name != "DecoupledDetect":
+        assert {key.split(".")[0] for key in head.state_dict()} == {"anchors", "m"}
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     with torch.no_grad(), EmulatedMPS():
@@ -182,6 +189,10 @@ def test_orepa_has_an_identity_branch_only_if_the_shape_stays() -> None:
         ("DownC", [8], [8, 0], "factor"),
         ("ResNetStage", [8], [8, 0], "stride"),
         ("PyramidLevel", [8, 8, 8], [], "one or two source layers"),
+        ("DepthwiseConv", [8], [8, 3, 0], "stride"),
+        ("DepthwiseConv", [8], [8, 3, 1, 1], "takes 1 to 3 arguments"),
+        ("DepthwiseC3", [8], [], "takes 1 to 3 arguments"),
+        ("DecoupledDetect", [8, 8], [0, 16], "nc"),
         ("ZeroPad2d", [8], [[0, 1]], "left, right, top, bottom"),
         ("MaxPool2d", [8], [2, 2, 5], "padding"),
         ("ReOrg", [8], [2], "takes 0 arguments"),
