@@ -204,11 +204,14 @@ def paired(runs: Sequence[Run], base: str, other: str, datasets: Sequence[str], 
 
 def weighted_ap(run: Run, work: Path) -> "WeightedAP":
     """A run's predictions, ready to be scored on resamples."""
-    from yolo_cli.evaluation.coco_json import read_predictions
+    from yolo_cli.commands.compare import read_with_ground_truth
+    from yolo_cli.dataset.splits import load_split, prepare_dataset
     from yolo_cli.evaluation.weighted_ap import WeightedAP
+    from yolo_cli.progress import Silent
 
-    data, classes = read_predictions(work / "val" / run.key / "predictions.json", run.data, "val")
-    return WeightedAP(data, classes)
+    spec = prepare_dataset(run.data, Silent())
+    split = load_split(spec, "val", single_cls=False, strict=False, workers=0, reporter=Silent())
+    return WeightedAP(read_with_ground_truth(work / "val" / run.key / "predictions.json", split, spec.nc), spec.nc)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from yolo_cli.cli.arguments import normalize, parse_img, parse_numbers
 from yolo_cli.config import (
     AnchorsConfig,
     BenchmarkConfig,
+    CompareConfig,
     DetectConfig,
     ExportConfig,
     InfoConfig,
@@ -50,7 +51,15 @@ def test_options_are_the_fields_of_the_config(command: str) -> None:
         assert f"--{field.name.replace('_', '-')}" in parameters[field.name].opts, field.name  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("command", CONFIGS)
+def test_options_of_compare_are_the_fields_of_its_config() -> None:
+    parameters = options("compare")
+    assert set(parameters) == {field.name for field in fields(CompareConfig)}
+    for field in fields(CompareConfig):
+        if field.name != "recipes":
+            assert parameters[field.name].default == field.default, field.name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", [*CONFIGS, "compare"])
 def test_every_option_is_explained(command: str) -> None:
     for name, parameter in options(command).items():
         assert parameter.help, name  # type: ignore[attr-defined]

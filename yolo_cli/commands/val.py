@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from yolo_cli.batch import Batch, Detections
 from yolo_cli.config import ValConfig
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.loader import val_loader
-from yolo_cli.dataset.splits import class_names, load_split, prepare_dataset
+from yolo_cli.dataset.splits import Split, class_names, load_split, prepare_dataset
 from yolo_cli.device import check_half, default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions, image_ids, write_predictions
@@ -20,7 +22,7 @@ from yolo_cli.inference.writers.result_formats import label_lines
 from yolo_cli.progress import Reporter
 from yolo_cli.run import reports
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_options
-from yolo_cli.weights.load import load_model, resolve_image_size, warn_of_fixed_thresholds
+from yolo_cli.weights.load import LoadedModel, load_model, resolve_image_size, warn_of_fixed_thresholds
 
 
 def run(config: ValConfig, reporter: Reporter) -> Evaluation:
@@ -38,7 +40,7 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     spec = prepare_dataset(config.data, reporter)
     names = class_names(spec, single_cls=config.single_cls)
     if not config.single_cls:
-        _check_classes(model.names, names, path, spec.source, reporter)
+        check_classes(model.names, names, path, spec.source, reporter)
     workers = default_workers(config.workers, config.batch)
     split = load_split(
         spec, config.task, single_cls=config.single_cls, strict=config.strict, workers=workers, reporter=reporter
@@ -49,20 +51,9 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     reports.write_dataset_report(folder, (split,))
 
     # Evaluate
-    rect = model.img is None  # an exported file with a fixed size takes no other shapes
-    loader = val_loader(index, img=img, batch=config.batch, stride=model.stride, workers=workers, rect=rect)
     evaluator = Evaluator(names)
-    # With NMS inside the exported file, a second one has nothing to do.
-    iou = config.iou if model.runtime.metadata.nms is None else 1.0
-    evaluation = evaluate(
-        model.runtime,
-        EvalDataset(loader, index, image_ids([index.path(i) for i in range(len(index))])),
-        evaluator,
-        EvalOptions(config.conf, iou, config.max_det, config.single_cls, half=config.half),
-        device=device,
-        reporter=reporter,
-        observe=_observer(config, folder, names, index),
-    )
+    observe = _observer(config, folder, names, index)
+    evaluation = evaluate_split(model, split, config, img, evaluator, device=device, reporter=reporter, observe=observe)
 
     # Report
     if config.plots:
@@ -81,7 +72,36 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     return evaluation
 
 
-def _check_classes(
+def evaluate_split(
+    model: LoadedModel,
+    split: Split,
+    config: ValConfig,
+    img: tuple[int, int],
+    evaluator: Evaluator,
+    *,
+    device: torch.device,
+    reporter: Reporter,
+    observe: Observer | None = None,
+) -> Evaluation:
+    """Evaluate a model on a split at the image size `img` (height, width), with the thresholds of `config`."""
+    index = split.index
+    rect = model.img is None  # an exported file with a fixed size takes no other shapes
+    workers = default_workers(config.workers, config.batch)
+    loader = val_loader(index, img=img, batch=config.batch, stride=model.stride, workers=workers, rect=rect)
+    # With NMS inside the exported file, a second one has nothing to do.
+    iou = config.iou if model.runtime.metadata.nms is None else 1.0
+    return evaluate(
+        model.runtime,
+        EvalDataset(loader, index, image_ids([index.path(i) for i in range(len(index))])),
+        evaluator,
+        EvalOptions(config.conf, iou, config.max_det, config.single_cls, half=config.half),
+        device=device,
+        reporter=reporter,
+        observe=observe,
+    )
+
+
+def check_classes(
     model: Sequence[str], dataset: Sequence[str], weights: Path, source: object, reporter: Reporter
 ) -> None:
     """Raises UserError where model and dataset differ in the number of classes; warns where names differ."""

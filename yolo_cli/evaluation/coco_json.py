@@ -8,8 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from yolo_cli.errors import UserError
-from yolo_cli.evaluation.eval_data import EvalData
+from yolo_cli.evaluation.eval_data import EvalData, Predictions
+
+# The category ids of COCO's 80 detection classes.
+_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+COCO_CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED)
 
 
 def numeric_image_id(stem: str) -> int | None:
@@ -85,3 +91,40 @@ def write_predictions(path: Path, data: EvalData) -> None:
         path.write_text(json.dumps(coco_predictions(data)), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write: {error.strerror}", where=path) from error
+
+
+def read_predictions(path: Path, image_ids: Sequence[int], classes: int) -> Predictions:
+    """A COCO result file as predictions on images with these ids; category ids are class ids, or those of COCO.
+
+    COCO's 80 classes have category ids from 1 to 90 with gaps. Raises UserError for a file that is no such list, or has
+    images or classes that the dataset does not have.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot be read as JSON ({error})", where=path) from None
+    try:
+        image = np.array([row["image_id"] for row in rows], dtype=np.int64)
+        category = np.array([row["category_id"] for row in rows], dtype=np.int64)
+        xywh = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(len(rows), 4)
+        confidence = np.array([row["score"] for row in rows], dtype=np.float64)
+    except (TypeError, KeyError, ValueError, OverflowError):
+        fix = "give a list of {image_id, category_id, bbox: [x, y, width, height], score}"
+        raise UserError("is no list of COCO results", where=path, fix=fix) from None
+    if not np.isfinite(xywh).all() or not np.isfinite(confidence).all():
+        raise UserError("has numbers that are not finite", where=path)
+    if classes == len(COCO_CATEGORY_IDS) and len(rows) and category.max() >= classes:
+        position = np.full(max(COCO_CATEGORY_IDS[-1], int(category.max())) + 1, -1)
+        position[list(COCO_CATEGORY_IDS)] = np.arange(classes)
+        category = position[category]
+    if len(rows) and not 0 <= category.min() <= category.max() < classes:
+        raise UserError(
+            f"has category ids outside 0 to {classes - 1}", where=path, fix="give the dataset it was made on"
+        )
+    ids = np.asarray(image_ids, dtype=np.int64)
+    order = np.argsort(ids)
+    at = order[np.searchsorted(ids, image, sorter=order).clip(max=len(ids) - 1)] if len(ids) else image
+    if (unknown := image[ids[at] != image]).size:
+        raise UserError(f"has image id {unknown[0]}, which the dataset does not have", where=path)
+    by_image = np.argsort(at, kind="stable")
+    return Predictions(at[by_image], category[by_image], xywh[by_image], confidence[by_image])

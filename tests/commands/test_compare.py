@@ -1,0 +1,150 @@
+"""`yolo compare` on real detections, against a bootstrap of its own that pycocotools scores."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.recording import Recording
+from yolo_cli.commands.compare import run, verdict
+from yolo_cli.config import CompareConfig
+from yolo_cli.errors import UserError
+from yolo_cli.evaluation.comparison import Difference
+from yolo_cli.evaluation.pycocotools_check import coco_precision
+from yolo_cli.progress import Silent
+
+METRIC = "mAP_0.5:0.95"
+
+
+@pytest.fixture
+def detections(reference: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("YOLO_DATASETS", str(reference / "datasets"))
+    return reference / "reference/detections/coco128_val2017_yolov5n.json"
+
+
+def weaker(detections: Path, out: Path, noise: float, seed: int = 0) -> Path:
+    """The same detections with confidences that are disturbed."""
+    random = np.random.default_rng(seed)
+    rows = json.loads(detections.read_text())
+    for row in rows:
+        row["score"] = float(row["score"] * np.exp(random.normal(0, noise)))
+    out.write_text(json.dumps(rows))
+    return out
+
+
+def compared(capsys: pytest.CaptureFixture[str], *recipes: Path, **options: object) -> dict:
+    config = CompareConfig(tuple(map(str, recipes)), data="coco128", json=True, **options)  # type: ignore[arg-type]
+    run(config, Silent())
+    return json.loads(capsys.readouterr().out)
+
+
+def test_scores_are_those_of_pycocotools(
+    detections: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = compared(capsys, detections, weaker(detections, tmp_path / "b.json", 1.0), resamples=100)
+    expected = json.loads((reference / "reference/detections/stats.json").read_text())
+    stats = expected["val2017"] if "val2017" in expected else expected["coco128_val2017"]
+    score = result["recipes"][0]["scores"][METRIC]["value"]
+    assert score == pytest.approx(stats["AP"], abs=1e-6)
+    assert result["images"] == 128
+    assert result["recipes"][0]["differences"] == {}
+    difference = result["recipes"][1]["differences"][METRIC]
+    assert difference["high"] < 0
+
+
+def test_the_sentence_says_whether_a_difference_is_shown() -> None:
+    assert (
+        verdict("b", "a", Difference(0.019, 0.007, 0.031, 0.006), 100)
+        == "b is better than a by 1.9 AP (95%: 0.7 to 3.1)"
+    )
+    assert (
+        verdict("b", "a", Difference(-0.019, -0.031, -0.007, 0.006), 100)
+        == "b is worse than a by 1.9 AP (95%: 0.7 to 3.1)"
+    )
+    unknown = verdict("b", "a", Difference(0.005, -0.01, 0.02, 0.01), 128)
+    assert unknown.startswith("no difference between b and a can be shown")
+    assert "more images" in unknown
+
+
+def test_min_gain_is_a_gate(detections: Path, tmp_path: Path) -> None:
+    worse = weaker(detections, tmp_path / "worse.json", 1.5)
+    up = CompareConfig((str(worse), str(detections)), data="coco128", resamples=100)
+    reporter = Recording()
+    assert run(up, reporter)
+    assert "better than worse.json" in reporter.lines[-1]
+    for gain, passes in ((0.5, True), (90.0, False)):
+        gated = CompareConfig((str(worse), str(detections)), data="coco128", resamples=100, min_gain=gain)
+        assert run(gated, Silent()) is passes
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "no list of COCO results"),
+        ("not json", "cannot be read as JSON"),
+        ('[{"image_id": 139, "category_id": 500, "bbox": [0, 0, 1, 1], "score": 1}]', "category ids outside"),
+        ('[{"image_id": 77777, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]', "image id 77777"),
+        ('[{"image_id": 139, "category_id": 1, "bbox": [0, 0, 1], "score": 1}]', "no list of COCO results"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(content: str, message: str, detections: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        run(CompareConfig((str(detections), str(tmp_path / "bad.json")), data="coco128"), Silent())
+
+
+def test_missing_things_are_one_line(detections: Path, tmp_path: Path) -> None:
+    (tmp_path / "exp" / "weights").mkdir(parents=True)
+    for recipes, data, message in [
+        ((str(detections), str(tmp_path / "exp")), "coco128", "no best weights"),
+        ((str(detections), str(tmp_path / "no*")), "coco128", "matches nothing"),
+        ((str(detections), str(detections)), "", "which dataset"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            run(CompareConfig(recipes, data=data), Silent())
+    with pytest.raises(UserError, match="two models"):
+        CompareConfig((str(detections),))
+
+
+@pytest.mark.slow
+def test_interval_equals_that_of_an_independent_bootstrap(
+    detections: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Resampled datasets are written out image by image and scored by pycocotools."""
+    rows = [row for row in json.loads(detections.read_text()) if row["score"] > 0.05]  # fewer, for pycocotools' sake
+    detections = tmp_path / "a.json"
+    detections.write_text(json.dumps(rows))
+    other = weaker(detections, tmp_path / "b.json", 0.7)
+    found = compared(capsys, detections, other, resamples=1000)["recipes"][1]["differences"][METRIC]
+    truth = json.loads((reference / "reference/detections/coco128_val2017_gt.json").read_text())
+    results = [json.loads(file.read_text()) for file in (detections, other)]
+    ids = [image["id"] for image in truth["images"]]
+    random, differences = np.random.default_rng(7), []
+    for _ in range(80):
+        drawn = random.choice(ids, len(ids))
+        means = [_ap_of_drawn(truth, rows, drawn.tolist()) for rows in results]
+        differences.append(means[1] - means[0])
+    assert found["standard_error"] == pytest.approx(np.std(differences, ddof=1), rel=0.25)
+    whole = [_ap_of_drawn(truth, rows, ids) for rows in results]
+    assert found["value"] == pytest.approx(whole[1] - whole[0], abs=1e-6)
+
+
+def _ap_of_drawn(truth: dict, rows: list, drawn: list[int]) -> float:
+    """pycocotools' AP of the dataset that consists of the drawn images, each as often as it was drawn."""
+    boxes_of: dict[int, list] = {i: [] for i in drawn}
+    found_of: dict[int, list] = {i: [] for i in drawn}
+    for box in truth["annotations"]:
+        if box["image_id"] in boxes_of:
+            boxes_of[box["image_id"]].append(box)
+    for row in rows:
+        if row["image_id"] in found_of:
+            found_of[row["image_id"]].append(row)
+    image_of = {image["id"]: image for image in truth["images"]}
+    images, boxes, found = [], [], []
+    for new, old in enumerate(drawn, start=1):
+        images.append({**image_of[old], "id": new})
+        boxes += [{**box, "id": len(boxes) + n, "image_id": new} for n, box in enumerate(boxes_of[old], start=1)]
+        found += [{**row, "image_id": new} for row in found_of[old]]
+    precision = coco_precision({**truth, "images": images, "annotations": boxes}, found)[..., 0]
+    return float(precision[precision > -1].mean())

@@ -1,0 +1,209 @@
+"""`yolo compare`: is one model better than another on this dataset?"""
+
+import glob
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolo_cli.batch import Detections
+from yolo_cli.commands.val import check_classes, evaluate_split
+from yolo_cli.config import CompareConfig, ValConfig
+from yolo_cli.dataset.splits import Split, load_split, prepare_dataset
+from yolo_cli.device import default_workers, select_device
+from yolo_cli.errors import UserError
+from yolo_cli.evaluation.coco_json import image_ids, read_predictions
+from yolo_cli.evaluation.comparison import SUMMARY, Bootstrap, Compared, Difference, Score, bootstrap, compare
+from yolo_cli.evaluation.eval_data import EvalData
+from yolo_cli.evaluation.evaluate import ground_truth_boxes
+from yolo_cli.evaluation.evaluator import Evaluator
+from yolo_cli.evaluation.weighted_ap import WeightedAP
+from yolo_cli.io.yaml_file import read_mapping
+from yolo_cli.progress import Reporter
+from yolo_cli.weights.load import find_weights, load_model, resolve_image_size
+
+MAIN = SUMMARY[0]  # the metric that decides
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared, and how it came out."""
+
+    recipes: tuple[str, ...]
+    images: int
+    names: tuple[str, ...]
+    results: list[Compared]
+
+
+def run(config: CompareConfig, reporter: Reporter) -> bool:
+    """Compare as the options say; returns whether `--min-gain`, where it is given, is shown. Raises UserError."""
+    # Set up
+    device = select_device(config.device)
+    recipes = [_members(recipe) for recipe in config.recipes]
+    spec = prepare_dataset(config.data or _dataset_of(recipes), reporter)
+    workers = default_workers(config.workers, config.batch)
+    split = load_split(spec, config.task, single_cls=False, strict=False, workers=workers, reporter=reporter)
+    if not len(split.index.boxes):
+        raise UserError(f"the {config.task} split has no boxes to compare on", where=spec.source)
+
+    # Evaluate
+    scored = [
+        [WeightedAP(_evaluate(path, split, spec.names, config, device, reporter), spec.nc) for path in paths]
+        for paths in recipes
+    ]
+    with reporter.bar(config.resamples, "resamples") as bar:
+        result = bootstrap(
+            scored, resamples=config.resamples, seed=config.seed, threads=os.cpu_count() or 1, advance=bar.advance
+        )
+
+    # Report
+    comparison = Comparison(config.recipes, result.images, spec.names, compare(result))
+    if config.json:
+        print(json.dumps(_to_dict(comparison, result), ensure_ascii=False))
+    else:
+        _print_tables(comparison, config, reporter)
+    return config.min_gain is None or all(
+        100 * other.differences[MAIN].low >= config.min_gain for other in comparison.results[1:]
+    )
+
+
+def _members(recipe: str) -> list[Path]:
+    """The files of a recipe: weights or predictions, the best weights of a run, or all that a glob matches."""
+    pattern = os.path.expanduser(recipe)
+    found = [Path(pattern)] if Path(pattern).exists() else sorted(Path(p) for p in glob.glob(pattern))
+    files = [path / "weights" / "best.pt" if (path / "weights").is_dir() else path for path in found]
+    missing = [path for path in files if not path.exists()]
+    if missing:
+        raise UserError("no such file; the run has no best weights yet", where=missing[0])
+    if not files and glob.has_magic(pattern):
+        raise UserError("matches nothing", where=recipe, fix="give a training run, weights, or predictions.json")
+    return files or [find_weights(recipe, exported=True)]
+
+
+def _dataset_of(recipes: Sequence[Sequence[Path]]) -> str:
+    """The dataset that the first training run among the recipes was trained on."""
+    for path in (path for paths in recipes for path in paths):
+        options = path.parent.parent / "opt.yaml"
+        if path.parent.name == "weights" and options.is_file() and (data := read_mapping(options).get("data")):
+            return str(data)
+    raise UserError("which dataset?", where="yolo compare", fix="give --data DATA; none of the models is of a run here")
+
+
+def _evaluate(
+    path: Path, split: Split, names: Sequence[str], config: CompareConfig, device: torch.device, reporter: Reporter
+) -> EvalData:
+    """Predictions of a file on the split, with its ground truth."""
+    if path.suffix == ".json":
+        return read_with_ground_truth(path, split, len(names))
+    model = load_model(path, device, reporter)
+    check_classes(model.names, names, path, split.name, reporter)
+    default = CompareConfig(("", "")).img
+    trained = model.weights.img if model.weights else None
+    img = resolve_image_size(model, trained if trained and config.img == default else config.img, default, reporter)
+    reporter.info(f"{path}: evaluated at {img[1]}×{img[0]}")
+    evaluator = Evaluator(names)
+    options = ValConfig(batch=config.batch, iou=config.iou, max_det=config.max_det, workers=config.workers)
+    evaluate_split(model, split, options, img, evaluator, device=device, reporter=reporter)
+    return evaluator.state()
+
+
+def read_with_ground_truth(path: Path, split: Split, classes: int) -> EvalData:
+    """COCO predictions of a split, with its ground truth. Raises UserError for a file that does not fit the split."""
+    index = split.index
+    ids = image_ids([index.path(i) for i in range(len(index))])
+    boxes = [ground_truth_boxes(index, i) for i in range(len(index))]
+    sizes = [(int(height), int(width)) for height, width in index.sizes]
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    data = EvalData.join([EvalData.from_images(ids, sizes, boxes, [nothing] * len(ids))])
+    return replace(data, predictions=read_predictions(path, data.image_ids.tolist(), classes))
+
+
+def _print_tables(comparison: Comparison, config: CompareConfig, reporter: Reporter) -> None:
+    base, others = _short(comparison.recipes[0]), comparison.results[1:]
+    reporter.info(f"{'metric':>14}  " + "  ".join(f"{_short(name):>20}" for name in comparison.recipes))
+    for metric in SUMMARY:
+        reporter.info(f"{metric:>14}  " + "  ".join(f"{_score(r.scores[metric]):>20}" for r in comparison.results))
+    for name, other in zip(comparison.recipes[1:], others, strict=True):
+        reporter.info(f"{_short(name)} minus {base}, points of AP with 95% intervals:")
+        for metric in SUMMARY:
+            reporter.info(f"{metric:>20}  {_interval(other.differences[metric])}")
+        if config.verbose:
+            for class_name, of_class in zip(comparison.names, other.class_differences, strict=True):
+                if not math.isnan(of_class.value):  # the split has boxes of the class
+                    reporter.info(f"{class_name[:20]:>20}  {_interval(of_class)}")
+    for name, other in zip(comparison.recipes[1:], others, strict=True):
+        reporter.info(verdict(_short(name), base, other.differences[MAIN], comparison.images))
+
+
+def verdict(name: str, base: str, difference: Difference, images: int) -> str:
+    """The comparison in one sentence."""
+    points = f"{100 * abs(difference.value):.1f} AP"
+    if difference.is_shown:
+        word, low, high = ("better", difference.low, difference.high)
+        if difference.value < 0:
+            word, low, high = ("worse", -difference.high, -difference.low)
+        return f"{name} is {word} than {base} by {points} (95%: {100 * low:.1f} to {100 * high:.1f})"
+    needed = difference.images_needed(images)
+    more = f"; about {_rounded(max(needed - images, 1)):,} more images would be needed" if needed else ""
+    return f"no difference between {name} and {base} can be shown ({_interval(difference)} AP){more}"
+
+
+def _rounded(number: int) -> int:
+    """To two digits: an estimate is no better."""
+    step = 10 ** max(len(str(number)) - 2, 0)
+    return -(-number // step) * step
+
+
+def _short(recipe: str) -> str:
+    """A recipe as people call it: the run's or the file's name."""
+    path = Path(recipe)
+    of_run = path.parent.name == "weights" and path.name in ("best.pt", "last.pt") and len(path.parts) > 2
+    return path.parents[1].name if of_run else path.name or recipe
+
+
+def _score(score: Score) -> str:
+    if math.isnan(score.value):
+        return "unknown"
+    return f"{100 * score.value:.1f} ± {100 * score.standard_error:.1f}"
+
+
+def _interval(difference: Difference) -> str:
+    if math.isnan(difference.value):
+        return "unknown"
+    return f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+
+
+def _to_dict(comparison: Comparison, result: Bootstrap) -> dict[str, Any]:
+    """All figures as fractions, as in results.json; null for what is unknown."""
+    return {
+        "images": comparison.images,
+        "resamples": result.samples.shape[1],
+        "recipes": [
+            {
+                "name": name,
+                "scores": {metric: _known(asdict(score)) for metric, score in each.scores.items()},
+                "differences": {metric: _known(asdict(d)) for metric, d in each.differences.items()},
+                "classes": {
+                    class_name: {
+                        "score": _known(asdict(each.class_scores[i])),
+                        **({"difference": _known(asdict(d))} if (d := _at(each.class_differences, i)) else {}),
+                    }
+                    for i, class_name in enumerate(comparison.names)
+                },
+            }
+            for name, each in zip(comparison.recipes, comparison.results, strict=True)
+        ],
+    }
+
+
+def _at(differences: Sequence[Difference], i: int) -> Difference | None:
+    return differences[i] if differences else None
+
+
+def _known(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
