@@ -104,7 +104,7 @@ def test_a_wrong_download_is_not_kept(
     if kind == "another hash":
         entry = replace(published.PUBLISHED["yolox-nano"], sha256="0" * 64)
         monkeypatch.setitem(published.PUBLISHED, "yolox-nano", entry)
-    with pytest.raises(UserError, match=r"not the expected file|SHA-256"):
+    with pytest.raises(UserError, match=r"is not yolox-nano|SHA-256"):
         find_weights("yolox-nano", reporter=Recording())
     assert kept(cache) == []
 
@@ -113,3 +113,35 @@ def test_a_file_of_that_name_wins(tmp_path: Path, cache: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     (tmp_path / "yolox-nano").write_bytes(b"mine")
     assert find_weights("yolox-nano", reporter=Recording()) == Path("yolox-nano")
+
+
+@pytest.mark.parametrize("kind", ["cut", "other classes"])
+def test_a_wrong_file_on_this_machine_is_named(
+    kind: str, tmp_path: Path, cache: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (reference / "weights/yolox_nano.pth").read_bytes()
+    file = tmp_path / "own" / "yolox_nano.pth"
+    file.parent.mkdir()
+    file.write_bytes(content[:100_000] if kind == "cut" else content)
+    if kind == "other classes":
+        state = torch.load(file, weights_only=True)
+        for name in [name for name in state["model"] if "cls_preds" in name]:
+            state["model"][name] = state["model"][name][:6].clone()
+        torch.save(state, file)
+    monkeypatch.setenv("YOLO_WEIGHTS", str(file.parent))
+    with pytest.raises(UserError, match="is not yolox-nano") as error:
+        find_weights("yolox-nano", reporter=Recording())
+    assert str(file) in str(error.value)
+
+
+def test_the_folder_of_weights_must_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLO_WEIGHTS", str(tmp_path / "none"))
+    with pytest.raises(UserError, match="YOLO_WEIGHTS=.*is not a folder"):
+        find_weights("yolox-nano", reporter=Recording())
+
+
+def test_a_folder_of_that_name_hides_nothing(tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yolox-nano").mkdir()
+    monkeypatch.setenv("YOLO_WEIGHTS", str(reference / "weights"))
+    assert find_weights("yolox-nano", reporter=Recording()) == reference / "weights/yolox_nano.pth"

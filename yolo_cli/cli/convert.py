@@ -9,7 +9,12 @@ from yolo_cli.config import ConvertConfig
 
 
 def convert(
-    source: Annotated[str, Argument(metavar="IN", help="Checkpoint (.pt), Darknet .weights, or Darknet .cfg.")],
+    source: Annotated[
+        str,
+        Argument(
+            metavar="IN", help="Checkpoint (.pt, .pth), Darknet .weights, Darknet .cfg, or a name such as yolox-nano."
+        ),
+    ],
     target: Annotated[
         str,
         Argument(

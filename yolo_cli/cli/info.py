@@ -16,7 +16,9 @@ def info(
     cfg: Annotated[
         str, Option(help="Architecture: a YAML file, a Darknet .cfg or a built-in name. `--cfg list` prints the names.")
     ] = D.cfg,
-    weights: Annotated[str, Option(metavar="FILE", help="Checkpoint (.pt) or Darknet .weights.")] = D.weights,
+    weights: Annotated[
+        str, Option(metavar="FILE", help="Checkpoint (.pt, .pth), Darknet .weights, or a name such as yolox-nano.")
+    ] = D.weights,
     img: Img = IMG,
 ) -> None:
     """Print the layers, parameters, GFLOPs and anchors of a model."""

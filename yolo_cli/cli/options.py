@@ -13,24 +13,24 @@ Weights = Annotated[
     str,
     Option(
         metavar="FILE",
-        help="Checkpoint (.pt), Darknet .weights, or a name such as yolox-nano. Default: best.pt of the newest "
-        "training run.",
+        help="Checkpoint (.pt, .pth), Darknet .weights, or a name such as yolox-nano. Default: best.pt of the "
+        "newest training run.",
     ),
 ]
 AnyWeights = Annotated[
     str,
     Option(
         metavar="FILE",
-        help="Checkpoint (.pt), Darknet .weights, exported model, or a name such as yolox-nano. Default: best.pt of "
-        "the newest training run.",
+        help="Checkpoint (.pt, .pth), Darknet .weights, exported model, or a name such as yolox-nano. Default: best.pt "
+        "of the newest training run.",
     ),
 ]
 DetectWeights = Annotated[
     str,
     Option(
         metavar="FILE",
-        help="Checkpoint (.pt), Darknet .weights, exported model, or a name such as yolox-nano. Default: best.pt of "
-        "the newest training run, or yolox-nano if there is none.",
+        help="Checkpoint (.pt, .pth), Darknet .weights, exported model, or a name such as yolox-nano. Default: best.pt "
+        "of the newest training run, or yolox-nano if there is none.",
     ),
 ]
 DarknetCfg = Annotated[

@@ -42,6 +42,8 @@ def read_hyperparameters(hyp: str, reporter: Reporter, loss: str = "") -> Hyperp
     for key, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise UserError(f"{key} must be a number from 0 up, not {value!r}", where=path)
+        if known[key] is int and value != int(value):
+            raise UserError(f"{key} must be a whole number, not {value!r}", where=path)
     numbers: dict[str, Any] = {key: int(v) if known[key] is int else float(v) for key, v in values.items()}
     try:
         return Hyperparameters(**numbers)

@@ -79,6 +79,8 @@ def set_up(
     """
     config = point.config if point else config
     hyp = point.hyp if point else read_hyperparameters(config.hyp, reporter, config.loss)
+    if hyp.close_mosaic >= config.epochs:
+        reporter.warn(f"close_mosaic {hyp.close_mosaic} of {config.epochs} epochs: all are without mosaic and mixup")
     if config.batch == AUTO_BATCH and device.type != "cuda":
         raise UserError("is measured on a GPU only", where="--batch -1", fix="give a number on other devices")
     if config.sync_bn and world.size > 1 and device.type != "cuda":

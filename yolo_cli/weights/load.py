@@ -22,7 +22,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.export.formats import FORMATS, format_of, open_exported
 from yolo_cli.export.runtime import Runtime
 from yolo_cli.export.torch_runtime import TorchRuntime
-from yolo_cli.model.architecture import Architecture
+from yolo_cli.model.architecture import Architecture, find_architecture
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter, Stderr
 from yolo_cli.weights import checkpoint
@@ -91,7 +91,7 @@ def find_weights(name: str, *, reporter: Reporter | None = None, exported: bool 
     path = Path(os.path.expanduser(name))
     if exported and path.exists() and format_of(path):
         return path
-    if not path.exists() and name in PUBLISHED:
+    if not path.is_file() and name in PUBLISHED:
         return find_published(name, reporter or Stderr(), _check_published)
     if not path.is_file():
         what = "is a folder, not a weight file" if path.is_dir() else "no such weight file"
@@ -117,15 +117,12 @@ def load_weights(path: Path, *, cfg: str = "", reporter: Reporter | None = None)
 
 
 def _check_published(path: Path, published: PublishedWeights) -> None:
-    """Raises UserError where a downloaded file does not hold the network that it should, by names and shapes."""
-    try:
-        weights = load_weights(path)
-        weights.build_model()
-    except UserError as error:
-        raise UserError(f"{published.url} is not the expected file: {error.what}", fix="try again later") from None
-    if weights.architecture.name != published.architecture:
-        what = f"{published.url} holds {weights.architecture.name}, not {published.architecture}"
-        raise UserError(what, fix="do not use this file")
+    """Raises UserError where a file does not hold the network that it should, by names and shapes."""
+    weights = load_weights(path)
+    weights.build_model()
+    architecture = weights.architecture
+    if architecture.name != published.architecture or architecture.nc != find_architecture(architecture.name).nc:
+        raise UserError(f"holds {architecture.name} with {architecture.nc} classes")
 
 
 def _from_torch_file(path: Path) -> Weights:

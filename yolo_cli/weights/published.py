@@ -46,10 +46,17 @@ def find_published(name: str, reporter: Reporter, check: Callable[[Path, Publish
     """
     published = PUBLISHED[name]
     folders = [Path(os.path.expanduser(folder)) for folder in [os.environ.get("YOLO_WEIGHTS")] if folder]
+    if folders and not folders[0].is_dir():
+        raise UserError("is not a folder", where=f"YOLO_WEIGHTS={folders[0]}", fix="set it to a folder, or unset it")
     cache = user_cache_folder() / "weights"
     for folder in (*folders, cache):
-        if (folder / published.file_name).is_file():
-            return folder / published.file_name
+        if (path := folder / published.file_name).is_file():
+            try:
+                check(path, published)
+            except UserError as error:
+                fix = "download it again; it was cut off, or is another file"
+                raise UserError(f"is not {name}: {error.what}", where=path, fix=fix) from None
+            return path
     target = cache / published.file_name
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -73,14 +80,17 @@ def _download(
     check: Callable[[Path, PublishedWeights], None],
 ) -> None:
     """Fetch beside `target`, check, then rename: the file is there whole and checked, or not at all."""
-    url = published.url
+    url, file = published.url, published.file_name
     notice = f"{name} is not on this machine: downloading {url} to {target}; license {published.license}"
-    fix = f"download {url} elsewhere and put it into {target.parent} (or into a folder that YOLO_WEIGHTS names)"
+    fix = f"download it elsewhere and put {file} into {target.parent}, or into a folder that YOLO_WEIGHTS names"
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         part = Path(folder) / target.name
         digest = fetch_file(url, part, notice=notice, offline_fix=fix, reporter=reporter)
         if published.sha256 and digest != published.sha256:
             what = f"SHA-256 of {url} is {digest}, not {published.sha256}"
             raise UserError(what, where=f"--weights {name}", fix="do not use this file")
-        check(part, published)
+        try:
+            check(part, published)
+        except UserError as error:
+            raise UserError(f"{url} is not {name}: {error.what}", fix="try again later") from None
         os.replace(part, target)

@@ -81,13 +81,14 @@ def _read_yolox(path: Path, published: Mapping[str, Tensor]) -> PyTorchCheckpoin
     """A published YOLOX state dict, which has no class names: with as many classes as COCO it gets COCO's."""
     try:
         architecture, state = yolox.read_state(published)
+        was_fused = yolox.has_folded_norms(state)
     except UserError as error:
         raise UserError(error.what, where=path, fix=error.fix) from None
     except (KeyError, RuntimeError) as error:
         raise UserError(f"not a valid YOLOX state dict ({first_line(error)})", where=path) from None
     coco = _names(read_mapping(assets.find("data", "coco", option="--data")).get("names"))
     names = coco if len(coco) == architecture.nc else ()
-    return PyTorchCheckpoint(architecture, state, names, was_fused=yolox.has_folded_norms(state))
+    return PyTorchCheckpoint(architecture, state, names, was_fused=was_fused)
 
 
 def _load(path: Path) -> Any:
@@ -103,7 +104,8 @@ def _load(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", where=path) from None
     except Exception as error:  # a damaged or hostile file may raise anything
-        raise UserError(f"not a readable checkpoint ({first_line(error)})", where=path) from None
+        fix = "give a .pt or .pth file; if it is one, it was cut off: copy or download it again"
+        raise UserError(f"not a readable checkpoint ({first_line(error)})", where=path, fix=fix) from None
 
 
 def _stubs(path: Path) -> list[Any]:
