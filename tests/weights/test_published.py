@@ -136,7 +136,7 @@ def test_a_wrong_file_on_this_machine_is_named(
 
 def test_the_folder_of_weights_must_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOLO_WEIGHTS", str(tmp_path / "none"))
-    with pytest.raises(UserError, match="YOLO_WEIGHTS=.*is not a folder"):
+    with pytest.raises(UserError, match=r"YOLO_WEIGHTS=.*is not a folder"):
         find_weights("yolox-nano", reporter=Recording())
 
 
