@@ -8,6 +8,14 @@ import math
 from dataclasses import dataclass, fields
 
 from yolo_cli.errors import UserError
+from yolo_cli.option_checks import (
+    check_at_least,
+    check_choice,
+    check_fractions,
+    check_img,
+    check_seed,
+    check_tile,
+)
 
 SPLITS = ("train", "val", "test")
 LOSSES = ("anchor", "ota", "simota")  # `--loss`
@@ -15,47 +23,8 @@ OPTIMIZERS = ("SGD", "Adam", "AdamW")
 NAN_POLICIES = ("stop", "skip")
 CACHES = ("ram", "disk")
 AUTO_BATCH = -1  # `--batch -1`: as many images as fit into the GPU's memory
-TILE_AS_IMG = -1  # `--tile` without a value: tiles as large as `--img`
 OPSETS = (17, 23)
-_MAX_SIDE = 16384
-_MIN_TILE = 32
 _MAX_ANCHORS = 1000
-
-
-def check_at_least(config: object, **lowest: float) -> None:
-    """Raises UserError for the first option below its lowest value."""
-    for name, low in lowest.items():
-        if not getattr(config, name) >= low:  # also true for nan
-            raise UserError(f"must be at least {low}", where=_given(config, name))
-
-
-def check_fractions(config: object, *names: str) -> None:
-    """Raises UserError for the first option outside 0 to 1."""
-    for name in names:
-        if not 0 <= getattr(config, name) <= 1:
-            raise UserError("must be from 0 to 1", where=_given(config, name))
-
-
-def check_img(img: tuple[int, int]) -> None:
-    """Raises UserError for an image size (height, width) that is not usable."""
-    if not all(1 <= side <= _MAX_SIDE for side in img):
-        raise UserError(f"image sides must be from 1 to {_MAX_SIDE} pixels", where=f"--img {img[0]} {img[1]}")
-
-
-def check_tile(tile: int) -> None:
-    """Raises UserError for a tile too small to detect in. 0 is no tiling."""
-    if tile not in (0, TILE_AS_IMG) and tile < _MIN_TILE:
-        raise UserError(f"tiles must have at least {_MIN_TILE} pixels per side", where=f"--tile {tile}")
-
-
-def _check_choice(config: object, name: str, choices: tuple[str, ...]) -> None:
-    if getattr(config, name) not in choices:
-        raise UserError("unknown value", where=_given(config, name), fix=f"give {' or '.join(choices)}")
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise UserError("must be from 0 to 2⁶³ - 1", where=f"--seed {seed}")
 
 
 def _check_save_conf(config: "ValConfig | DetectConfig") -> None:
@@ -66,10 +35,6 @@ def _check_save_conf(config: "ValConfig | DetectConfig") -> None:
 def _check_precision(config: "ExportConfig | BenchmarkConfig") -> None:
     if config.half and config.int8:
         raise UserError("exclude each other", where="--half --int8", fix="leave one out")
-
-
-def _given(config: object, name: str) -> str:
-    return f"--{name.replace('_', '-')} {getattr(config, name)}"
 
 
 _HYP_FRACTIONS = frozenset(
@@ -174,14 +139,14 @@ class TrainConfig:
             check_at_least(self, batch=1)
         check_at_least(self, epochs=1, workers=-1, patience=0, save_period=-1, save_every=0, save_minutes=0)
         check_img(self.img)
-        _check_seed(self.seed)
+        check_seed(self.seed)
         if self.loss:
-            _check_choice(self, "loss", LOSSES)
-        _check_choice(self, "nan_policy", NAN_POLICIES)
+            check_choice(self, "loss", LOSSES)
+        check_choice(self, "nan_policy", NAN_POLICIES)
         if self.cache:
-            _check_choice(self, "cache", CACHES)
+            check_choice(self, "cache", CACHES)
         if self.optimizer.lower() not in [name.lower() for name in OPTIMIZERS]:
-            _check_choice(self, "optimizer", OPTIMIZERS)
+            check_choice(self, "optimizer", OPTIMIZERS)
         if not 0 <= self.label_smoothing < 1:
             raise UserError("must be from 0 to below 1", where=f"--label-smoothing {self.label_smoothing}")
         if self.image_weights and self.rect:
@@ -223,7 +188,7 @@ class ValConfig:
         check_at_least(self, batch=1, max_det=1, workers=-1)
         check_fractions(self, "conf", "iou")
         check_img(self.img)
-        _check_choice(self, "task", SPLITS)
+        check_choice(self, "task", SPLITS)
         _check_save_conf(self)
 
 
@@ -250,8 +215,8 @@ class CompareConfig:
         check_at_least(self, batch=1, max_det=1, workers=-1, resamples=100)
         check_fractions(self, "iou")
         check_img(self.img)
-        _check_seed(self.seed)
-        _check_choice(self, "task", SPLITS)
+        check_seed(self.seed)
+        check_choice(self, "task", SPLITS)
         if len(self.recipes) < 2:
             raise UserError("two models are needed", where="yolo compare", fix="name the base first, then the others")
         if self.min_gain is not None and not math.isfinite(self.min_gain):
@@ -361,8 +326,8 @@ class AnchorsConfig:
     def __post_init__(self) -> None:
         check_at_least(self, gen=0, workers=-1)
         check_img(self.img)
-        _check_seed(self.seed)
-        _check_choice(self, "task", SPLITS)
+        check_seed(self.seed)
+        check_choice(self, "task", SPLITS)
         if not 0 <= self.n <= _MAX_ANCHORS:
             raise UserError(f"must be from 1 to {_MAX_ANCHORS}, or 0", where=f"--n {self.n}")
         if not self.thr > 1:

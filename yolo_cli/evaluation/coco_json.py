@@ -104,6 +104,8 @@ def read_predictions(path: Path, image_ids: Sequence[int], classes: int) -> Pred
     except (OSError, ValueError) as error:
         raise UserError(f"cannot be read as JSON ({error})", where=path) from None
     try:
+        if not isinstance(rows, list):
+            raise TypeError
         image = np.array([row["image_id"] for row in rows], dtype=np.int64)
         category = np.array([row["category_id"] for row in rows], dtype=np.int64)
         xywh = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(len(rows), 4)

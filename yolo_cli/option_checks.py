@@ -1,0 +1,47 @@
+"""Checks of option values. Each raises a UserError that names the option."""
+
+from yolo_cli.errors import UserError
+
+TILE_AS_IMG = -1  # `--tile` without a value: tiles as large as `--img`
+_MAX_SIDE = 16384
+_MIN_TILE = 32
+
+
+def check_at_least(config: object, **lowest: float) -> None:
+    """Raises UserError for the first option below its lowest value."""
+    for name, low in lowest.items():
+        if not getattr(config, name) >= low:  # also true for nan
+            raise UserError(f"must be at least {low}", where=given(config, name))
+
+
+def check_fractions(config: object, *names: str) -> None:
+    """Raises UserError for the first option outside 0 to 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise UserError("must be from 0 to 1", where=given(config, name))
+
+
+def check_img(img: tuple[int, int]) -> None:
+    """Raises UserError for an image size (height, width) that is not usable."""
+    if not all(1 <= side <= _MAX_SIDE for side in img):
+        raise UserError(f"image sides must be from 1 to {_MAX_SIDE} pixels", where=f"--img {img[0]} {img[1]}")
+
+
+def check_tile(tile: int) -> None:
+    """Raises UserError for a tile too small to detect in. 0 is no tiling."""
+    if tile not in (0, TILE_AS_IMG) and tile < _MIN_TILE:
+        raise UserError(f"tiles must have at least {_MIN_TILE} pixels per side", where=f"--tile {tile}")
+
+
+def check_choice(config: object, name: str, choices: tuple[str, ...]) -> None:
+    if getattr(config, name) not in choices:
+        raise UserError("unknown value", where=given(config, name), fix=f"give {' or '.join(choices)}")
+
+
+def check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise UserError("must be from 0 to 2⁶³ - 1", where=f"--seed {seed}")
+
+
+def given(config: object, name: str) -> str:
+    return f"--{name.replace('_', '-')} {getattr(config, name)}"
