@@ -4,6 +4,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -37,6 +38,7 @@ class FileRuntime(ABC):
 
     def __init__(self, metadata: Metadata, path: Path) -> None:
         self._metadata, self._path = metadata, path
+        self._first_call, self._ready = Lock(), False
 
     @property
     def metadata(self) -> Metadata:
@@ -59,13 +61,26 @@ class FileRuntime(ABC):
 
     def _predict(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         try:
-            return self._split(self.run(images), len(images))
+            return self._split(self._run(images), len(images))
         except UserError:
             raise
         except Exception as error:  # runtimes raise any exception for a damaged file, or an input that does not fit
             detail = " ".join(str(error).split())[:160] or type(error).__name__
             what = f"its runtime fails on images of {' × '.join(map(str, images.shape))} ({detail})"
             raise UserError(what, where=self._path, fix="export it again") from error
+
+    def _run(self, images: Float[Tensor, "b 3 h w"]) -> Tensor:
+        """`run`, the first time in one thread only.
+
+        OpenVINO's binding initializes static data at first use. Of two threads that come at once, one holds
+        Python's lock and waits for the data, the other holds the data's guard and waits for Python's lock.
+        """
+        with self._first_call:
+            if not self._ready:
+                output = self.run(images)
+                self._ready = True
+                return output
+        return self.run(images)
 
     def _split(self, output: Tensor, batch: int) -> list[Tensor]:
         if self.metadata.nms is None:
