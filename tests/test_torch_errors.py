@@ -95,7 +95,7 @@ os._exit(0)
 """
 
 
-@pytest.mark.parametrize("peer", ["gone", "silent"])
+@pytest.mark.parametrize("peer", ["gone", pytest.param("silent", marks=pytest.mark.slow)])
 def test_another_process_that_is_gone_or_silent(peer: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

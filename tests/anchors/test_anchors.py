@@ -107,6 +107,7 @@ def test_clusters_are_found() -> None:
     np.testing.assert_allclose(fit_anchors(sizes, 3, thr=4.0), centers, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_binning_of_many_boxes_costs_little_fitness() -> None:
     random = np.random.default_rng(1)
     sizes = np.exp(random.normal(4, 0.8, (60_000, 2)))
@@ -169,6 +170,7 @@ def test_check_anchors_replaces_only_anchors_that_do_not_match(shapes: LabelInde
     np.testing.assert_allclose(model.anchors_in_pixels(), before, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_fitted_anchors_are_saved_and_used_in_training(tmp_path: Path) -> None:
     saved = tmp_path / "mine.yaml"
     options = {"data": "shapes", "img": (64, 64), "project": str(tmp_path / "runs"), "workers": 0}

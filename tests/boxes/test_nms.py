@@ -123,6 +123,7 @@ def test_torchvisions_operators_load_without_its_package() -> None:
     assert done.stdout.strip() == "False", f"torchvision {version('torchvision')}: its library did not register nms"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("libraries", ["()", "(nms.Path('no-such-library.so'),)"], ids=["not found", "does not load"])
 def test_torchvision_is_imported_if_its_library_cannot_be_used(libraries: str) -> None:
     code = (

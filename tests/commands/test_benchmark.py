@@ -41,6 +41,7 @@ def test_the_evaluated_model_has_the_precision_of_the_timed_one(
     assert f"torch.{row.precision}" == str(dtype)
 
 
+@pytest.mark.slow
 def test_darknet_weights_are_compared_with_their_exports(
     ours: Path, data: Path, tmp_path: Path, unchecked_shapes: None
 ) -> None:

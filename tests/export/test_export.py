@@ -35,7 +35,6 @@ CASES = [
     ("torchscript", {}),
     ("torchscript", {"dynamic": True, "nms": True}),
     ("onnx", {}),
-    ("onnx", {"nms": True, "batch": 2}),
     ("openvino", {}),
     ("ncnn", {}),
 ]
@@ -43,6 +42,7 @@ SLOW_FORMATS = [pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", 
 SLOW_CASES = [
     ("torchscript", {"nms": True, "batch": 2}),
     ("torchscript", {"half": True}),
+    ("onnx", {"nms": True, "batch": 2}),
     ("onnx", {"batch": 4, "simplify": True}),
     ("onnx", {"dynamic": True, "nms": True}),
     ("onnx", {"half": True}),

@@ -64,6 +64,7 @@ def epochs(folder: Path) -> list[str]:
     return [line.split(",")[0] for line in (folder / "results.csv").read_text().splitlines()[1:]]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_statistics_and_metrics_of_one(small: Path, tmp_path: Path) -> None:
     """In double precision, where rounding cannot hide a mistake. The last of the batches of 10 has 4 images."""
     one, two = tmp_path / "one.pt", tmp_path / "two.pt"
@@ -222,6 +223,7 @@ def test_a_wrong_option_is_printed_once_under_torchrun(tmp_path: Path, wrong: li
     assert wrong[0] in done.stderr
 
 
+@pytest.mark.slow
 def test_synchronized_batch_norm_needs_gpus(small: Path, tmp_path: Path) -> None:
     done = run([sys.executable, *yolo(small, tmp_path / "runs", "--sync-bn", "--device", "cpu,cpu")])
     assert done.returncode == 2

@@ -79,10 +79,10 @@ def assert_same(a: Any, b: Any, place: str = "") -> None:
 
 
 CASES = [
-    (3, {}),  # in the middle of the first epoch
-    (6, {}),  # between two epochs
-    (8, {"optimizer": "AdamW", "image_weights": True}),
-    (9, {"multi_scale": True, "rect": True}),
+    pytest.param(3, {}, marks=pytest.mark.slow),  # in the middle of the first epoch
+    pytest.param(6, {}, marks=pytest.mark.slow),  # between two epochs
+    pytest.param(8, {"optimizer": "AdamW", "image_weights": True}, marks=pytest.mark.slow),
+    pytest.param(9, {"multi_scale": True, "rect": True}, marks=pytest.mark.slow),
     (7, {"save_every": 5, "batch": 2}),  # between two saved states, with accumulated gradients
 ]
 

@@ -84,7 +84,7 @@ def test_a_run_writes_all_its_files(small: Path, tmp_path: Path) -> None:
     assert reporter.lines[-1] == f"results in {result.folder}"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_same_command_gives_the_same_bits(small: Path, tmp_path: Path, workers: int) -> None:
     settings = {"epochs": 2, "multi_scale": True, "image_weights": True}
     one = train(options(small, tmp_path, **settings), Silent())

@@ -30,7 +30,9 @@ def thin(tmp_path: Path) -> dict[str, Any]:
     return {"cfg": str(tmp_path / "thin.yaml"), "hyp": str(tmp_path / "hyp.yaml")}
 
 
-@pytest.mark.parametrize("after", [8, 14])  # before and in the epoch without mosaic
+@pytest.mark.parametrize(
+    "after", [pytest.param(8, marks=pytest.mark.slow), 14]
+)  # before and in the epoch without mosaic
 def test_an_interrupted_run_ends_with_the_same_bits(
     small: Path,
     tmp_path: Path,

@@ -52,6 +52,7 @@ def kept(cache: Path) -> list[str]:
     return [path.name for path in cache.iterdir() if not path.name.endswith(".lock")]
 
 
+@pytest.mark.slow
 def test_weights_are_downloaded_once_with_source_license_and_size(release: Path, cache: Path, reference: Path) -> None:
     shutil.copy(reference / "weights/yolox_nano.pth", release)
     reporter = Recording()
