@@ -5,29 +5,18 @@ from typing import Any
 
 import pytest
 
+from tests.command_configs import CONFIGS
 from yolo_cli.cli.app import main
 from yolo_cli.config import (
     AnchorsConfig,
-    BenchmarkConfig,
     DetectConfig,
     ExportConfig,
     Hyperparameters,
-    InfoConfig,
     TrainConfig,
-    ValConfig,
 )
 from yolo_cli.errors import UserError
 from yolo_cli.inference.predictor import Settings
 
-CONFIGS = {
-    "train": TrainConfig,
-    "val": ValConfig,
-    "anchors": AnchorsConfig,
-    "detect": DetectConfig,
-    "info": InfoConfig,
-    "export": ExportConfig,
-    "benchmark": BenchmarkConfig,
-}
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("train", {"epochs": 0}),
     ("train", {"batch": 0}),

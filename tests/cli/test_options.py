@@ -10,29 +10,13 @@ from pathlib import Path
 import pytest
 import typer
 
+from tests.command_configs import CONFIGS
 from yolo_cli import __version__
 from yolo_cli.cli.app import app, main
 from yolo_cli.cli.arguments import normalize, parse_img, parse_numbers
 from yolo_cli.config import (
-    AnchorsConfig,
-    BenchmarkConfig,
     CompareConfig,
-    DetectConfig,
-    ExportConfig,
-    InfoConfig,
-    TrainConfig,
-    ValConfig,
 )
-
-CONFIGS = {
-    "train": TrainConfig,
-    "val": ValConfig,
-    "anchors": AnchorsConfig,
-    "detect": DetectConfig,
-    "info": InfoConfig,
-    "export": ExportConfig,
-    "benchmark": BenchmarkConfig,
-}
 
 
 def options(command: str) -> dict[str, object]:

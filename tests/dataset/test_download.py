@@ -1,11 +1,8 @@
 import hashlib
 import io
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import disk_usage
 from tarfile import DIRTYPE, GNUTYPE_LONGNAME, LNKTYPE, SYMTYPE, TarInfo
@@ -15,6 +12,7 @@ import pytest
 import yaml
 
 from tests.recording import Recording
+from tests.web_server import QuietHandler, folder_handler, web_server
 from yolo_cli.dataset import download
 from yolo_cli.dataset.download import unpack
 from yolo_cli.dataset.spec import load_spec, prepare, split_files
@@ -23,30 +21,18 @@ from yolo_cli.io import fetch
 from yolo_cli.progress import Silent
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_) -> None:
-        pass
-
-
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], str]]:
     """Serves bytes from a local web server and returns their URL."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "web"
     folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
+    with web_server(folder_handler(folder), monkeypatch) as url:
 
-    def put(name: str, content: bytes) -> str:
-        (folder / name).write_bytes(content)
-        return f"http://127.0.0.1:{server.server_address[1]}/{name}"
+        def put(name: str, content: bytes) -> str:
+            (folder / name).write_bytes(content)
+            return f"{url}/{name}"
 
-    yield put
-    server.shutdown()
-    server.server_close()
-    thread.join()
+        yield put
 
 
 def zipped(*names: str, content: bytes = b"x") -> bytes:
@@ -130,7 +116,7 @@ def test_offline_error_names_the_alternative(tmp_path: Path, monkeypatch: pytest
         prepare(spec_of(tmp_path, url), Silent())
 
 
-class Redirecting(Quiet):
+class Redirecting(QuietHandler):
     """Redirects every request, or sends a response without end."""
 
     target = "file:///etc/passwd"
@@ -149,15 +135,8 @@ class Redirecting(Quiet):
 
 @pytest.fixture
 def redirecting(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirecting)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with web_server(Redirecting, monkeypatch) as url:
+        yield url
 
 
 @pytest.mark.parametrize("path", ["a.zip", "circle.zip"], ids=["to a file of this machine", "in a circle"])

@@ -1,45 +1,30 @@
 """Weights by name: looked for on this machine, else downloaded, checked and kept whole."""
 
 import shutil
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.recording import Recording
+from tests.web_server import folder_handler, web_server
 from yolo_cli.errors import UserError
 from yolo_cli.weights import published
 from yolo_cli.weights.load import find_weights, load_weights
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_) -> None:
-        pass
 
 
 @pytest.fixture
 def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of a web server that stands for the publisher's."""
     monkeypatch.delenv("YOLO_WEIGHTS", raising=False)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "release"
     folder.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
     nano = published.PUBLISHED["yolox-nano"]
-    url = f"http://127.0.0.1:{server.server_address[1]}/yolox_nano.pth"
-    monkeypatch.setitem(published.PUBLISHED, "yolox-nano", replace(nano, url=url))
-    yield folder
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with web_server(folder_handler(folder), monkeypatch) as url:
+        monkeypatch.setitem(published.PUBLISHED, "yolox-nano", replace(nano, url=f"{url}/yolox_nano.pth"))
+        yield folder
 
 
 @pytest.fixture
