@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from side_by_side import OURS, Measure, options, report
 
@@ -189,7 +190,7 @@ class Bench:
 
     # ------------------------------------------------------------ parts
 
-    def _model(self, *, channels_last: bool):
+    def _model(self, *, channels_last: bool) -> Any:
         import torch
 
         from yolo_cli.model.architecture import find_architecture
@@ -199,13 +200,13 @@ class Bench:
         model = DetectionModel(find_architecture("n" if self.args.quick else self.args.cfg)).to(self.device)
         return model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
-    def _images(self, batch: int, *, channels_last: bool):
+    def _images(self, batch: int, *, channels_last: bool) -> Any:
         import torch
 
         images = torch.rand(batch, 3, self.img, self.img, generator=torch.Generator().manual_seed(0)).to(self.device)
         return images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
-    def _targets(self, batch: int):
+    def _targets(self, batch: int) -> Any:
         import torch
 
         generator = torch.Generator().manual_seed(0)
@@ -215,7 +216,7 @@ class Bench:
         rows[:, 4:] = rows[:, 4:] * 0.3 + 0.02
         return rows.to(self.device)
 
-    def _autocast(self, *, enabled: bool):
+    def _autocast(self, *, enabled: bool) -> Any:
         import torch
 
         return torch.autocast(self.device.type, torch.float16 if self.cuda else torch.bfloat16, enabled=enabled)

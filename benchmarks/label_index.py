@@ -15,6 +15,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 figures |= ask(pythons[name], __file__, name, task, env, folder)
             return figures
 
-        rounds = alternate({name: lambda name=name: both(name) for name in pythons}, args.runs)
+        rounds = alternate({name: partial(both, name) for name in pythons}, args.runs)
         settings = {"files": args.files, "epochs": EPOCHS, "runs": args.runs}
         report("label_index", MEASURES, rounds, json_file=args.json, settings=settings, peers=peers)
 

@@ -74,7 +74,7 @@ def ours(data: str, cache: str) -> tuple[float, float]:
     cv2.setNumThreads(1)
     spec = prepare_dataset(data, Silent())
     split = load_split(spec, "train", single_cls=False, strict=False, workers=0, reporter=Silent())
-    hyp = Hyperparameters(**HYP)
+    hyp = Hyperparameters(**HYP)  # type: ignore[arg-type]
     loader = train_loader(split.index, img=(IMG, IMG), batch=BATCH, hyp=hyp, seed=0, workers=0, cache=cache)
     return rate(loader, lambda batch: len(batch.images))
 

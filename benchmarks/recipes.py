@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from side_by_side import environment, peer_pythons
@@ -120,7 +121,7 @@ def grid(args: argparse.Namespace) -> list[Run]:
     ]
 
 
-def perform(runs: Sequence[Run], work: Path, peers: dict[str, Path]) -> dict[str, dict[str, object]]:
+def perform(runs: Sequence[Run], work: Path, peers: dict[str, Path]) -> dict[str, dict[str, Any]]:
     """The results of all runs by key; those that are not in the file yet are trained."""
     file = work / "results.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
@@ -142,7 +143,7 @@ def perform(runs: Sequence[Run], work: Path, peers: dict[str, Path]) -> dict[str
     return done
 
 
-def report(runs: Sequence[Run], done: dict[str, dict[str, object]], work: Path) -> list[str]:
+def report(runs: Sequence[Run], done: dict[str, dict[str, Any]], work: Path) -> list[str]:
     """A table for each number of epochs and start: mean ± standard error over seeds, and the paired difference."""
     lines = []
     groups = sorted({(run.epochs, run.start) for run in runs})
@@ -159,10 +160,10 @@ def report(runs: Sequence[Run], done: dict[str, dict[str, object]], work: Path) 
         ]
         for recipe in recipes:
             mine = {d: [done[r.key] for r in here if (r.recipe, r.data) == (recipe, d)] for d in datasets}
-            cells = [mean_and_error([100 * float(r["AP"]) for r in mine[d]]) for d in datasets]
+            cells = [mean_and_error([100 * r["AP"] for r in mine[d]]) for d in datasets]
             every = [record for records in mine.values() for record in records]
-            ap50 = np.mean([100 * float(r["AP50"]) for r in every])
-            seconds = np.mean([float(r["seconds"]) for r in every])
+            ap50 = np.mean([100 * r["AP50"] for r in every])
+            seconds = np.mean([r["seconds"] for r in every])
             against = "" if recipe == recipes[0] else paired(here, recipes[0], recipe, datasets, work)
             lines.append(f"| {recipe} | {' | '.join(cells)} | {ap50:.1f} | {seconds:.0f} | {against} |")
     return lines

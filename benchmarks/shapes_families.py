@@ -13,12 +13,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 TRAININGS = ("yolov3-tiny:anchor", "yolov7-tiny:anchor", "yolov7-tiny:ota")
 GOAL = 0.85
 
 
-def train(cfg: str, loss: str, epochs: int, folder: Path) -> dict[str, object]:
+def train(cfg: str, loss: str, epochs: int, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "yolo_cli", "train", "--data", "shapes", "--cfg", cfg, "--loss", loss]
     command += ["--hyp", "shapes", "--optimizer", "AdamW", "--img", "160", "--batch", "16"]
     command += ["--epochs", str(epochs), "--noval", "--noplots"]
@@ -52,7 +53,7 @@ def main() -> None:
             row = train(cfg, loss or "anchor", args.epochs, Path(folder))
             rows.append(row)
             figures = f"mAP@0.5 {row['mAP_0.5']:.3f}, @0.5:0.95 {row['mAP_0.5:0.95']:.3f}, {row['minutes']:.1f} minutes"
-            first, last = row["losses"]  # type: ignore[misc]
+            first, last = row["losses"]
             print(f"{cfg} --loss {row['loss']}: {figures}, losses {first:.3f} → {last:.3f}", flush=True)
     if args.json:
         args.json.write_text(json.dumps({"cores": os.cpu_count(), "trainings": rows}, indent=1) + "\n")

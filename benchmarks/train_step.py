@@ -54,7 +54,7 @@ def ours(task: dict[str, Any], img: int, batch: int) -> Step:
     config = TrainConfig(cfg="n", data=task["data"], img=(img, img), batch=batch, device="cpu", epochs=3)
     data = open_train_data(config, 0, Silent())
     hyp = Hyperparameters(nominal_batch=batch)  # an update after every batch
-    model = build_model(config, data.names, Silent())
+    model = build_model(config, None, data.names, Silent())
     trainer = Trainer(TrainSetup(config, hyp, data, model, select_device("cpu"), 0), Path())
     trainer.model.train()
     steps = iter(range(1000))
@@ -103,7 +103,7 @@ def ultralytics(task: dict[str, Any], img: int, batch: int) -> Step:
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for _, p in named if p.ndim > 1]
     others = [[p for n, p in named if p.ndim <= 1 and n.endswith("bias") == bias] for bias in (True, False)]
-    groups = [{"params": decayed, "weight_decay": 5e-4}, *({"params": group} for group in others)]
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": 5e-4}, *({"params": group} for group in others)]
     optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.937, nesterov=True)
 
     def step(images: Any, targets: Any) -> None:
@@ -159,7 +159,7 @@ def make_batches(data: Path, folder: Path) -> dict[str, str]:
     files = {}
     for number, (name, (img, batch)) in enumerate(CASES.items()):
         loader = train_loader(split.index, img=(img, img), batch=batch, hyp=Hyperparameters(), seed=0, workers=0)
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for i, made in zip(range(BATCHES), loader, strict=False):
             arrays |= {f"images{i}": made.images.numpy(), f"targets{i}": made.targets.numpy()}
         files[name] = str(folder / f"batches{number}.npz")
