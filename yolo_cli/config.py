@@ -16,6 +16,7 @@ from yolo_cli.option_checks import (
     check_seed,
     check_tile,
 )
+from yolo_cli.thresholds import DEFAULT, check_conf
 
 SPLITS = ("train", "val", "test")
 LOSSES = ("anchor", "ota", "simota")  # `--loss`
@@ -173,6 +174,9 @@ class ValConfig:
     workers: int = -1
     single_cls: bool = False
     verbose: bool = False
+    beta: float = 1.0
+    min_precision: float | None = None
+    save_thresholds: bool = False
     save_txt: bool = False
     save_conf: bool = False
     save_json: bool = False
@@ -190,6 +194,15 @@ class ValConfig:
         check_img(self.img)
         check_choice(self, "task", SPLITS)
         _check_save_conf(self)
+        if not 0 < self.beta < math.inf:
+            raise UserError("must be a number above 0", where=f"--beta {self.beta}")
+        if self.min_precision is not None:
+            check_fractions(self, "min_precision")
+            if self.beta != 1:
+                raise UserError("exclude each other", where="--beta --min-precision", fix="leave one out")
+        if self.save_thresholds and self.single_cls:
+            what = "thresholds of one class do not fit a model of several"
+            raise UserError(what, where="--save-thresholds --single-cls", fix="leave one out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +273,7 @@ class ExportConfig:
     simplify: bool = False
     opset: int = 18
     nms: bool = False
-    conf: float = 0.25
+    conf: float | str = DEFAULT
     iou: float = 0.45
     max_det: int = 300
     device: str = "cpu"
@@ -271,7 +284,8 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         check_at_least(self, batch=1, max_det=1)
-        check_fractions(self, "conf", "iou")
+        check_conf(self.conf)
+        check_fractions(self, "iou")
         check_img(self.img)
         _check_precision(self)
         if self.int8 and not self.data:
@@ -341,7 +355,7 @@ class DetectConfig:
     source: str = ""
     weights: str = ""
     img: tuple[int, int] = (640, 640)
-    conf: float = 0.25
+    conf: float | str = DEFAULT
     iou: float = 0.45
     max_det: int = 1000
     classes: tuple[int, ...] = ()
@@ -371,7 +385,8 @@ class DetectConfig:
 
     def __post_init__(self) -> None:
         check_at_least(self, batch=0, max_det=1, vid_stride=1, line_thickness=0)
-        check_fractions(self, "conf", "iou")
+        check_conf(self.conf)
+        check_fractions(self, "iou")
         check_img(self.img)
         check_tile(self.tile)
         _check_save_conf(self)

@@ -12,6 +12,7 @@ from torch import Tensor
 from yolo_cli.batch import Detections
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.errors import UserError
+from yolo_cli.thresholds import Conf, lowest
 
 MAX_CANDIDATES = 30_000  # of an image, the most confident ones; the usual limit, since NMS is quadratic
 # On the CPU, classes are suppressed in groups of at least this many boxes: NMS is quadratic in the size of a group, and
@@ -92,7 +93,7 @@ def _class_groups(class_id: Int[Tensor, " n"]) -> tuple[Int[Tensor, " n"], list[
 def non_max_suppression(
     decoded: Float[Tensor, "b n outputs"] | Sequence[Float[Tensor, "_ outputs"]],
     *,
-    conf: float,
+    conf: Conf,
     iou: float,
     max_det: int,
     multi_label: bool,
@@ -106,7 +107,7 @@ def non_max_suppression(
 
     Args:
         decoded: cx, cy, w, h in pixels, objectness, class probabilities; images can have different numbers of rows.
-        conf: confidence threshold, exclusive.
+        conf: confidence threshold, exclusive; one for all classes, or one per class.
         iou: IoU threshold for NMS.
         max_det: maximum detections per image.
         multi_label: whether a box can have several classes (as usual in evaluation) or only the most confident one.
@@ -121,7 +122,7 @@ def non_max_suppression(
 
 def _suppress_image(
     rows: Tensor,
-    conf: float,
+    conf: Conf,
     iou: float,
     max_det: int,
     *,
@@ -130,18 +131,20 @@ def _suppress_image(
     classes: Tensor | None,
 ) -> Detections:
     # Objectness alone removes most rows, before scores and boxes are computed.
-    rows = rows[rows[:, 4] > conf]
+    rows = rows[rows[:, 4] > lowest(conf)]
+    # The same threshold for all classes stays a number: comparing with one tensor per image would cost more.
+    limit = torch.tensor(conf, device=rows.device) if isinstance(conf, tuple) else conf
     scores = rows[:, 5:] * rows[:, 4:5]
     if classes is not None:
         included = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
         included[classes[classes < scores.shape[1]]] = True
         scores = scores.masked_fill(~included, 0.0)
     if multi_label:
-        row, class_id = (scores > conf).nonzero(as_tuple=True)
+        row, class_id = (scores > limit).nonzero(as_tuple=True)
         confidence = scores[row, class_id]
     else:
         confidence, class_id = scores.max(dim=1)
-        row = (confidence > conf).nonzero().squeeze(1)
+        row = (confidence > (limit[class_id] if isinstance(limit, Tensor) else limit)).nonzero().squeeze(1)
         confidence, class_id = confidence[row], class_id[row]
     if len(row) > MAX_CANDIDATES:
         top = confidence.argsort(descending=True, stable=True)[:MAX_CANDIDATES]

@@ -10,7 +10,7 @@ from typer import Option
 from yolo_cli.cli.arguments import Numbers, parse_numbers
 from yolo_cli.cli.heavy import heavy_imports
 from yolo_cli.cli.options import (
-    Conf,
+    ClassConf,
     DetectWeights,
     Device,
     ExistOk,
@@ -42,7 +42,7 @@ def detect(
     ] = D.source,
     weights: DetectWeights = D.weights,
     img: Img = IMG,
-    conf: Conf = D.conf,
+    conf: ClassConf = D.conf,
     iou: Iou = D.iou,
     max_det: MaxDet = D.max_det,
     classes: Annotated[

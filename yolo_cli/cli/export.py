@@ -6,7 +6,7 @@ import typer
 from typer import Option
 
 from yolo_cli.cli.arguments import Numbers
-from yolo_cli.cli.options import DarknetCfg, ExistOk, ExportDevice, Img, Name, Project, Weights
+from yolo_cli.cli.options import ClassConf, DarknetCfg, ExistOk, ExportDevice, Img, Name, Project, Weights
 from yolo_cli.config import OPSETS, ExportConfig
 
 D = ExportConfig()  # defaults are defined in the config only
@@ -45,7 +45,7 @@ def export(
     simplify: Annotated[bool, Option("--simplify", help="Simplify the ONNX model with onnxslim.")] = D.simplify,
     opset: Annotated[int, Option(help=f"ONNX opset version, {OPSETS[0]} to {OPSETS[1]}.")] = D.opset,
     nms: Annotated[bool, Option("--nms", help="Add NMS to the exported model.")] = D.nms,
-    conf: Annotated[float, Option(help="Confidence threshold for --nms and --verify.")] = D.conf,
+    conf: ClassConf = D.conf,
     iou: Annotated[float, Option(help="IoU threshold for NMS, for --nms and --verify.")] = D.iou,
     max_det: Annotated[int, Option(help="Maximum detections per image for --nms and --verify.")] = D.max_det,
     device: ExportDevice = D.device,

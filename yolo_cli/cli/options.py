@@ -1,11 +1,12 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Option
 
 from yolo_cli.cli.arguments import Numbers, parse_img
 from yolo_cli.config import SPLITS, ValConfig
+from yolo_cli.thresholds import DEFAULT, parse_conf
 
 _IMG = " ".join(str(side) for side in sorted({*ValConfig().img}))
 
@@ -52,6 +53,15 @@ Img = Annotated[
     ),
 ]
 Conf = Annotated[float, Option(help="Confidence threshold.")]
+ClassConf = Annotated[
+    Any,  # a number or a text, which the parser of options has no type for
+    Option(
+        parser=parse_conf,
+        metavar="FLOAT|auto|NAME=FLOAT,…",
+        help="Confidence threshold, for all classes or per class (person=0.4,car=0.3; the others have "
+        f"{DEFAULT}). `auto`: those that `yolo val --save-thresholds` saved in the weights.",
+    ),
+]
 Iou = Annotated[float, Option(help="IoU threshold for NMS.")]
 MaxDet = Annotated[int, Option(help="Maximum detections per image.")]
 Half = Annotated[bool, Option("--half", help="Run in half precision (FP16). Needs a CUDA GPU.")]

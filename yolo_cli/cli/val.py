@@ -45,6 +45,18 @@ def val(
     workers: Workers = D.workers,
     single_cls: SingleCls = D.single_cls,
     verbose: Annotated[bool, Option("--verbose", help="Print the metrics of each class.")] = D.verbose,
+    beta: Annotated[
+        float,
+        Option(help="Choose confidence thresholds by the best F-beta: above 1, recall counts more than precision."),
+    ] = D.beta,
+    min_precision: Annotated[
+        float | None,
+        Option(help="Choose confidence thresholds by the highest recall at this precision, instead of by F-beta."),
+    ] = D.min_precision,
+    save_thresholds: Annotated[
+        bool,
+        Option("--save-thresholds", help="Save the chosen thresholds in the checkpoint, for --conf auto."),
+    ] = D.save_thresholds,
     pycocotools: Annotated[
         bool, Option("--pycocotools", help="Compute COCO metrics with pycocotools too, to compare.")
     ] = D.pycocotools,

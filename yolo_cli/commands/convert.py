@@ -86,5 +86,7 @@ def _write_checkpoint(weights: Weights, model: DetectionModel, target: Path) -> 
     if weights.header is not None:
         header = weights.header
         extra["darknet_header"] = [header.major, header.minor, header.revision, header.seen]
+    if weights.thresholds is not None:
+        extra["thresholds"] = weights.thresholds.to_mapping()
     base = inherited(weights.license)
     checkpoint.save(target, model, epoch=weights.epoch, base_license=base, extra=extra)

@@ -38,6 +38,7 @@ from yolo_cli.model.fuse import fuse
 from yolo_cli.progress import Reporter
 from yolo_cli.run import provenance
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_json, write_options
+from yolo_cli.thresholds import SavedThresholds, resolve_conf
 from yolo_cli.weights.load import check_cfg, load_weights
 
 PARITY_IMAGES, CALIBRATION_IMAGES = 16, 128
@@ -86,7 +87,9 @@ def run(config: ExportConfig, reporter: Reporter) -> list[ExportResult]:
     if kind := format_of(weights):
         raise UserError(f"is an exported model ({kind})", where=weights, fix="give the checkpoint it was exported from")
     check_cfg(weights, config.cfg)
-    model = load_weights(weights, cfg=config.cfg, reporter=reporter).build_model()
+    loaded = load_weights(weights, cfg=config.cfg, reporter=reporter)
+    model, thresholds = loaded.build_model(), loaded.thresholds
+    nms = NMSSettings(resolve_conf(config.conf, model.names, thresholds), config.iou, config.max_det)
     model = fuse(model.to(device).eval())
     img = checked_image_size(config.img, model.stride, reporter)
     config = replace(config, weights=str(weights), img=img)
@@ -103,9 +106,9 @@ def run(config: ExportConfig, reporter: Reporter) -> list[ExportResult]:
     results: list[ExportResult] = []
     try:
         for name, target in targets.items():
-            result = _export(name, target, config, model, data, device, reporter)
+            result = _export(name, target, config, model, nms, thresholds, data, device, reporter)
             if config.verify:
-                result = _verify(result, config, model, data, device, reporter)
+                result = _verify(result, nms, model, data, device, reporter)
             results.append(result)
     finally:  # Report, also where a later format fails
         written = earlier | {result.name: result.to_mapping() for result in results}
@@ -166,6 +169,8 @@ def _export(
     path: Path,
     config: ExportConfig,
     model: DetectionModel,
+    nms: NMSSettings,
+    thresholds: SavedThresholds | None,
     data: ExportData | None,
     device: torch.device,
     reporter: Reporter,
@@ -180,8 +185,9 @@ def _export(
         config.dynamic,
         config.half,
         config.int8,
-        NMSSettings(config.conf, config.iou, config.max_det) if config.nms else None,
+        nms if config.nms else None,
         model.architecture.name,
+        thresholds=thresholds,
     )
     calibration = SampleImages(data.calibration.index, CALIBRATION_IMAGES) if data and config.int8 else None
     # A copy, because formats change the model: half precision, a head without decoding.
@@ -195,7 +201,7 @@ def _export(
 
 def _verify(
     result: ExportResult,
-    config: ExportConfig,
+    thresholds: NMSSettings,
     model: DetectionModel,
     data: ExportData | None,
     device: torch.device,
@@ -210,7 +216,6 @@ def _verify(
     if runtime.metadata != result.metadata:
         raise UserError("does not read back as it was written", where=result.path, fix="report this as a bug")
     samples = SampleImages(data.val.index if data else None, PARITY_IMAGES)
-    thresholds = NMSSettings(config.conf, config.iou, config.max_det)
     parity = check_parity(runtime, reference, samples, thresholds, device)
     for line in parity.summary():
         reporter.info(f"{result.name}: {line}")

@@ -63,6 +63,17 @@ def _describe(model: DetectionModel, config: InfoConfig, weights: Weights | None
     size = f", image size {weights.img[1]}×{weights.img[0]}" if weights.img else ""
     reporter.info(f"{weights.path}: {kind[weights.origin]}{epoch}{seen}{size}, {fused}")
     reporter.info(f"license: {weights.license}")
+    for line in _thresholds(weights):
+        reporter.info(line)
+
+
+def _thresholds(weights: Weights) -> list[str]:
+    saved = weights.thresholds
+    if saved is None:
+        return []
+    own = [f"{n}={t:g}" for n, t in zip(weights.names, saved.per_class, strict=True) if t != saved.overall]
+    listed = f"; {', '.join(own)}" if own else ""
+    return [f"confidence thresholds (--conf auto): {saved.overall:g}{listed}; {saved.criterion} on {saved.data}"]
 
 
 def _names(weights: Weights | None) -> str:

@@ -15,13 +15,25 @@ from yolo_cli.device import check_half, default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions, image_ids, write_predictions
 from yolo_cli.evaluation.eval_data import EvalData
-from yolo_cli.evaluation.evaluate import EvalDataset, EvalOptions, Evaluation, Observer, evaluate
+from yolo_cli.evaluation.evaluate import (
+    DETECTING,
+    EvalDataset,
+    EvalOptions,
+    Evaluation,
+    Observer,
+    OperatingPass,
+    evaluate,
+)
 from yolo_cli.evaluation.evaluator import Evaluator
+from yolo_cli.evaluation.operating import Criterion, OperatingData, choose_thresholds, rates_at
 from yolo_cli.evaluation.pycocotools_check import pycocotools_metrics
 from yolo_cli.inference.writers.result_formats import label_lines
 from yolo_cli.progress import Reporter
 from yolo_cli.run import reports
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_options
+from yolo_cli.run.threshold_report import saved_line, threshold_lines
+from yolo_cli.thresholds import DEFAULT
+from yolo_cli.weights import checkpoint
 from yolo_cli.weights.load import LoadedModel, load_model, resolve_image_size, warn_of_fixed_thresholds
 
 
@@ -45,15 +57,22 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     split = load_split(
         spec, config.task, single_cls=config.single_cls, strict=config.strict, workers=workers, reporter=reporter
     )
+    if config.save_thresholds:
+        _check_thresholds_can_be_saved(model, split, reporter)
     index = split.index
     folder = create_run_dir(config.project, config.name, exist_ok=config.exist_ok)
     write_options(folder / "opt.yaml", replace(config, weights=str(path), img=img))
     reports.write_dataset_report(folder, (split,))
 
     # Evaluate
-    evaluator = Evaluator(names)
+    evaluator, operating = Evaluator(names), Evaluator(names)
     observe = _observer(config, folder, names, index)
-    evaluation = evaluate_split(model, split, config, img, evaluator, device=device, reporter=reporter, observe=observe)
+    evaluation = evaluate_split(
+        model, split, config, img, evaluator, device=device, reporter=reporter, observe=observe, operating=operating
+    )
+    operating_data = OperatingData(operating.state(), len(names))
+    criterion = Criterion(config.beta, config.min_precision)
+    choice = choose_thresholds(operating_data, names, criterion)
 
     # Report
     if config.plots:
@@ -63,13 +82,39 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     data = evaluator.state()
     if config.save_json:
         write_predictions(folder / "predictions.json", data)
-    results: dict[str, object] = {"weights": str(path), "split": split.name}
+    results: dict[str, object] = {"weights": str(path), "split": split.name, "thresholds": choice.to_dict()}
     if config.pycocotools:
         results["pycocotools"] = _compare_with_pycocotools(evaluation, data, names, reporter)
     reports.write_results(folder, evaluation, device=device, splits=(split,), extra=results)
     reports.print_table(evaluation, reporter.info, verbose=config.verbose)
+    for line in threshold_lines(choice, beta=config.beta, verbose=config.verbose):
+        reporter.info(line)
+    saved = model.runtime.metadata.thresholds
+    if saved and not config.single_cls:
+        at_default = rates_at(operating_data, [DEFAULT] * len(names), criterion)
+        reporter.info(saved_line(rates_at(operating_data, saved.per_class, criterion), at_default, config.beta))
+    if config.save_thresholds:
+        source = f"the {config.task} split of {spec.source.name} ({len(index):,} images)"
+        checkpoint.save_thresholds(path, choice.saved(len(names), source))
+        reporter.info(f"thresholds saved in {path}; use them with --conf auto")
     reporter.info(f"results in {folder}")
     return evaluation
+
+
+def _check_thresholds_can_be_saved(model: LoadedModel, split: Split, reporter: Reporter) -> None:
+    """Raises UserError before the evaluation, which can take long."""
+    if model.weights is None:
+        fix = "save them in the checkpoint that it was exported from, and export it again"
+        raise UserError("is an exported model", where=f"--save-thresholds, {model.path}", fix=fix)
+    if model.weights.origin != "yolo_cli":
+        fix = f"make a checkpoint of it first: yolo convert {model.path} NEW.pt"
+        raise UserError("is no checkpoint of yolo_cli", where=f"--save-thresholds, {model.path}", fix=fix)
+    if not len(split.index.boxes):
+        raise UserError("no labels to choose thresholds on", where=f"--save-thresholds, {split.name} split")
+    if split.name == "train":
+        reporter.warn(
+            "if the model was trained on these images, its confidences here are too high, and so are thresholds"
+        )
 
 
 def evaluate_split(
@@ -82,14 +127,21 @@ def evaluate_split(
     device: torch.device,
     reporter: Reporter,
     observe: Observer | None = None,
+    operating: Evaluator | None = None,
 ) -> Evaluation:
-    """Evaluate a model on a split at the image size `img` (height, width), with the thresholds of `config`."""
+    """Evaluate a model on a split at the image size `img` (height, width), with the thresholds of `config`.
+
+    `operating` collects the detections that thresholds are chosen on.
+    """
     index = split.index
     rect = model.img is None  # an exported file with a fixed size takes no other shapes
     workers = default_workers(config.workers, config.batch)
     loader = val_loader(index, img=img, batch=config.batch, stride=model.stride, workers=workers, rect=rect)
     # With NMS inside the exported file, a second one has nothing to do.
     iou = config.iou if model.runtime.metadata.nms is None else 1.0
+    options = replace(DETECTING, single_cls=config.single_cls, half=config.half)
+    if model.runtime.metadata.nms is not None:
+        options = replace(options, iou=1.0)
     return evaluate(
         model.runtime,
         EvalDataset(loader, index, image_ids([index.path(i) for i in range(len(index))])),
@@ -98,6 +150,7 @@ def evaluate_split(
         device=device,
         reporter=reporter,
         observe=observe,
+        operating=OperatingPass(operating, options) if operating else None,
     )
 
 

@@ -19,6 +19,7 @@ from yolo_cli.export.runtime import Runtime
 from yolo_cli.loss.losses import Loss
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
+from yolo_cli.thresholds import Conf
 
 Observer = Callable[[int, Batch, Sequence[Detections]], None]  # batch number, batch, detections (network pixels)
 
@@ -27,12 +28,24 @@ Observer = Callable[[int, Batch, Sequence[Detections]], None]  # batch number, b
 class EvalOptions:
     """Which predictions count as detections, with the usual values for evaluation; and the precision of the images."""
 
-    conf: float = 0.001  # confidence threshold
+    conf: Conf = 0.001  # confidence threshold
     iou: float = 0.6  # IoU threshold for NMS
     max_det: int = 300  # maximum detections per image
     single_cls: bool = False  # whether all classes are evaluated as one
     multi_label: bool = True  # whether a box can have several classes
     half: bool = False  # whether images are FP16
+
+
+# As `yolo detect` does, but for the confidence threshold.
+DETECTING = EvalOptions(conf=0.01, iou=0.45, multi_label=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPass:
+    """A second set of detections from the same pass, on which confidence thresholds are chosen."""
+
+    evaluator: Evaluator
+    options: EvalOptions = DETECTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,7 @@ def evaluate(
     reporter: Reporter,
     loss: Loss | None = None,
     observe: Observer | None = None,
+    operating: OperatingPass | None = None,
     world: World = SINGLE_PROCESS,
 ) -> Evaluation:
     """Run a model in eval mode on a dataset and compute the metrics.
@@ -93,9 +107,12 @@ def evaluate(
         reporter: shows the progress.
         loss: loss of raw predictions; computed for models only.
         observe: called for each batch with its detections.
+        operating: collects a second set of detections; of this rank's images only.
         world: the ranks; all get the metrics of the whole dataset.
     """
     evaluator.reset()
+    if operating is not None:
+        operating.evaluator.reset()
     timer = _Timer(device)
     loss_sums, images = torch.zeros(3), 0
     with reporter.bar(len(dataset.loader), "validate") as bar:
@@ -113,6 +130,9 @@ def evaluate(
             detections = _detect(decoded, options)
             _update(evaluator, dataset, batch, detections)
             timer.stage("nms")
+            if operating is not None:
+                _update(operating.evaluator, dataset, batch, _detect(decoded, operating.options))
+                timer.last = time.perf_counter()  # leave out this time, which `yolo detect` does not need
             if observe is not None:
                 observe(number, batch, detections)
                 timer.last = time.perf_counter()  # leave out the observer's time

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from yolo_cli.errors import UserError, first_line
+from yolo_cli.thresholds import Conf, SavedThresholds
 from yolo_cli.version import __version__
 
 PRODUCER = f"yolo_cli {__version__}"
@@ -15,9 +16,9 @@ MAX_CLASSES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class NMSSettings:
-    """Confidence threshold, IoU threshold and maximum detections per image."""
+    """Confidence threshold (for all classes or one per class), IoU threshold and maximum detections per image."""
 
-    conf: float
+    conf: Conf
     iou: float
     max_det: int
 
@@ -37,6 +38,7 @@ class Metadata:
     architecture: str = ""
     producer: str = PRODUCER
     task: str = TASK
+    thresholds: SavedThresholds | None = None  # of the checkpoint, for `--conf auto`
 
     def to_text(self) -> dict[str, str]:
         """Each field as JSON text, the form in which most formats store metadata."""
@@ -73,12 +75,25 @@ def _from_fields(fields: dict[str, Any]) -> Metadata:
     names = tuple(str(name) for name in fields["names"])
     if not 1 <= len(names) <= MAX_CLASSES:
         raise ValueError(f"{len(names)} classes")
-    nms = NMSSettings(**fields["nms"]) if fields.get("nms") else None
-    if nms and not all(isinstance(v, int | float) for v in (nms.conf, nms.iou, nms.max_det)):
-        raise ValueError(f"nms is {fields['nms']!r}")
+    nms = _nms(fields["nms"], len(names)) if fields.get("nms") else None
+    saved = fields.get("thresholds")
+    thresholds = SavedThresholds.from_mapping(saved, len(names)) if saved is not None else None
     stride, batch = _integer(fields["stride"], "stride", 1, 1 << 12), _integer(fields["batch"], "batch", 1, 1 << 16)
-    rest = {key: value for key, value in fields.items() if key not in ("names", "stride", "img", "batch", "nms")}
-    return Metadata(names, stride, (height, width), batch, nms=nms, **rest)
+    taken = ("names", "stride", "img", "batch", "nms", "thresholds")
+    rest = {key: value for key, value in fields.items() if key not in taken}
+    return Metadata(names, stride, (height, width), batch, nms=nms, thresholds=thresholds, **rest)
+
+
+def _nms(value: Any, classes: int) -> NMSSettings:
+    nms = NMSSettings(**value)
+    by_class = isinstance(nms.conf, list)
+    if by_class:
+        nms = replace(nms, conf=tuple(nms.conf))  # type: ignore[arg-type]
+    confs = nms.conf if isinstance(nms.conf, tuple) else (nms.conf,)
+    numbers = all(isinstance(v, int | float) for v in (*confs, nms.iou, nms.max_det))
+    if not numbers or (by_class and len(confs) != classes):
+        raise ValueError(f"nms is {value!r}")
+    return nms
 
 
 def _integer(value: Any, name: str, low: int, high: int) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 
 from yolo_cli.export.metadata import NMSSettings
 from yolo_cli.export.wrappers import DETECTIONS, ROWS
+from yolo_cli.thresholds import lowest
 
 # Each line: outputs, operator, inputs, attributes. `_constants` defines the names of constants.
 _NODES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
@@ -51,6 +52,15 @@ _NODES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("within_flat", "Reshape", "within minus_one", {}),
     (DETECTIONS, "Compress", "ordered within_flat", {"axis": 0}),
 )
+# With a threshold per class, scores up to the threshold of their class become 0, which no detection has.
+_CLASS_THRESHOLDS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("is_above", "Greater", "best_only class_conf", {}),
+    ("above", "Cast", "is_above", {"to": 1}),
+    ("best_above", "Mul", "best_only above", {}),
+    ("scores", "Transpose", "best_above", {"perm": [0, 2, 1]}),
+)
+_TRANSPOSE = next(i for i, (outputs, *_) in enumerate(_NODES) if outputs == "scores")
+_PER_CLASS_NODES = (*_NODES[:_TRANSPOSE], *_CLASS_THRESHOLDS, *_NODES[_TRANSPOSE + 1 :])
 
 
 def append_nms(onnx: Any, proto: Any, settings: NMSSettings, classes: int) -> None:
@@ -62,12 +72,13 @@ def append_nms(onnx: Any, proto: Any, settings: NMSSettings, classes: int) -> No
     graph = proto.graph
     for name, value in _constants(settings, classes).items():
         graph.initializer.append(numpy_helper.from_array(value, f"nms_{name}"))
-    own = set(_constants(settings, classes)) | {word for outputs, *_ in _NODES for word in outputs.split()}
+    nodes = _PER_CLASS_NODES if isinstance(settings.conf, tuple) else _NODES
+    own = set(_constants(settings, classes)) | {word for outputs, *_ in nodes for word in outputs.split()}
 
     def prefixed(names: str) -> list[str]:
         return [f"nms_{name}" if name in own and name != DETECTIONS else name for name in names.split()]
 
-    for outputs, operator, inputs, attributes in _NODES:
+    for outputs, operator, inputs, attributes in nodes:
         name = f"nms_{outputs.split()[0]}"
         graph.node.append(helper.make_node(operator, prefixed(inputs), prefixed(outputs), name, **attributes))
     del graph.output[:]
@@ -80,7 +91,9 @@ def _constants(settings: NMSSettings, classes: int) -> dict[str, Any]:
     constants = {name: np.array(value, np.int64) for name, value in (whole | scalars).items()}
     constants["max_det"] = np.array([settings.max_det], np.int64)
     constants["iou"] = np.array([settings.iou], np.float32)
-    constants["conf"] = np.array([settings.conf], np.float32)
+    constants["conf"] = np.array([lowest(settings.conf)], np.float32)
+    if isinstance(settings.conf, tuple):
+        constants["class_conf"] = np.array(settings.conf, np.float32)
     constants["half"] = np.array(0.5, np.float32)
     constants["off_on"] = np.array([0, 1], np.float32)
     return constants

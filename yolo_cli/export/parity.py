@@ -16,6 +16,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.export.metadata import Metadata, NMSSettings
 from yolo_cli.export.runtime import Runtime
 from yolo_cli.export.samples import SampleImages
+from yolo_cli.thresholds import Conf, lowest
 
 TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2}  # INT8 has none: its differences are only reported
 MIN_DETECTIONS = 10  # for a meaningful comparison; where there are fewer, these confidences are tried:
@@ -31,7 +32,7 @@ class ParityReport:
     """The largest differences between a file and PyTorch; box differences are fractions of the image's longer side."""
 
     tolerance: float | None  # None where differences are only reported
-    conf: float  # confidence threshold of the compared detections
+    conf: float  # confidence threshold of the compared detections; the lowest one, if they are per class
     images: int = 0
     detections: int = 0  # PyTorch's
     matched: int = 0
@@ -110,7 +111,7 @@ def check_parity(
         if not has_nms:
             every = [rows for _, images in _batches(samples, metadata, device) for rows in reference.predict(images)]
             thresholds = replace(thresholds, conf=_comparison_confidence(every, thresholds))
-        report = ParityReport(tolerance, thresholds.conf)
+        report = ParityReport(tolerance, lowest(thresholds.conf))
         for names, images in _batches(samples, metadata, device):
             side = max(images.shape[2:])
             expected = reference.predict(images)
@@ -122,7 +123,7 @@ def check_parity(
             for name, theirs, given in zip(names, expected, actual, strict=True):
                 ours = given.to(theirs.device)
                 if not has_nms:
-                    _compare_predictions(report, name, theirs, ours, thresholds.conf, side)
+                    _compare_predictions(report, name, theirs, ours, lowest(thresholds.conf), side)
                 # A file with NMS inside gives detections, which must not go through NMS again.
                 found = _detections(ours, replace(thresholds, iou=1.0) if has_nms else thresholds)
                 _compare_detections(report, name, _detections(theirs, thresholds), found, thresholds.conf, side)
@@ -147,9 +148,9 @@ def _batches(
             yield names, images.to(device)
 
 
-def _comparison_confidence(predictions: Sequence[Float[Tensor, "_ o"]], thresholds: NMSSettings) -> float:
+def _comparison_confidence(predictions: Sequence[Float[Tensor, "_ o"]], thresholds: NMSSettings) -> Conf:
     """The confidence threshold to compare at: a lower one than that of `thresholds` where it leaves too little."""
-    for conf in (thresholds.conf, *(conf for conf in LOWER_CONFIDENCES if conf < thresholds.conf)):
+    for conf in (thresholds.conf, *(conf for conf in LOWER_CONFIDENCES if conf < lowest(thresholds.conf))):
         if sum(len(_detections(rows, replace(thresholds, conf=conf))) for rows in predictions) >= MIN_DETECTIONS:
             return conf
     # A model that has hardly been trained: the boxes of its most confident predictions can still be compared.
@@ -178,7 +179,7 @@ def _compare_predictions(
 
 
 def _compare_detections(
-    report: ParityReport, image: str, expected: Detections, found: Detections, conf: float, side: int
+    report: ParityReport, image: str, expected: Detections, found: Detections, conf: Conf, side: int
 ) -> None:
     """Match detections by class and IoU, the most confident first, and record their differences."""
     iou = pairwise_iou(expected.xyxy.double(), found.xyxy.double())
@@ -190,23 +191,29 @@ def _compare_detections(
         candidates = iou[i] * free
         j = int(candidates.argmax()) if len(found) else -1
         if j < 0 or candidates[j] < MATCH_IOU:
-            unmatched.append(float(expected.confidence[i]))
+            unmatched.append(_excess(expected, i, conf))
             continue
         free[j] = False
         report.matched += 1
         report.record(image, "box_difference", float((expected.xyxy[i] - found.xyxy[j]).abs().max()) / side)
         report.record(image, "score_difference", abs(float(expected.confidence[i] - found.confidence[j])))
-    extra = [float(c) for c in found.confidence[free]]
+    extra = [_excess(found, int(i), conf) for i in free.nonzero()]
     report.only_pytorch += len(unmatched)
     report.only_file += len(extra)
     if report.tolerance is None:
         return
-    borderline = [c for c in (*unmatched, *extra) if c - conf <= report.tolerance]
+    borderline = [excess for excess in (*unmatched, *extra) if excess <= report.tolerance]
     report.borderline += len(borderline)
     if len(borderline) < len(unmatched) + len(extra):
         report.violations.append(
             f"{image}: {len(unmatched)} detections only in PyTorch's output, {len(extra)} only in the file's"
         )
+
+
+def _excess(detections: Detections, i: int, conf: Conf) -> float:
+    """How far the confidence of a detection is above its threshold."""
+    limit = conf[int(detections.class_id[i])] if isinstance(conf, tuple) else conf
+    return float(detections.confidence[i]) - limit
 
 
 def _largest(values: Tensor) -> float:

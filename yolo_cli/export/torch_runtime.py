@@ -9,15 +9,23 @@ from torch import Tensor
 from yolo_cli.export.metadata import Metadata
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
+from yolo_cli.thresholds import SavedThresholds
 
 
 class TorchRuntime:
     """A fused model in channels-last memory, for any batch size and any image size that is a multiple of the stride."""
 
-    def __init__(self, model: DetectionModel, device: torch.device, *, half: bool = False) -> None:
+    def __init__(
+        self,
+        model: DetectionModel,
+        device: torch.device,
+        *,
+        half: bool = False,
+        thresholds: SavedThresholds | None = None,
+    ) -> None:
         fused = fuse(model.to(device).eval()).to(memory_format=torch.channels_last)
         self.model = fused.half() if half else fused
-        self._metadata = Metadata(model.names, model.stride, (0, 0), 0, dynamic=True, half=half)
+        self._metadata = Metadata(model.names, model.stride, (0, 0), 0, dynamic=True, half=half, thresholds=thresholds)
 
     @property
     def metadata(self) -> Metadata:

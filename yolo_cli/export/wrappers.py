@@ -8,6 +8,7 @@ from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.boxes.nms import load_operator
 from yolo_cli.export.metadata import NMSSettings
 from yolo_cli.model.build import DetectionModel
+from yolo_cli.thresholds import lowest
 
 IMAGES, ROWS, DETECTIONS = "images", "rows", "detections"  # names of the input, and of the output without or with NMS
 
@@ -36,19 +37,25 @@ class WithNMS(nn.Module):
         super().__init__()
         load_operator()
         self.network, self.settings = network, settings
+        self.register_buffer("class_conf", torch.tensor(settings.conf) if isinstance(settings.conf, tuple) else None)
+        self.class_conf: Tensor | None
 
     def forward(self, images: Tensor) -> Tensor:
-        return batched_nms(self.network(images), self.settings)
+        return batched_nms(self.network(images), self.settings, self.class_conf)
 
 
-def batched_nms(predictions: Float[Tensor, "b n o"], settings: NMSSettings) -> Float[Tensor, "k 7"]:
+def batched_nms(
+    predictions: Float[Tensor, "b n o"], settings: NMSSettings, class_conf: Float[Tensor, " classes"] | None = None
+) -> Float[Tensor, "k 7"]:
     """Detections (image, x1, y1, x2, y2, confidence, class), most confident first, at most `max_det` per image.
 
     Each box counts only for its most probable class, as in `yolo detect`. One call of the operator serves all images
     and classes, whose boxes are shifted apart for it. No branch depends on values, so the function can be traced.
+    `class_conf` has the thresholds of `settings` if they are per class.
     """
     confidence, class_id = (predictions[..., 5:] * predictions[..., 4:5]).max(2)
-    image, row = (confidence > settings.conf).nonzero(as_tuple=True)
+    limit = lowest(settings.conf) if class_conf is None else class_conf[class_id]
+    image, row = (confidence > limit).nonzero(as_tuple=True)
     box, score, label = predictions[image, row, :4], confidence[image, row], class_id[image, row]
     xyxy = cxcywh_to_xyxy(box)
     # The appended zero makes the maximum of no boxes defined.

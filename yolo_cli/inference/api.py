@@ -70,7 +70,7 @@ def load(
     *,
     device: str = "",
     img: int | tuple[int, int] = 640,
-    conf: float = 0.25,
+    conf: float | str = 0.25,
     iou: float = 0.45,
     max_det: int = 1000,
     classes: Sequence[int] = (),

@@ -25,6 +25,7 @@ from yolo_cli.inference.tta import augmented_rows
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.option_checks import TILE_AS_IMG, check_at_least, check_fractions, check_img, check_tile
 from yolo_cli.progress import Reporter
+from yolo_cli.thresholds import DEFAULT, check_conf, lowest, resolve_conf
 from yolo_cli.weights.load import load_model, resolve_image_size, warn_of_fixed_thresholds
 
 Pixels = UInt8[np.ndarray, "h w 3"]
@@ -35,7 +36,7 @@ class Settings:
     """How images are looked at, and which detections count. The names are those of the options of `yolo detect`."""
 
     img: tuple[int, int] = (640, 640)  # height, width
-    conf: float = 0.25
+    conf: float | str = DEFAULT  # a number, `auto`, or thresholds per class such as `person=0.4,car=0.3`
     iou: float = 0.45
     max_det: int = 1000
     classes: tuple[int, ...] = ()  # empty: all
@@ -46,7 +47,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_at_least(self, max_det=1)
-        check_fractions(self, "conf", "iou")
+        check_conf(self.conf)
+        check_fractions(self, "iou")
         check_img(self.img)
         check_tile(self.tile)
 
@@ -67,6 +69,7 @@ class Predictor:
         self.runtime, self.device, self.settings = runtime, device, settings
         self.names, self._stride = metadata.names, metadata.stride
         self._fixed_size = None if metadata.dynamic else metadata.img
+        self.conf = resolve_conf(settings.conf, metadata.names, metadata.thresholds)
         self._iou = settings.iou if metadata.nms is None else 1.0  # no second NMS after the one in an exported file
         self._classes = torch.tensor(settings.classes, dtype=torch.int64, device=device) if settings.classes else None
 
@@ -101,7 +104,7 @@ class Predictor:
         middle = time.perf_counter()
         found = non_max_suppression(
             rows,
-            conf=settings.conf,
+            conf=self.conf,
             iou=self._iou,
             max_det=settings.max_det,
             multi_label=False,
@@ -136,7 +139,7 @@ class Predictor:
     def _rows(self, images: Tensor) -> list[Tensor]:
         if self.model is None:
             return list(self.runtime.predict(images))
-        return decode_candidates(self.model.head, self.model(images), self.settings.conf)
+        return decode_candidates(self.model.head, self.model(images), lowest(self.conf))
 
     def _in_image(self, found: Detections, model_input: ModelInput) -> Detections:
         # Ordinary tensors: the caller could not change those made in inference mode.
@@ -150,7 +153,6 @@ def load_predictor(path: Path, device: torch.device, settings: Settings, reporte
     """Open a checkpoint or an exported file for detection. Raises UserError, also for settings out of range."""
     check_half(settings.half, device)
     opened = load_model(path, device, reporter, half=settings.half)
-    warn_of_fixed_thresholds(opened, settings.conf, settings.iou, settings.max_det, reporter)
     unknown = [c for c in settings.classes if not 0 <= c < len(opened.names)]
     if unknown:
         raise UserError(f"the model's classes are 0 to {len(opened.names) - 1}", where=f"--classes {unknown[0]}")
@@ -159,4 +161,6 @@ def load_predictor(path: Path, device: torch.device, settings: Settings, reporte
         raise UserError("needs several image sizes, but the file takes one", where="--augment", fix=fix)
     img = resolve_image_size(opened, settings.img, Settings().img, reporter)
     tile = max(img) if settings.tile == TILE_AS_IMG else settings.tile
-    return Predictor(opened.runtime, device, replace(settings, img=img, tile=tile))
+    predictor = Predictor(opened.runtime, device, replace(settings, img=img, tile=tile))
+    warn_of_fixed_thresholds(opened, predictor.conf, settings.iou, settings.max_det, reporter)
+    return predictor

@@ -15,6 +15,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import write_atomically
 from yolo_cli.model.architecture import Architecture, from_mapping
 from yolo_cli.model.build import DetectionModel
+from yolo_cli.thresholds import SavedThresholds
 from yolo_cli.version import __version__
 from yolo_cli.weights.darknet.weights import Header
 from yolo_cli.weights.pytorch.archive import check_archive, is_archive
@@ -35,6 +36,7 @@ class Checkpoint:
     header: Header | None  # of the Darknet file that it was converted from
     training: Mapping[str, Any]  # the state to resume from; empty where the file has only weights
     base_license: str  # of the weights that it was trained from; "" where it was trained from scratch
+    thresholds: SavedThresholds | None = None  # chosen by `yolo val --save-thresholds`
 
 
 def save(
@@ -63,9 +65,22 @@ def save(
         "base_license": base_license,
         **(extra or {}),
     }
+    _write(path, content, previous)
+
+
+def save_thresholds(path: Path, thresholds: SavedThresholds) -> None:
+    """Store thresholds in a file that `save` wrote; everything else in it stays. Raises UserError for other files."""
+    content = _read_plain(path) if read(path) is not None else None
+    if content is None:
+        fix = f"make a checkpoint of it: yolo convert {path} {path.stem}_yolo_cli.pt"
+        raise UserError("thresholds can be saved only into a checkpoint of yolo_cli", where=path, fix=fix)
+    _write(path, {**content, "thresholds": thresholds.to_mapping()})
+
+
+def _write(path: Path, content: Mapping[str, Any], previous: Path | None = None) -> None:
     # Packed in memory first: the errors of torch's own writer do not give the reason of a failed write.
     packed = io.BytesIO()
-    torch.save(content, packed)
+    torch.save(dict(content), packed)
     write_atomically(path, packed.getbuffer(), what="checkpoint", previous=previous)
 
 
@@ -98,6 +113,7 @@ def read(path: Path) -> Checkpoint | None:
         Header(*header) if header else None,
         training if isinstance(training, dict) else {},
         str(content.get("base_license", "")),
+        _thresholds(content.get("thresholds"), len(names), path),
     )
 
 
@@ -114,6 +130,17 @@ def _read_plain(path: Path) -> dict[str, Any] | None:
     except Exception:  # not one of ours; the reader of PyTorch files reports what is wrong
         return None
     return content if isinstance(content, dict) else None
+
+
+def _thresholds(value: Any, classes: int, path: Path) -> SavedThresholds | None:
+    if value is None:
+        return None
+    try:
+        return SavedThresholds.from_mapping(value, classes)
+    except ValueError as error:
+        raise UserError(
+            str(error), where=path, fix="choose them again, in another checkpoint of the same run"
+        ) from None
 
 
 def _integers(value: Any, count: int) -> list[int]:

@@ -25,6 +25,7 @@ from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.model.architecture import Architecture, find_architecture
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter, Stderr
+from yolo_cli.thresholds import Conf, SavedThresholds, conf_text, is_below
 from yolo_cli.weights import checkpoint
 from yolo_cli.weights.darknet.network import read_network
 from yolo_cli.weights.darknet.weights import Header, is_darknet, read_weights
@@ -55,6 +56,7 @@ class Weights:
     warnings: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)  # the state to resume from, where the file has one
     base_license: str = ""  # of the weights that a checkpoint of ours was trained from
+    thresholds: SavedThresholds | None = None  # of a checkpoint of ours, chosen by `yolo val --save-thresholds`
 
     @property
     def license(self) -> str:
@@ -141,6 +143,7 @@ def _from_torch_file(path: Path) -> Weights:
             own.header,
             training=own.training,
             base_license=own.base_license,
+            thresholds=own.thresholds,
         )
     found = read_checkpoint(path)
     names = found.names if len(found.names) == found.architecture.nc else _numbered_names(found.architecture)
@@ -251,17 +254,18 @@ def load_model(
         model = weights.build_model()
         if not all(bool(p.isfinite().all()) for p in model.parameters()):
             reporter.warn(f"{path}: some weights are not finite, so its detections are meaningless")
-        return LoadedModel(path, TorchRuntime(model, device, half=half), weights)
+        runtime = TorchRuntime(model, device, half=half, thresholds=weights.thresholds)
+        return LoadedModel(path, runtime, weights)
     if half:
         raise UserError("is set when a model is exported", where="--half", fix="leave it out")
     if warning := FORMATS[name].runs_code:
         reporter.warn(f"{path}: {warning}: use only files that you made")
-    runtime = open_exported(path, device)
-    metadata = runtime.metadata
+    exported = open_exported(path, device)
+    metadata = exported.metadata
     size = "any size" if metadata.dynamic else f"{metadata.img[1]}×{metadata.img[0]}"
     precision = " in half precision" if metadata.half else " in 8 bits" if metadata.int8 else ""
     reporter.info(f"{path}: {name}{precision}, made by {metadata.producer} for {size}")
-    return LoadedModel(path, runtime)
+    return LoadedModel(path, exported)
 
 
 def check_cfg(path: Path, cfg: str) -> None:
@@ -285,11 +289,11 @@ def resolve_image_size(
     return model.img
 
 
-def warn_of_fixed_thresholds(model: LoadedModel, conf: float, iou: float, max_det: int, reporter: Reporter) -> None:
+def warn_of_fixed_thresholds(model: LoadedModel, conf: Conf, iou: float, max_det: int, reporter: Reporter) -> None:
     """Warn where the requested thresholds have no effect, because NMS with its own thresholds is inside the file."""
     nms = model.runtime.metadata.nms
     if nms is None:
         return
-    if conf < nms.conf or iou != nms.iou or max_det > nms.max_det:
-        own = f"NMS is inside the file, at --conf {nms.conf:g} --iou {nms.iou:g} --max-det {nms.max_det}"
+    if is_below(conf, nms.conf) or iou != nms.iou or max_det > nms.max_det:
+        own = f"NMS is inside the file, at --conf {conf_text(nms.conf)} --iou {nms.iou:g} --max-det {nms.max_det}"
         reporter.warn(f"{model.path}: {own}; of yours, only a higher --conf and a lower --max-det have an effect")
