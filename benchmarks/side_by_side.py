@@ -212,10 +212,11 @@ def report(
     json_file: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     peers: Mapping[str, Path] | None = None,
+    base: str = OURS,
 ) -> None:
-    """Print a table of medians and median ratios within a round, and write all figures as JSON."""
-    rows = [_summary(measure, rounds) for measure in measures]
-    _print_table(name, rows)
+    """Print a table of medians and median ratios of `base` to the others in a round; write all figures as JSON."""
+    rows = [_summary(measure, rounds, base) for measure in measures]
+    _print_table(name, rows, base)
     result = {
         "benchmark": name,
         "machine": _machine(),
@@ -231,16 +232,16 @@ def report(
     print(f"figures in {file}")
 
 
-def _summary(measure: Measure, rounds: Sequence[Mapping[str, Figures]]) -> dict[str, Any]:
-    """The median of each side, and for each peer the median over the rounds of our advantage as a factor."""
+def _summary(measure: Measure, rounds: Sequence[Mapping[str, Figures]], base: str) -> dict[str, Any]:
+    """The median of each side, and for each other side the median over the rounds of base's advantage as a factor."""
     sides = dict.fromkeys(side for one in rounds for side in one)
     values = {side: [one[side][measure.name] for one in rounds if measure.name in one.get(side, {})] for side in sides}
     times_better = {}
     for side in sides:
         pairs = [
-            (one[OURS][measure.name], one[side][measure.name])
+            (one[base][measure.name], one[side][measure.name])
             for one in rounds
-            if side != OURS and measure.name in one.get(OURS, {}) and measure.name in one.get(side, {})
+            if side != base and measure.name in one.get(base, {}) and measure.name in one.get(side, {})
         ]
         ratios = [mine / theirs if measure.higher_is_better else theirs / mine for mine, theirs in pairs]
         if ratios:
@@ -255,9 +256,9 @@ def _summary(measure: Measure, rounds: Sequence[Mapping[str, Figures]]) -> dict[
     }
 
 
-def _print_table(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _print_table(name: str, rows: Sequence[Mapping[str, Any]], base: str) -> None:
     sides = list(dict.fromkeys(side for row in rows for side in row["median"]))
-    sides.sort(key=lambda side: side != OURS)
+    sides.sort(key=lambda side: side != base)
     peers = sides[1:]
     lines = [[name, "unit", *sides, *(f"× better than {peer}" for peer in peers), "aim"]]
     for row in rows:

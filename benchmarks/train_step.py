@@ -42,7 +42,7 @@ Step = Callable[[Any, Any], None]  # images as floats, targets
 
 
 def ours(task: dict[str, Any], img: int, batch: int) -> Step:
-    """The step of our Trainer, with its schedule."""
+    """The step of our Trainer, with its schedule. The model is that of the task's weight file, else a new yolov5n."""
     from yolo_cli.batch import Batch
     from yolo_cli.config import Hyperparameters, TrainConfig
     from yolo_cli.device import select_device
@@ -50,11 +50,14 @@ def ours(task: dict[str, Any], img: int, batch: int) -> Step:
     from yolo_cli.train.loop import Trainer
     from yolo_cli.train.setup import TrainSetup, build_model
     from yolo_cli.train.train_data import open_train_data
+    from yolo_cli.weights.load import load_weights
 
-    config = TrainConfig(cfg="n", data=task["data"], img=(img, img), batch=batch, device="cpu", epochs=3)
+    weights = load_weights(Path(task["weights"])) if "weights" in task else None
+    cfg = "" if weights else "n"
+    config = TrainConfig(cfg=cfg, data=task["data"], img=(img, img), batch=batch, device="cpu", epochs=3)
     data = open_train_data(config, 0, Silent())
     hyp = Hyperparameters(nominal_batch=batch)  # an update after every batch
-    model = build_model(config, None, data.names, Silent())
+    model = build_model(config, weights, data.names, Silent())
     trainer = Trainer(TrainSetup(config, hyp, data, model, select_device("cpu"), 0), Path())
     trainer.model.train()
     steps = iter(range(1000))
@@ -126,8 +129,9 @@ def work(side: str, task: dict[str, Any]) -> None:
     import torch
 
     figures = {}
-    for name, (img, batch) in CASES.items():
-        stored = np.load(task["batches"][name])
+    for name, file in task["batches"].items():
+        img, batch = CASES[name]
+        stored = np.load(file)
         pairs = [
             (torch.from_numpy(stored[f"images{i}"]).float() / 255, torch.from_numpy(stored[f"targets{i}"]))
             for i in range(BATCHES)
@@ -144,8 +148,8 @@ def work(side: str, task: dict[str, Any]) -> None:
     answer(figures)
 
 
-def make_batches(data: Path, folder: Path) -> dict[str, str]:
-    """Batches of every case as .npz files, by the case's name."""
+def make_batches(data: Path, folder: Path, cases: Sequence[str] = tuple(CASES)) -> dict[str, str]:
+    """Batches of each case as .npz files, by the case's name."""
     import numpy as np
 
     from yolo_cli.config import Hyperparameters
@@ -157,7 +161,8 @@ def make_batches(data: Path, folder: Path) -> dict[str, str]:
         prepare_dataset(str(data), Silent()), "train", single_cls=False, strict=False, workers=0, reporter=Silent()
     )
     files = {}
-    for number, (name, (img, batch)) in enumerate(CASES.items()):
+    for number, name in enumerate(cases):
+        img, batch = CASES[name]
         loader = train_loader(split.index, img=(img, img), batch=batch, hyp=Hyperparameters(), seed=0, workers=0)
         arrays: dict[str, Any] = {}
         for i, made in zip(range(BATCHES), loader, strict=False):
