@@ -13,6 +13,8 @@ from yolo_cli.option_checks import (
     check_choice,
     check_fractions,
     check_img,
+    check_precision,
+    check_save_conf,
     check_seed,
     check_tile,
 )
@@ -26,18 +28,6 @@ CACHES = ("ram", "disk")
 AUTO_BATCH = -1  # `--batch -1`: as many images as fit into the GPU's memory
 OPSETS = (17, 23)
 _MAX_ANCHORS = 1000
-
-
-def _check_save_conf(config: "ValConfig | DetectConfig") -> None:
-    if config.save_conf and not config.save_txt:
-        raise UserError("adds confidences to txt labels", where="--save-conf", fix="give --save-txt too")
-
-
-def _check_precision(config: "ExportConfig | BenchmarkConfig") -> None:
-    if config.half and config.int8:
-        raise UserError("exclude each other", where="--half --int8", fix="leave one out")
-
-
 _HYP_FRACTIONS = frozenset(
     ("lrf", "ema_decay", "hsv_h", "hsv_s", "hsv_v", "translate", "scale", "flipud", "fliplr", "mosaic", "mixup")
 )
@@ -193,7 +183,7 @@ class ValConfig:
         check_fractions(self, "conf", "iou")
         check_img(self.img)
         check_choice(self, "task", SPLITS)
-        _check_save_conf(self)
+        check_save_conf(save_conf=self.save_conf, save_txt=self.save_txt)
         if not 0 < self.beta < math.inf:
             raise UserError("must be a number above 0", where=f"--beta {self.beta}")
         if self.min_precision is not None:
@@ -234,6 +224,24 @@ class CompareConfig:
             raise UserError("two models are needed", where="yolo compare", fix="name the base first, then the others")
         if self.min_gain is not None and not math.isfinite(self.min_gain):
             raise UserError("must be a number", where=f"--min-gain {self.min_gain}")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportConfig:
+    """Argument and options of `yolo report`."""
+
+    run: str  # a run folder of val or train
+    base: str = ""  # another one, on the same images
+    output: str = ""  # report.html in the run folder
+    resamples: int = 1000
+    seed: int = 0
+    batch: int = 32  # of a run that has to be evaluated again
+    device: str = ""
+    workers: int = -1
+
+    def __post_init__(self) -> None:
+        check_at_least(self, batch=1, workers=-1, resamples=100)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +295,7 @@ class ExportConfig:
         check_conf(self.conf)
         check_fractions(self, "iou")
         check_img(self.img)
-        _check_precision(self)
+        check_precision(half=self.half, int8=self.int8)
         if self.int8 and not self.data:
             raise UserError("needs images to calibrate on", where="--int8", fix="give --data, the training dataset")
         if not OPSETS[0] <= self.opset <= OPSETS[1]:
@@ -314,7 +322,7 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         check_at_least(self, images=1)
         check_img(self.img)
-        _check_precision(self)
+        check_precision(half=self.half, int8=self.int8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,4 +397,4 @@ class DetectConfig:
         check_fractions(self, "iou")
         check_img(self.img)
         check_tile(self.tile)
-        _check_save_conf(self)
+        check_save_conf(save_conf=self.save_conf, save_txt=self.save_txt)

@@ -43,5 +43,15 @@ def check_seed(seed: int) -> None:
         raise UserError("must be from 0 to 2⁶³ - 1", where=f"--seed {seed}")
 
 
+def check_save_conf(*, save_conf: bool, save_txt: bool) -> None:
+    if save_conf and not save_txt:
+        raise UserError("adds confidences to txt labels", where="--save-conf", fix="give --save-txt too")
+
+
+def check_precision(*, half: bool, int8: bool) -> None:
+    if half and int8:
+        raise UserError("exclude each other", where="--half --int8", fix="leave one out")
+
+
 def given(config: object, name: str) -> str:
     return f"--{name.replace('_', '-')} {getattr(config, name)}"

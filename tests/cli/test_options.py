@@ -16,6 +16,7 @@ from yolo_cli.cli.app import app, main
 from yolo_cli.cli.arguments import normalize, parse_img, parse_numbers
 from yolo_cli.config import (
     CompareConfig,
+    ReportConfig,
 )
 
 
@@ -43,7 +44,15 @@ def test_options_of_compare_are_the_fields_of_its_config() -> None:
             assert parameters[field.name].default == field.default, field.name  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("command", [*CONFIGS, "compare"])
+def test_options_of_report_are_the_fields_of_its_config() -> None:
+    parameters = options("report")
+    assert set(parameters) == {field.name for field in fields(ReportConfig)}
+    for field in fields(ReportConfig):
+        if field.name != "run":
+            assert parameters[field.name].default == field.default, field.name  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", [*CONFIGS, "compare", "report"])
 def test_every_option_is_explained(command: str) -> None:
     for name, parameter in options(command).items():
         assert parameter.help, name  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from yolo_cli.cli import anchors, benchmark, compare, convert, detect, export, info, train, val
+from yolo_cli.cli import anchors, benchmark, compare, convert, detect, export, info, report, train, val
 from yolo_cli.cli.arguments import normalize
 from yolo_cli.cli.given import RecordingCommand, remember_arguments
 from yolo_cli.distributed.elastic import wait_for_failure_report
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.command("train", cls=RecordingCommand)(train.train)
 app.command("val")(val.val)
 app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 app.command("anchors")(anchors.anchors)

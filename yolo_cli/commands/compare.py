@@ -18,7 +18,17 @@ from yolo_cli.dataset.splits import Split, load_split, prepare_dataset
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.coco_json import image_ids, read_predictions
-from yolo_cli.evaluation.comparison import SUMMARY, Bootstrap, Compared, Difference, Score, bootstrap, compare
+from yolo_cli.evaluation.comparison import (
+    SUMMARY,
+    Bootstrap,
+    Compared,
+    Difference,
+    Score,
+    bootstrap,
+    compare,
+    interval_text,
+    verdict,
+)
 from yolo_cli.evaluation.eval_data import EvalData
 from yolo_cli.evaluation.evaluate import ground_truth_boxes
 from yolo_cli.evaluation.evaluator import Evaluator
@@ -131,32 +141,13 @@ def _print_tables(comparison: Comparison, config: CompareConfig, reporter: Repor
     for name, other in zip(comparison.recipes[1:], others, strict=True):
         reporter.info(f"{_short(name)} minus {base}, points of AP with 95% intervals:")
         for metric in SUMMARY:
-            reporter.info(f"{metric:>20}  {_interval(other.differences[metric])}")
+            reporter.info(f"{metric:>20}  {interval_text(other.differences[metric])}")
         if config.verbose:
             for class_name, of_class in zip(comparison.names, other.class_differences, strict=True):
                 if not math.isnan(of_class.value):  # the split has boxes of the class
-                    reporter.info(f"{class_name[:20]:>20}  {_interval(of_class)}")
+                    reporter.info(f"{class_name[:20]:>20}  {interval_text(of_class)}")
     for name, other in zip(comparison.recipes[1:], others, strict=True):
         reporter.info(verdict(_short(name), base, other.differences[MAIN], comparison.images))
-
-
-def verdict(name: str, base: str, difference: Difference, images: int) -> str:
-    """The comparison in one sentence."""
-    points = f"{100 * abs(difference.value):.1f} AP"
-    if difference.is_shown:
-        word, low, high = ("better", difference.low, difference.high)
-        if difference.value < 0:
-            word, low, high = ("worse", -difference.high, -difference.low)
-        return f"{name} is {word} than {base} by {points} (95%: {100 * low:.1f} to {100 * high:.1f})"
-    needed = difference.images_needed(images)
-    more = f"; about {_rounded(max(needed - images, 1)):,} more images would be needed" if needed else ""
-    return f"no difference between {name} and {base} can be shown ({_interval(difference)} AP){more}"
-
-
-def _rounded(number: int) -> int:
-    """To two digits: an estimate is no better."""
-    step = 10 ** max(len(str(number)) - 2, 0)
-    return -(-number // step) * step
 
 
 def _short(recipe: str) -> str:
@@ -170,12 +161,6 @@ def _score(score: Score) -> str:
     if math.isnan(score.value):
         return "unknown"
     return f"{100 * score.value:.1f} ± {100 * score.standard_error:.1f}"
-
-
-def _interval(difference: Difference) -> str:
-    if math.isnan(difference.value):
-        return "unknown"
-    return f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
 
 
 def _to_dict(comparison: Comparison, result: Bootstrap) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from yolo_cli.distributed import launch
 from yolo_cli.distributed.elastic import ElasticJob
 from yolo_cli.distributed.world import World, local_rank_and_size, per_rank_batch, process_group
 from yolo_cli.errors import StoppedError
+from yolo_cli.evaluation.brightness import Brightness
+from yolo_cli.evaluation.evaluate import observe_all
 from yolo_cli.progress import Reporter, Silent
 from yolo_cli.run.lock import RunLock
 from yolo_cli.run.loggers import CsvLogger, MetricLogger, TensorBoardLogger
@@ -64,11 +66,12 @@ def run(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | No
             try:
                 with exit_on_signal():
                     model, best_epoch = load_best(folder, trainer.ema.model, device, world)
-                    drawer = ValidationImages(folder, names, setup.data.val.index) if draws else None
-                    evaluation = trainer.validate(model, drawer)
+                    brightness = Brightness(len(setup.data.val.index))
+                    drawers = [ValidationImages(folder, names, setup.data.val.index)] if draws else []
+                    evaluation = trainer.validate(model, observe_all([brightness, *drawers]))
                     result = TrainResult(folder, evaluation, epochs, best_epoch, time.perf_counter() - start)
                     if world.is_main:
-                        report_results(result, setup, reporter)
+                        report_results(result, setup, trainer.evaluator.state(), brightness.values, reporter)
             except StoppedError:
                 reporter.info(resume_hint("while evaluating the best weights", folder, setup.config.device))
                 raise

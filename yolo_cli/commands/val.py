@@ -13,6 +13,7 @@ from yolo_cli.dataset.loader import val_loader
 from yolo_cli.dataset.splits import Split, class_names, load_split, prepare_dataset
 from yolo_cli.device import check_half, default_workers, select_device
 from yolo_cli.errors import UserError
+from yolo_cli.evaluation.brightness import Brightness
 from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions, image_ids, write_predictions
 from yolo_cli.evaluation.eval_data import EvalData
 from yolo_cli.evaluation.evaluate import (
@@ -23,12 +24,15 @@ from yolo_cli.evaluation.evaluate import (
     Observer,
     OperatingPass,
     evaluate,
+    observe_all,
 )
 from yolo_cli.evaluation.evaluator import Evaluator
-from yolo_cli.evaluation.operating import Criterion, OperatingData, choose_thresholds, rates_at
+from yolo_cli.evaluation.operating import Criterion, OperatingData, ThresholdChoice, choose_thresholds, rates_at
 from yolo_cli.evaluation.pycocotools_check import pycocotools_metrics
+from yolo_cli.evaluation.saved_evaluation import SavedEvaluation, save_evaluation
 from yolo_cli.inference.writers.result_formats import label_lines
 from yolo_cli.progress import Reporter
+from yolo_cli.report.write import try_report
 from yolo_cli.run import reports
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_options
 from yolo_cli.run.threshold_report import saved_line, threshold_lines
@@ -66,7 +70,8 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
 
     # Evaluate
     evaluator, operating = Evaluator(names), Evaluator(names)
-    observe = _observer(config, folder, names, index)
+    brightness = Brightness(len(index))
+    observe = _observer(config, folder, names, index, brightness)
     evaluation = evaluate_split(
         model, split, config, img, evaluator, device=device, reporter=reporter, observe=observe, operating=operating
     )
@@ -86,17 +91,15 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     if config.pycocotools:
         results["pycocotools"] = _compare_with_pycocotools(evaluation, data, names, reporter)
     reports.write_results(folder, evaluation, device=device, splits=(split,), extra=results)
+    saved = SavedEvaluation.of(
+        data, index, split_ids(index), names=names, split=split.name, brightness=brightness.values
+    )
+    save_evaluation(folder, saved)
     reports.print_table(evaluation, reporter.info, verbose=config.verbose)
-    for line in threshold_lines(choice, beta=config.beta, verbose=config.verbose):
-        reporter.info(line)
-    saved = model.runtime.metadata.thresholds
-    if saved and not config.single_cls:
-        at_default = rates_at(operating_data, [DEFAULT] * len(names), criterion)
-        reporter.info(saved_line(rates_at(operating_data, saved.per_class, criterion), at_default, config.beta))
-    if config.save_thresholds:
-        source = f"the {config.task} split of {spec.source.name} ({len(index):,} images)"
-        checkpoint.save_thresholds(path, choice.saved(len(names), source))
-        reporter.info(f"thresholds saved in {path}; use them with --conf auto")
+    images = f"the {config.task} split of {spec.source.name} ({len(index):,} images)"
+    _report_thresholds(choice, operating_data, model, config, images, reporter)
+    if config.plots:
+        try_report(folder, saved, evaluation.metrics, reporter)
     reporter.info(f"results in {folder}")
     return evaluation
 
@@ -115,6 +118,25 @@ def _check_thresholds_can_be_saved(model: LoadedModel, split: Split, reporter: R
         reporter.warn(
             "if the model was trained on these images, its confidences here are too high, and so are thresholds"
         )
+
+
+def _report_thresholds(
+    choice: ThresholdChoice, data: OperatingData, model: LoadedModel, config: ValConfig, images: str, reporter: Reporter
+) -> None:
+    """Print the chosen thresholds and how those of the checkpoint do, and save the chosen ones if asked for.
+
+    `images` names those that they were chosen on.
+    """
+    for line in threshold_lines(choice, beta=config.beta, verbose=config.verbose):
+        reporter.info(line)
+    saved = model.runtime.metadata.thresholds
+    if saved and not config.single_cls:
+        criterion = Criterion(config.beta, config.min_precision)
+        at_default = rates_at(data, [DEFAULT] * data.classes, criterion)
+        reporter.info(saved_line(rates_at(data, saved.per_class, criterion), at_default, config.beta))
+    if config.save_thresholds:
+        checkpoint.save_thresholds(model.path, choice.saved(data.classes, images))
+        reporter.info(f"thresholds saved in {model.path}; use them with --conf auto")
 
 
 def evaluate_split(
@@ -144,7 +166,7 @@ def evaluate_split(
         options = replace(options, iou=1.0)
     return evaluate(
         model.runtime,
-        EvalDataset(loader, index, image_ids([index.path(i) for i in range(len(index))])),
+        EvalDataset(loader, index, split_ids(index)),
         evaluator,
         EvalOptions(config.conf, iou, config.max_det, config.single_cls, half=config.half),
         device=device,
@@ -152,6 +174,11 @@ def evaluate_split(
         observe=observe,
         operating=OperatingPass(operating, options) if operating else None,
     )
+
+
+def split_ids(index: LabelIndex) -> list[int]:
+    """The image ids of a split, by position."""
+    return image_ids([index.path(i) for i in range(len(index))])
 
 
 def check_classes(
@@ -169,23 +196,18 @@ def check_classes(
         reporter.warn(f"{len(differing)} class names of weights and dataset differ, e.g. {differing[0]}")
 
 
-def _observer(config: ValConfig, folder: Path, names: Sequence[str], index: LabelIndex) -> Observer | None:
-    """What writes images and txt files during the evaluation."""
-    observers: list[Observer] = []
+def _observer(
+    config: ValConfig, folder: Path, names: Sequence[str], index: LabelIndex, brightness: Brightness
+) -> Observer:
+    """What measures brightness and writes images and txt files during the evaluation."""
+    observers: list[Observer] = [brightness]
     if config.plots:
         from yolo_cli.run.run_plots import ValidationImages  # noqa: PLC0415 - matplotlib is slow to import
 
         observers.append(ValidationImages(folder, names, index))
     if config.save_txt:
         observers.append(TxtLabels(folder / "labels", index, confidence=config.save_conf))
-    if not observers:
-        return None
-
-    def observe(number: int, batch: Batch, found: Sequence[Detections]) -> None:
-        for observer in observers:
-            observer(number, batch, found)
-
-    return observe
+    return observe_all(observers)
 
 
 class TxtLabels:

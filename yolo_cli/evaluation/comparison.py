@@ -5,6 +5,7 @@ Every model is scored on the same resamples, so that images which are hard for a
 are resampled, too: a difference then means the recipe, not one lucky run.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -162,6 +163,32 @@ def difference(value: float, samples: Float[np.ndarray, " resamples"]) -> Differ
         return Difference(value, float("nan"), float("nan"), float("nan"))
     low, high = np.quantile(known - known.mean(), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Difference(value, value + float(low), value + float(high), _deviation(known))
+
+
+def verdict(name: str, base: str, difference: Difference, images: int) -> str:
+    """The comparison of a model with the base, on this number of images, in one sentence."""
+    points = f"{100 * abs(difference.value):.1f} AP"
+    if difference.is_shown:
+        word, low, high = ("better", difference.low, difference.high)
+        if difference.value < 0:
+            word, low, high = ("worse", -difference.high, -difference.low)
+        return f"{name} is {word} than {base} by {points} (95%: {100 * low:.1f} to {100 * high:.1f})"
+    needed = difference.images_needed(images)
+    more = f"; about {_rounded(max(needed - images, 1)):,} more images would be needed" if needed else ""
+    return f"no difference between {name} and {base} can be shown ({interval_text(difference)} AP){more}"
+
+
+def _rounded(number: int) -> int:
+    """To two digits: an estimate is no better."""
+    step = 10 ** max(len(str(number)) - 2, 0)
+    return -(-number // step) * step
+
+
+def interval_text(difference: Difference) -> str:
+    """A difference and its interval in points of AP."""
+    if math.isnan(difference.value):
+        return "unknown"
+    return f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
 
 
 def _deviation(samples: Float[np.ndarray, " resamples"]) -> float:

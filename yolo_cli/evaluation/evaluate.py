@@ -24,6 +24,16 @@ from yolo_cli.thresholds import Conf
 Observer = Callable[[int, Batch, Sequence[Detections]], None]  # batch number, batch, detections (network pixels)
 
 
+def observe_all(observers: Sequence[Observer]) -> Observer:
+    """One observer that calls several in turn."""
+
+    def observe(number: int, batch: Batch, found: Sequence[Detections]) -> None:
+        for observer in observers:
+            observer(number, batch, found)
+
+    return observe
+
+
 @dataclass(frozen=True, slots=True)
 class EvalOptions:
     """Which predictions count as detections, with the usual values for evaluation; and the precision of the images."""

@@ -73,6 +73,17 @@ def greedy_match(
     return result
 
 
+def overlapping_pairs(
+    ground_truth: GroundTruth, predictions: Predictions, iou: float
+) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"], Float[np.ndarray, " p"]]:
+    """Prediction, ground truth and IoU of all pairs on an image, of any classes, with an IoU of at least `iou` > 0.
+
+    Pairs are in the order of the predictions. For a crowd region, the intersection is over the prediction's area.
+    """
+    order = np.arange(len(predictions.image))
+    return _overlapping_pairs(ground_truth, predictions, order, predictions.image, ground_truth.image, iou)
+
+
 def rank_in_run(values: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
     """Position of each element in its run of equal values."""
     starts = np.flatnonzero(np.append(True, values[1:] != values[:-1])) if len(values) else np.zeros(0, dtype=np.int64)

@@ -5,6 +5,7 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from yolo_cli.errors import UserError
 
@@ -43,6 +44,19 @@ def write_atomically(path: Path, data: bytes | memoryview, *, what: str, previou
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         fix = f"{'free some space; ' if full else ''}what was saved before is intact"
         raise UserError(f"{what} cannot be written ({error.strerror})", where=path, fix=fix) from None
+
+
+@contextlib.contextmanager
+def write_file(path: Path, *, what: str) -> Iterator[BinaryIO]:
+    """A file to write to, which becomes `path` when the block ends without an error.
+
+    Raises UserError, naming `what`, when the device is full or the folder cannot be written; an older file stays.
+    """
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"{what} cannot be written ({error.strerror})", where=path) from None
 
 
 @contextlib.contextmanager

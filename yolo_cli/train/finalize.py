@@ -4,13 +4,18 @@ import copy
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from yolo_cli import plots
 from yolo_cli.distributed.world import World
+from yolo_cli.evaluation.eval_data import EvalData
 from yolo_cli.evaluation.evaluate import Evaluation
+from yolo_cli.evaluation.saved_evaluation import SavedEvaluation, save_evaluation
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
+from yolo_cli.report.write import try_report
 from yolo_cli.run import reports, run_plots
 from yolo_cli.train.setup import TrainSetup
 from yolo_cli.weights.load import load_weights
@@ -35,8 +40,17 @@ def load_best(folder: Path, like: DetectionModel, device: torch.device, world: W
     return model, world.broadcast_object(best.epoch if best else -1)
 
 
-def report_results(result: TrainResult, setup: TrainSetup, reporter: Reporter) -> None:
-    """Write results.json and the plots, and print the table. For the main process only."""
+def report_results(
+    result: TrainResult,
+    setup: TrainSetup,
+    predictions: EvalData,
+    brightness: Float[np.ndarray, " images"],
+    reporter: Reporter,
+) -> None:
+    """Write results.json, the plots and the report, and print the table. For the main process only.
+
+    `predictions` are those of the best checkpoint on the validation split, `brightness` that of its images.
+    """
     folder, evaluation, data, device = result.folder, result.evaluation, setup.data, setup.device
     if not setup.config.noplots:
         run_plots.write_curves(folder, evaluation.metrics, data.names)
@@ -53,6 +67,12 @@ def report_results(result: TrainResult, setup: TrainSetup, reporter: Reporter) -
             "peak_gpu_gigabytes": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
         },
     )
+    saved = SavedEvaluation.of(
+        predictions, data.val.index, None, names=data.names, split=data.val.name, brightness=brightness
+    )
+    save_evaluation(folder, saved)
+    if not setup.config.noplots:
+        try_report(folder, saved, evaluation.metrics, reporter)
     reports.print_table(evaluation, reporter.info, verbose=False)
     minutes = result.seconds / 60
     reporter.info(f"{result.epochs} epochs in {minutes:.1f} minutes; the best was epoch {result.best_epoch + 1}")

@@ -1,0 +1,212 @@
+"""The page of a report: findings and pictures into HTML."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from yolo_cli.evaluation.comparison import SUMMARY, Difference, verdict
+from yolo_cli.report import figures, text
+from yolo_cli.report.findings import BestF1, Findings, best_f1, class_counts
+from yolo_cli.report.gallery import Card, Part, build_gallery, confusion_parts, suspect_parts
+from yolo_cli.report.pictures import embed, read_pixels
+from yolo_cli.report.run_files import RunFiles
+from yolo_cli.report.tide import ERRORS
+from yolo_cli.version import __version__
+
+MAX_BYTES = 5_000_000
+MAX_PROBLEMS = 200  # of the dataset, listed
+MAX_CLASS_ROWS, MAX_ERROR_ROWS = 5000, 300
+_RESERVE = 20_000  # bytes for the notes that depend on the pictures
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class with ground truth."""
+
+    class_id: int
+    name: str
+    images: int
+    labels: int
+    ap: str
+    ap_sort: float
+    change: str
+    change_sort: float
+    ap50: float
+    best: BestF1
+
+
+def render(findings: Findings, run: RunFiles, base: str = "") -> str:
+    """The HTML of a report, at most MAX_BYTES in UTF-8. `base` is the name of the run that it is compared with.
+
+    Reads the images that are shown. Those that cannot be read are listed on the page.
+    """
+    cards, confusions, suspects = build_gallery(findings), confusion_parts(findings), suspect_parts(findings)
+    parts = [part for group in (*confusions, *suspects.values()) for part in group]
+    pictures = [part.picture for part in parts] + [card.picture for card in cards]
+    unreadable = read_pixels(pictures, findings.saved)
+    context = _context(findings, run, base, cards, confusions, suspects)
+    template = _environment().get_template("report.html.j2")
+    without = template.render(context, unreadable=unreadable, dropped=0)
+    dropped = embed(pictures, MAX_BYTES - len(without.encode()) - _RESERVE)
+    return template.render(context, unreadable=unreadable, dropped=dropped)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for function in (
+        text.shortened,
+        text.sortable,
+        text.percent,
+        text.decimals,
+        text.score,
+        text.change,
+        text.proportion,
+    ):
+        environment.filters[function.__name__] = function
+    return environment
+
+
+def _context(
+    findings: Findings,
+    run: RunFiles,
+    base: str,
+    cards: Sequence[Card],
+    confusions: Sequence[Sequence[Part]],
+    suspects: Mapping[str, Sequence[Part]],
+) -> dict[str, Any]:
+    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
+    tags: frozenset[str] = frozenset().union(*(card.tags for card in cards))
+    names = findings.saved.names
+    shown_classes = sorted({int(tag[1:]) for tag in tags if tag.startswith("c") and "-" not in tag})
+    pr_figures = figures.pr_figures(findings)
+    counts = class_counts(findings.mistakes, len(names))
+    return {
+        "title": text.shortened(run.folder.resolve().name),
+        "version": __version__,
+        "style": (_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        "script": script,
+        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        "findings": findings,
+        "metrics": findings.metrics,
+        "summary": [_headline(findings, metric) for metric in SUMMARY],
+        "verdict": _verdict(findings, run, base),
+        "base": text.shortened(base),
+        "rows": _class_rows(findings),
+        "error_rows": _error_rows(findings, counts),
+        "error_classes": int((counts.sum(axis=1) > 0).sum()),
+        "error_names": ERRORS,
+        "error_totals": counts.sum(axis=0).tolist(),
+        "largest_gain": max(findings.gains.values()) or 1.0,
+        "names": names,
+        "tags": tags,
+        "shown_classes": shown_classes,
+        "cards": cards,
+        "confusions": list(zip(findings.confusions, confusions, strict=True)),
+        "suspects": suspects,
+        "suspect_counts": {kind: len(getattr(findings.suspects, kind)) for kind in suspects},
+        "pr_figures": pr_figures,
+        "pr_classes": {figure.class_id for figure in pr_figures},
+        "mean_figure": figures.mean_figure(findings),
+        "calibration_figure": figures.calibration_figure(findings),
+        "training_figures": figures.training_figures(run.epochs),
+        "problems": _problems(run.dataset),
+        "max_problems": MAX_PROBLEMS,
+        "settings": _settings(run),
+        "fingerprint": findings.saved.fingerprint,
+    }
+
+
+def _headline(findings: Findings, metric: str) -> tuple[str, str, Difference | None]:
+    return metric, text.score(findings.scores.scores[metric]), findings.scores.differences.get(metric)
+
+
+def _verdict(findings: Findings, run: RunFiles, base: str) -> str:
+    main = findings.scores.differences.get(SUMMARY[0])
+    if main is None or np.isnan(main.value):
+        return ""
+    sentence = verdict(run.folder.resolve().name, base, main, findings.metrics.images)
+    return text.shortened(sentence, 400)
+
+
+def _class_rows(findings: Findings) -> list[ClassRow]:
+    most = sorted(findings.metrics.per_class, key=lambda row: -row.labels)[:MAX_CLASS_ROWS]
+    best, scores, changes = best_f1(findings.metrics), findings.scores.class_scores, findings.scores.class_differences
+    return [
+        ClassRow(
+            row.class_id,
+            text.shortened(row.name),
+            row.images,
+            row.labels,
+            text.score(scores[row.class_id]),
+            scores[row.class_id].value,
+            text.change(changes[row.class_id]) if changes else "",
+            changes[row.class_id].value if changes else 0.0,
+            row.map50,
+            best[row.class_id],
+        )
+        for row in sorted(most, key=lambda row: row.class_id)
+    ]
+
+
+def _error_rows(findings: Findings, counts: np.ndarray) -> list[tuple[int, str, list[int]]]:
+    """The classes with the most mistakes, most first; also classes that are predicted and have no ground truth."""
+    total = counts.sum(axis=1)
+    order = np.argsort(-total, kind="stable")
+    return [
+        (i, text.shortened(findings.saved.names[i]), counts[i].tolist())
+        for i in order[total[order] > 0][:MAX_ERROR_ROWS].tolist()
+    ]
+
+
+def _problems(dataset: Mapping[str, Any]) -> list[tuple[str, int, list[str]]]:
+    """By split: the number of problems, and the first of them as lines."""
+    result = []
+    for split, content in dataset.items():
+        problems = content.get("problems") if isinstance(content, dict) else None
+        if not isinstance(problems, list):
+            continue
+        rows = [row for row in problems[:MAX_PROBLEMS] if isinstance(row, dict)]
+        lines = [
+            f"{row.get('file')}{':' + str(row['line']) if row.get('line') else ''}: {row.get('what')}" for row in rows
+        ]
+        result.append((text.shortened(str(split)), len(problems), [text.shortened(line, 300) for line in lines]))
+    return result
+
+
+def _settings(run: RunFiles) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Tables of names and values."""
+    tables = {
+        "Options": run.options,
+        "Hyperparameters": run.hyp,
+        "Versions": run.results.get("versions"),
+        "Machine": run.results.get("machine"),
+        "Milliseconds per image": run.results.get("milliseconds_per_image"),
+        "Dataset": run.results.get("dataset"),
+    }
+    return [
+        (heading, [(text.shortened(str(key)), _value(value)) for key, value in content.items()])
+        for heading, content in tables.items()
+        if isinstance(content, Mapping) and content
+    ]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping | list):
+        return text.shortened(json.dumps(value, ensure_ascii=False, default=str), 200)
+    return text.shortened(str(value), 200)
