@@ -123,12 +123,13 @@ class TrainConfig:
     save_minutes: float = 0.0
     nan_policy: str = "stop"
     seed: int = 0
+    repeats: int = 1
     strict: bool = False
 
     def __post_init__(self) -> None:
         if self.batch != AUTO_BATCH:
             check_at_least(self, batch=1)
-        check_at_least(self, epochs=1, workers=-1, patience=0, save_period=-1, save_every=0, save_minutes=0)
+        check_at_least(self, epochs=1, repeats=1, workers=-1, patience=0, save_period=-1, save_every=0, save_minutes=0)
         check_img(self.img)
         check_seed(self.seed)
         if self.loss:

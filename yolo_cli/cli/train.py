@@ -135,6 +135,12 @@ def train(
         ),
     ] = D.nan_policy,
     seed: Annotated[int, Option(help="Random seed.")] = D.seed,
+    repeats: Annotated[
+        int,
+        Option(
+            help="Train this many runs with consecutive seeds (exp, exp-seed1, …); print mean, standard error and best."
+        ),
+    ] = D.repeats,
     strict: Strict = D.strict,
     project: Project = D.project,
     name: Name = D.name,
@@ -164,6 +170,11 @@ def _launch_or_run(config: TrainConfig) -> None:
     from yolo_cli.commands.train import needs_launch, run, run_per_device
 
     try:
+        if config.repeats > 1:
+            from yolo_cli.commands.train_repeats import run_repeats
+
+            result = run_repeats(config, Terminal(), given=given_options())
+            raise typer.Exit(result if isinstance(result, int) else 0)
         if needs_launch(config):
             raise typer.Exit(run_per_device(config, given_arguments()))
         run(config, Terminal(), given=given_options())

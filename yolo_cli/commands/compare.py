@@ -4,6 +4,7 @@ import glob
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -85,14 +86,21 @@ def run(config: CompareConfig, reporter: Reporter) -> bool:
 def _members(recipe: str) -> list[Path]:
     """The files of a recipe: weights or predictions, the best weights of a run, or all that a glob matches."""
     pattern = os.path.expanduser(recipe)
-    found = [Path(pattern)] if Path(pattern).exists() else sorted(Path(p) for p in glob.glob(pattern))
+    patterns = _without_braces(pattern)
+    found = [Path(pattern)] if Path(pattern).exists() else sorted(Path(p) for one in patterns for p in glob.glob(one))
     files = [path / "weights" / "best.pt" if (path / "weights").is_dir() else path for path in found]
     missing = [path for path in files if not path.exists()]
     if missing:
         raise UserError("no such file; the run has no best weights yet", where=missing[0])
-    if not files and glob.has_magic(pattern):
+    if not files and (len(patterns) > 1 or glob.has_magic(pattern)):
         raise UserError("matches nothing", where=recipe, fix="give a training run, weights, or predictions.json")
     return files or [find_weights(recipe, exported=True)]
+
+
+def _without_braces(pattern: str) -> list[str]:
+    """Patterns with the alternatives of the first braces written out: runs/exp{,-seed*} names the runs of a group."""
+    match = re.fullmatch(r"(.*?)\{([^{}]*,[^{}]*)\}(.*)", pattern)
+    return [match[1] + one + match[3] for one in match[2].split(",")] if match else [pattern]
 
 
 def _dataset_of(recipes: Sequence[Sequence[Path]]) -> str:

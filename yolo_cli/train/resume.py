@@ -12,7 +12,7 @@ from yolo_cli.config import Hyperparameters, TrainConfig
 from yolo_cli.distributed.elastic import ElasticJob
 from yolo_cli.distributed.world import World
 from yolo_cli.errors import UserError
-from yolo_cli.progress import Reporter
+from yolo_cli.progress import Reporter, Silent
 from yolo_cli.run.lock import RunLock
 from yolo_cli.train.hyperparameters import read_hyperparameters
 from yolo_cli.train.train_data import TrainData
@@ -60,6 +60,16 @@ def find_resume_point(
         reporter.warn(f"restart {job.restarts} of this job: continuing {begun}")
         return read_resume_point(begun, config, given, reporter, restarted=True)
     return read_resume_point(run, config, given, reporter) if run and config.resume else None
+
+
+def is_finished(folder: Path, epochs: int) -> bool:
+    """Whether a run has ended after at least that many epochs, or by early stopping, and its results are written."""
+    if not _state_files(folder):
+        return False
+    _, state = _read_state(folder, Silent())
+    done = int(state["progress"]["epoch"])
+    stopped_early = done < int(state["options"]["epochs"]) and bool(state.get("ended"))
+    return bool(state.get("ended")) and (done >= epochs or stopped_early) and _evaluated_epochs(folder) == done
 
 
 def find_run(config: TrainConfig) -> Path:
