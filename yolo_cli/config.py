@@ -16,6 +16,7 @@ from yolo_cli.option_checks import (
     check_precision,
     check_save_conf,
     check_seed,
+    check_threshold_choice,
     check_tile,
 )
 from yolo_cli.thresholds import DEFAULT, check_conf
@@ -185,12 +186,7 @@ class ValConfig:
         check_img(self.img)
         check_choice(self, "task", SPLITS)
         check_save_conf(save_conf=self.save_conf, save_txt=self.save_txt)
-        if not 0 < self.beta < math.inf:
-            raise UserError("must be a number above 0", where=f"--beta {self.beta}")
-        if self.min_precision is not None:
-            check_fractions(self, "min_precision")
-            if self.beta != 1:
-                raise UserError("exclude each other", where="--beta --min-precision", fix="leave one out")
+        check_threshold_choice(self.beta, self.min_precision)
         if self.save_thresholds and self.single_cls:
             what = "thresholds of one class do not fit a model of several"
             raise UserError(what, where="--save-thresholds --single-cls", fix="leave one out")

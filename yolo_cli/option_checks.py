@@ -1,5 +1,7 @@
 """Checks of option values. Each raises a UserError that names the option."""
 
+import math
+
 from yolo_cli.errors import UserError
 
 TILE_AS_IMG = -1  # `--tile` without a value: tiles as large as `--img`
@@ -51,6 +53,16 @@ def check_save_conf(*, save_conf: bool, save_txt: bool) -> None:
 def check_precision(*, half: bool, int8: bool) -> None:
     if half and int8:
         raise UserError("exclude each other", where="--half --int8", fix="leave one out")
+
+
+def check_threshold_choice(beta: float, min_precision: float | None) -> None:
+    """Raises UserError for criteria by which no confidence threshold can be chosen."""
+    if not 0 < beta < math.inf:
+        raise UserError("must be a number above 0", where=f"--beta {beta}")
+    if min_precision is not None and not 0 <= min_precision <= 1:
+        raise UserError("must be from 0 to 1", where=f"--min-precision {min_precision}")
+    if min_precision is not None and beta != 1:
+        raise UserError("exclude each other", where="--beta --min-precision", fix="leave one out")
 
 
 def given(config: object, name: str) -> str:
