@@ -70,10 +70,9 @@ def mean_figure(findings: Findings) -> Figure | None:
 def calibration_figure(findings: Findings) -> Figure:
     """Precision over confidence; the diagonal is a perfect calibration."""
     points = [(each.confidence, each.precision.value) for each in findings.calibration.bins if each.precision.count]
-    low = min(0.0 if not points else math.floor(10 * min(findings.threshold, *(p[1] for p in points))) / 10, 0.9)
     series = [Series("this model", points, "s1", dots=True)]
     title = "Precision over confidence of the predictions above the threshold; table below"
-    chart = Chart(title, "confidence", "precision", (low, 1.0), (low, 1.0), series, diagonal=True)
+    chart = Chart(title, "confidence", "precision", _UNIT, _UNIT, series, mark_x=findings.threshold, diagonal=True)
     return Figure("Confidence against precision", svg(chart), legend([*series, Series("perfect", [], "ideal")]))
 
 

@@ -15,7 +15,7 @@ from yolo_cli.report.tide import CORRECT, ERRORS
 WORST = 50
 MAX_IMAGES = 110  # the worst ones, and examples of what these do not show
 MAX_DRAWN = 80  # boxes per image and kind
-PICTURE_SIDE, PART_SIDE = 320, 120
+PICTURE_SIDE, PART_SIDE = 400, 120
 PARTS_PER_CONFUSION = 4
 SUSPECTS_PER_KIND = 24
 
@@ -97,7 +97,10 @@ def build_gallery(findings: Findings) -> list[Card]:
 def confusion_parts(findings: Findings) -> list[list[Part]]:
     """Examples of each confusion, the most confident ones."""
     return [
-        [_pair(findings, prediction, box) for prediction, box in confusion.pairs[:PARTS_PER_CONFUSION].tolist()]
+        [
+            _pair(findings, prediction, box, with_names=False)
+            for prediction, box in confusion.pairs[:PARTS_PER_CONFUSION].tolist()
+        ]
         for confusion in findings.confusions
     ]
 
@@ -123,23 +126,27 @@ def file_name(path: str) -> str:
     return shortened("/".join(PurePath(path).parts[-2:]))
 
 
-def _pair(findings: Findings, prediction: int, box: int) -> Part:
+def _pair(findings: Findings, prediction: int, box: int, *, with_names: bool = True) -> Part:
     """The place where a prediction and a box differ in their class."""
     pred, gt, names = findings.saved.data.predictions, findings.saved.data.ground_truth, findings.saved.names
     predicted, true = shortened(names[pred.class_id[prediction]]), shortened(names[gt.class_id[box]])
-    caption = f"labeled: {true}; predicted: {predicted}, confidence {pred.confidence[prediction]:.2f}"
+    names_of = f"labeled: {true}; predicted: {predicted}, " if with_names else ""
+    caption = f"{names_of}confidence {pred.confidence[prediction]:.2f}"
     rows = [(gt.xywh[box].tolist(), "truth", ""), (pred.xywh[prediction].tolist(), "wrong", "")]
     return _part(findings, int(gt.image[box]), rows, caption)
 
 
 def _part(findings: Findings, image: int, rows: list[tuple[list[float], str, str]], caption: str) -> Part:
     region = around([box for box, _, _ in rows], findings.saved.data.sizes[image].tolist())
-    file = file_name(findings.saved.paths[image])
+    file = shortened(PurePath(findings.saved.paths[image]).name)
     return Part(Picture(image, region, PART_SIDE, f"{file}. {caption}", boxes_of(rows)), file, caption)
 
 
 def _drawn(findings: Findings, image: int) -> list[Overlay]:
-    """Ground truth, then predictions at the threshold; of many, missed boxes and the most confident predictions."""
+    """Mistakes, then what is correct; of many, missed boxes and the most confident predictions.
+
+    Only mistakes have labels, which come first where labels are in each other's way.
+    """
     pred, gt, names = findings.saved.data.predictions, findings.saved.data.ground_truth, findings.saved.names
     boxes = slice(*np.searchsorted(gt.image, [image, image + 1]).tolist())
     rows = slice(*np.searchsorted(pred.image, [image, image + 1]).tolist())
@@ -156,5 +163,6 @@ def _drawn(findings: Findings, image: int) -> list[Overlay]:
     for i in selected.tolist():
         kind, name = int(findings.errors.kind[i]), shortened(names[pred.class_id[i]], 24)
         style, why = ("right", "") if kind == CORRECT else ("wrong", f", {ERRORS[kind]}")
-        predicted.append((pred.xywh[i].tolist(), style, f"{name} {pred.confidence[i]:.2f}{why}"))
-    return boxes_of(truth[:MAX_DRAWN]) + boxes_of(predicted)
+        predicted.append((pred.xywh[i].tolist(), style, f"{name} {pred.confidence[i]:.2f}{why}" if why else ""))
+    truth, predicted = truth[:MAX_DRAWN], predicted[:MAX_DRAWN]
+    return boxes_of(sorted(truth + predicted, key=lambda row: not row[2]))

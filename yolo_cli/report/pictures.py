@@ -17,7 +17,8 @@ from yolo_cli.evaluation.saved_evaluation import SavedEvaluation
 
 # Tried in turn until all pictures fit: a factor of their size, and the JPEG quality.
 _LEVELS = ((1.0, 75), (0.8, 65), (0.6, 55), (0.45, 45))
-_MAX_LABELS = 6  # per picture and style; more would cover the image
+_MAX_LABELS = 12  # per picture; more would cover the image
+_LETTER, _LINE = 7.0, 14  # mean width of a letter and height of a line of labels, in pixels
 _MAX_ENLARGEMENT = 3.0  # of a small part of an image
 
 
@@ -71,12 +72,18 @@ class Picture:
         return paths
 
     def labels(self) -> list[tuple[str, int, int, str]]:
-        """Style, place (x, baseline) and text of the labels; of many, the first ones of each style."""
+        """Style, place (x, baseline) and text of the labels; one that would cover another one is left out."""
         rows: list[tuple[str, int, int, str]] = []
+        taken: list[tuple[float, int, float]] = []  # left, baseline, right
         for box in self.overlays:
-            if box.label and sum(style == box.style for style, *_ in rows) < _MAX_LABELS:
-                x, y, _, _ = self._placed(box)
-                rows.append((box.style, max(x, 2), y - 3 if y > 14 else y + 12, box.label))
+            if not box.label or len(rows) == _MAX_LABELS:
+                continue
+            x, y, _, _ = self._placed(box)
+            length = _LETTER * len(box.label)
+            left, baseline = max(min(x, round(self.width - length)), 2), y - 3 if y > _LINE else y + _LINE - 2
+            if all(abs(baseline - y) >= _LINE or left + length <= x0 or left >= x1 for x0, y, x1 in taken):
+                rows.append((box.style, left, baseline, box.label))
+                taken.append((left, baseline, left + length))
         return rows
 
     def _placed(self, box: Overlay) -> tuple[int, int, int, int]:
