@@ -127,7 +127,7 @@ def train(
         bool, Option("--nosave", help="Do not save checkpoints after each epoch, only after the last.")
     ] = D.nosave,
     noval: Annotated[bool, Option("--noval", help="Evaluate only after the last epoch.")] = D.noval,
-    noplots: Annotated[bool, Option("--noplots", help="Do not save plots.")] = D.noplots,
+    noplots: Annotated[bool, Option("--noplots", help="Do not save plots and report.html.")] = D.noplots,
     nan_policy: Annotated[
         str,
         Option(

@@ -66,7 +66,7 @@ def val(
         bool, Option("--save-json", help="Save detections as predictions.json in COCO format.")
     ] = D.save_json,
     plots: Annotated[
-        bool, Option("--plots/--noplots", help="Plot metric curves, the confusion matrix and sample images.")
+        bool, Option("--plots/--noplots", help="Write report.html, and plots of curves, confusion and sample images.")
     ] = D.plots,
     strict: Strict = D.strict,
     project: Project = D.project,
