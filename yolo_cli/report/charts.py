@@ -33,6 +33,7 @@ class Chart:
     size: tuple[int, int] = (420, 260)  # width, height
     mark_x: float | None = None  # a vertical line
     diagonal: bool = False
+    whole_x: bool = False  # whether x has whole numbers only, such as epochs
 
 
 def svg(chart: Chart) -> Markup:
@@ -70,8 +71,8 @@ def value_range(values: Sequence[float]) -> tuple[float, float]:
     top = max((v for v in values if math.isfinite(v)), default=1.0)
     if top <= 0:
         return 0.0, 1.0
-    step = 10 ** math.floor(math.log10(top)) / 2
-    return 0.0, math.ceil(top / step) * step
+    step = _step(top)
+    return 0.0, math.ceil(top / step - 1e-9) * step
 
 
 def _axes(chart: Chart) -> list[str]:
@@ -82,7 +83,7 @@ def _axes(chart: Chart) -> list[str]:
         y = _place(chart, chart.x_range[0], value)[1]
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{right}"/>')
         parts.append(f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{_number(value)}</text>')
-    for value in _ticks(chart.x_range):
+    for value in _ticks(chart.x_range, whole=chart.whole_x):
         x = _place(chart, value, chart.y_range[0])[0]
         parts.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{bottom}"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{_number(value)}</text>')
@@ -96,13 +97,22 @@ def _axes(chart: Chart) -> list[str]:
     return parts
 
 
-def _ticks(limits: tuple[float, float]) -> list[float]:
+def _ticks(limits: tuple[float, float], *, whole: bool = False) -> list[float]:
+    """Round numbers in a range; with `whole`, whole ones."""
     low, high = limits
-    return [low + (high - low) * i / 4 for i in range(5)]
+    step = max(_step(high - low), 1.0 if whole else 0.0)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def _step(extent: float) -> float:
+    """1, 2, 2.5 or 5 times a power of ten, so that there are at most five steps."""
+    power = 10.0 ** math.floor(math.log10(extent / 5))
+    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= extent / 5 * (1 - 1e-9))
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:.4g}"
 
 
 def _place(chart: Chart, x: float, y: float) -> tuple[float, float]:

@@ -91,7 +91,7 @@ def training_figures(epochs: Mapping[str, list[float]]) -> list[Figure]:
         values = [y for each in series for _, y in each.points]
         y_range = _UNIT if heading == "Metrics" else value_range(values)
         x_range = (min(number), max(*number, min(number) + 1))
-        chart = Chart(f"{heading} by epoch", "epoch", heading.lower(), x_range, y_range, series, size=(360, 220))
+        chart = Chart(f"{heading} by epoch", "epoch", "", x_range, y_range, series, size=(360, 220), whole_x=True)
         figures.append(Figure(heading, svg(chart), legend(series)))
     return figures
 

@@ -67,16 +67,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (
-        text.shortened,
-        text.sortable,
-        text.percent,
-        text.decimals,
-        text.score,
-        text.change,
-        text.proportion,
-    ):
-        environment.filters[function.__name__] = function
+    for name in ("count_of", "shortened", "sortable", "percent", "decimals", "score", "change", "proportion"):
+        environment.filters[name] = getattr(text, name)
     return environment
 
 

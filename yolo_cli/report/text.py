@@ -16,6 +16,11 @@ def shortened(text: str, length: int = MAX_NAME) -> str:
     return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
+def count_of(number: int, one: str, many: str) -> str:
+    """A number of things."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 def percent(value: float) -> str:
     """0 … 1 as 0 … 100 with one decimal."""
     return UNKNOWN if math.isnan(value) else f"{100 * value:.1f}"
