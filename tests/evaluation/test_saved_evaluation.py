@@ -53,6 +53,12 @@ def test_an_image_that_changed_is_an_error(tmp_path: Path) -> None:
     smaller = replace(saved, data=replace(saved.data, sizes=np.array([[50, 50]])))
     with pytest.raises(UserError, match="has changed its size"):
         smaller.image(0)
+    rows, columns, _ = saved.image(0, (30, 60)).shape
+    assert 30 <= rows < 100
+    assert columns == pytest.approx(2 * rows, abs=1)
+    assert saved.image(0, (70, 150)).shape == (*SIZE, 3)
+    with pytest.raises(UserError, match="has changed its size"):
+        smaller.image(0, (10, 10))
     Path(saved.paths[0]).unlink()
     with pytest.raises(UserError, match=r"0\.jpg: cannot be read"):
         saved.image(0)

@@ -59,9 +59,10 @@ class SavedEvaluation:
             np.full(len(position), np.nan) if brightness is None else brightness[position],
         )
 
-    def image(self, i: int) -> np.ndarray:
+    def image(self, i: int, min_size: tuple[int, int] | None = None) -> np.ndarray:
         """The pixels of image i: RGB, (height, width, 3) uint8, of the size that was evaluated.
 
+        With `min_size` (height, width) they may be fewer, as in `read_image`, which is faster.
         Raises UserError where the file is gone, cannot be read or has changed its size.
         """
         path, (shard, start, length) = self.paths[i], self.spans[i].tolist()
@@ -72,8 +73,11 @@ class SavedEvaluation:
                 content = Path(path).read_bytes()
         except OSError as error:
             raise UserError(f"cannot be read ({error.strerror})", where=path) from None
-        pixels = decode_image(content, path)
-        if pixels.shape[:2] != tuple(self.data.sizes[i].tolist()):
+        pixels = decode_image(content, path, min_size)
+        (height, width), (rows, columns) = self.data.sizes[i].tolist(), pixels.shape[:2]
+        # A smaller image must have the same aspect ratio, up to the rounding of its sides.
+        same_aspect = abs(rows * width - columns * height) <= max(height, width)
+        if not (same_aspect if min_size else (rows, columns) == (height, width)):
             raise UserError("has changed its size since the evaluation", where=path)
         return pixels
 

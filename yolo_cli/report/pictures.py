@@ -114,14 +114,16 @@ def read_pixels(pictures: Sequence[Picture], saved: SavedEvaluation) -> list[str
 
     def read(item: tuple[int, list[Picture]]) -> str:
         image, wanted = item
+        size = saved.data.sizes[image]
+        height, width = np.ceil(size * max(picture.scale for picture in wanted)).astype(int).tolist()
         try:
-            pixels = saved.image(image)
+            pixels = saved.image(image, (height, width))
         except UserError as error:
             for picture in wanted:
                 picture.problem = error.what
             return str(error)
         for picture in wanted:
-            picture.pixels = _cut(pixels, picture)
+            picture.pixels = _cut(pixels, picture, pixels.shape[1] / int(size[1]))
         return ""
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -153,9 +155,10 @@ def boxes_of(rows: Iterable[tuple[Sequence[float], str, str]]) -> list[Overlay]:
     return [Overlay(box[0], box[1], box[2], box[3], style, label) for box, style, label in rows]
 
 
-def _cut(pixels: UInt8[np.ndarray, "h w 3"], picture: Picture) -> UInt8[np.ndarray, "ph pw 3"]:
-    x, y, width, height = (round(v) for v in picture.region)
-    part = pixels[y : y + height, x : x + width]
+def _cut(pixels: UInt8[np.ndarray, "h w 3"], picture: Picture, gain: float) -> UInt8[np.ndarray, "ph pw 3"]:
+    """The picture's region; `gain` is the number of these pixels per pixel of the image file."""
+    x, y, width, height = (round(v * gain) for v in picture.region)
+    part = pixels[y : y + max(height, 1), x : x + max(width, 1)]
     size = (picture.width, picture.height)
     smaller = size[0] < part.shape[1]
     return cv2.resize(part, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)

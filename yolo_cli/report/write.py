@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from yolo_cli.errors import StoppedError
 from yolo_cli.evaluation.result import Metrics
 from yolo_cli.evaluation.saved_evaluation import SavedEvaluation
 from yolo_cli.io.atomic import write_atomically
@@ -40,5 +41,7 @@ def try_report(folder: Path, saved: SavedEvaluation, metrics: Metrics, reporter:
     """Write the report at the end of an evaluation. A failure is a warning: the results are what counts."""
     try:
         write_report(folder, saved, metrics=metrics, resamples=AUTOMATIC_RESAMPLES, reporter=Silent())
+    except StoppedError:
+        raise
     except Exception as error:  # `yolo report` raises the same error, with its traceback
         reporter.warn(f"{folder / FILE}: not written ({error or type(error).__name__}); try yolo report {folder}")
