@@ -43,34 +43,65 @@ def greedy_match(
     Returns:
         Per prediction the index of its ground truth, or UNMATCHED, or IGNORED (in a crowd region or over the limit).
     """
-    ignored = ground_truth.crowd if ignored is None else ignored
-    pred_group = predictions.image * classes + predictions.class_id if by_class else predictions.image
-    gt_group = ground_truth.image * classes + ground_truth.class_id if by_class else ground_truth.image
-    order = np.lexsort((-predictions.confidence, pred_group))
-    rank = rank_in_run(pred_group[order])
-    result = np.full(len(order), UNMATCHED)
-    result[order[rank >= limit]] = IGNORED
-    order = order[rank < limit]
+    pairs = MatchCandidates(ground_truth, predictions, classes=classes, iou=iou, by_class=by_class, limit=limit)
+    return pairs.match(iou, ignored)
 
-    pred, gt, overlap = _overlapping_pairs(ground_truth, predictions, order, pred_group, gt_group, min(iou, 1 - 1e-10))
-    same_class = ground_truth.class_id[gt] == predictions.class_id[pred]
-    allowed = same_class | ~ground_truth.crowd[gt]
-    pred, gt, overlap, same_class = pred[allowed], gt[allowed], overlap[allowed], same_class[allowed]
-    step = _steps(pred, pred_group)
-    # The last pair of a prediction has the best ground truth.
-    best_last = np.lexsort((gt, same_class, overlap, ~ignored[gt], pred, step))
-    pred, gt, step = pred[best_last], gt[best_last], step[best_last]
-    ends = np.searchsorted(step, np.arange(step[-1] + 2 if len(step) else 1))
-    unmatched = np.ones(len(ground_truth.image), dtype=bool)
-    # A step has at most one prediction of each group, and groups are independent.
-    for start, stop in pairwise(ends):
-        available = unmatched[gt[start:stop]]
-        pred_now, gt_now = pred[start:stop][available], gt[start:stop][available]
-        last = np.flatnonzero(np.append(pred_now[1:] != pred_now[:-1], True)) if len(pred_now) else pred_now
-        pred_now, gt_now = pred_now[last], gt_now[last]
-        result[pred_now] = np.where(ignored[gt_now], IGNORED, gt_now)
-        unmatched[gt_now[~ground_truth.crowd[gt_now]]] = False
-    return result
+
+class MatchCandidates:
+    """Pairs of predictions and ground truth, found once, for matches at several IoU thresholds of at least `iou`.
+
+    Sorting predictions and finding pairs take most of the time of a match, and are the same for all thresholds.
+    """
+
+    def __init__(
+        self,
+        ground_truth: GroundTruth,
+        predictions: Predictions,
+        *,
+        classes: int,
+        iou: float = 0.5,
+        by_class: bool = True,
+        limit: int = MAX_PER_CLASS,
+    ) -> None:
+        pred_group = predictions.image * classes + predictions.class_id if by_class else predictions.image
+        gt_group = ground_truth.image * classes + ground_truth.class_id if by_class else ground_truth.image
+        order = np.lexsort((-predictions.confidence, pred_group))
+        rank = rank_in_run(pred_group[order])
+        self._unmatched = np.full(len(order), UNMATCHED)
+        self._unmatched[order[rank >= limit]] = IGNORED
+        self._group, self._crowd = pred_group, ground_truth.crowd
+        order = order[rank < limit]
+        pred, gt, overlap = _overlapping_pairs(ground_truth, predictions, order, pred_group, gt_group, _limited(iou))
+        same_class = ground_truth.class_id[gt] == predictions.class_id[pred]
+        allowed = same_class | ~ground_truth.crowd[gt]
+        self._pairs = pred[allowed], gt[allowed], overlap[allowed], same_class[allowed]
+
+    def match(self, iou: float, ignored: Bool[np.ndarray, " m"] | None = None) -> Int[np.ndarray, " n"]:
+        """See `greedy_match`."""
+        ignored = self._crowd if ignored is None else ignored
+        result = self._unmatched.copy()
+        near = self._pairs[2] >= _limited(iou)
+        pred, gt, overlap, same_class = (column[near] for column in self._pairs)
+        step = _steps(pred, self._group)
+        # The last pair of a prediction has the best ground truth.
+        best_last = np.lexsort((gt, same_class, overlap, ~ignored[gt], pred, step))
+        pred, gt, step = pred[best_last], gt[best_last], step[best_last]
+        ends = np.searchsorted(step, np.arange(step[-1] + 2 if len(step) else 1))
+        unmatched = np.ones(len(self._crowd), dtype=bool)
+        # A step has at most one prediction of each group, and groups are independent.
+        for start, stop in pairwise(ends):
+            available = unmatched[gt[start:stop]]
+            pred_now, gt_now = pred[start:stop][available], gt[start:stop][available]
+            last = np.flatnonzero(np.append(pred_now[1:] != pred_now[:-1], True)) if len(pred_now) else pred_now
+            pred_now, gt_now = pred_now[last], gt_now[last]
+            result[pred_now] = np.where(ignored[gt_now], IGNORED, gt_now)
+            unmatched[gt_now[~self._crowd[gt_now]]] = False
+        return result
+
+
+def _limited(iou: float) -> float:
+    """The threshold as pycocotools uses it: an IoU of 1 can be a little less by rounding."""
+    return min(iou, 1 - 1e-10)
 
 
 def overlapping_pairs(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from yolo_cli.evaluation.eval_data import EvalData
-from yolo_cli.evaluation.matching import IGNORED, MAX_PER_CLASS, greedy_match, rank_in_run
+from yolo_cli.evaluation.matching import IGNORED, MAX_PER_CLASS, MatchCandidates, rank_in_run
 
 IOUS = np.linspace(0.5, 0.95, 10)
 # Areas in pixels of the image file, as COCO bounds them (both ends belong to a range).
@@ -27,7 +27,8 @@ class WeightedAP:
     def __init__(self, data: EvalData, classes: int) -> None:
         self.classes = classes
         self.images = len(data.image_ids)
-        self._areas = [_AreaRange.of(data, classes, low, high) for low, high in AREAS.values()]
+        pairs = MatchCandidates(data.ground_truth, data.predictions, classes=classes, iou=float(IOUS[0]))
+        self._areas = [_AreaRange.of(data, classes, pairs, low, high) for low, high in AREAS.values()]
 
     def __call__(self, weights: Int[np.ndarray, " images"]) -> Float[np.ndarray, "4 10 classes"]:
         """AP by area range (in the order of `AREAS`), IoU 0.5 … 0.95 and class; nan where no box has weight."""
@@ -47,21 +48,22 @@ class _AreaRange:
     tp_image: Int[np.ndarray, " p"]
     tp_position: Int[np.ndarray, " p"]  # how many predictions in range come no later
     tp_outside: Bool[np.ndarray, " p"]  # a prediction out of range that matched a box in range counts, too
-    tp_segment: Int[np.ndarray, " p"]
+    has_outside: bool
+    segment_start: Int[np.ndarray, " segments"]  # position of each segment's first true positive
     # Predictions in range that matched an ignored box: neither right nor wrong at that IoU.
     ignored_image: Int[np.ndarray, " q"]
     ignored_before_tp: Int[np.ndarray, " p"]
     ignored_start: Int[np.ndarray, " segments"]
 
     @staticmethod
-    def of(data: EvalData, classes: int, low: float, high: float) -> "_AreaRange":
+    def of(data: EvalData, classes: int, pairs: MatchCandidates, low: float, high: float) -> "_AreaRange":
         gt, pred = data.ground_truth, data.predictions
         gt_area = gt.xywh[:, 2] * gt.xywh[:, 3]
         ignored_gt = gt.crowd | (gt_area < low) | (gt_area > high)
         area = pred.xywh[:, 2] * pred.xywh[:, 3]
         in_range = (area >= low) & (area <= high)
         order = np.lexsort((-pred.confidence, pred.class_id))  # stable: equal confidences stay in order of images
-        matches = [greedy_match(gt, pred, classes=classes, iou=iou, ignored=ignored_gt)[order] for iou in IOUS.tolist()]
+        matches = [pairs.match(iou, ignored_gt)[order] for iou in IOUS.tolist()]
         class_id, image, inside = pred.class_id[order], pred.image[order], in_range[order]
         within_limit = _within_limit(image, class_id, classes)
         base = inside & within_limit
@@ -82,7 +84,8 @@ class _AreaRange:
             image[at_tp],
             position[at_tp],
             ~base[at_tp],
-            tp_key,
+            not base[at_tp].all(),
+            np.searchsorted(tp_key, np.arange(len(IOUS) * classes)),
             image[at_ignored],
             before,
             np.searchsorted(ignored_key, np.arange(len(IOUS) * classes)),
@@ -90,38 +93,52 @@ class _AreaRange:
 
     def average_precision(self, weights: Int[np.ndarray, " images"]) -> Float[np.ndarray, "10 classes"]:
         segments = len(IOUS) * self.classes
-        boxes = np.bincount(self.gt_class, weights=weights[self.gt_image], minlength=self.classes)
+        boxes = np.bincount(self.gt_class, weights=weights[self.gt_image], minlength=self.classes).astype(np.int64)
         result = np.where(boxes > 0, 0.0, np.nan)[None].repeat(len(IOUS), 0)
-        if not len(self.tp_image):
-            return result
-        first = np.searchsorted(self.tp_segment, np.arange(segments))  # of each segment's true positives
-        own_first, tp_class = first[self.tp_segment], self.tp_segment % self.classes
         tp_weight = weights[self.tp_image]
-        right = _running(tp_weight, own_first)
+        # True positives without weight add no recall, and precision cannot be higher there than before them.
+        kept = np.flatnonzero(tp_weight)
+        if not len(kept):
+            return result
+        first = np.searchsorted(kept, self.segment_start)  # of each segment's true positives
+        number = np.diff(np.append(first, len(kept)))
+        tp_weight = tp_weight[kept]
+        right = _running(tp_weight, first, number)
         total = np.concatenate([[0], np.cumsum(weights[self.image])])
-        counted = total[self.tp_position] - total[self.class_start[tp_class]]
-        if self.tp_outside.any():
-            counted = counted + _running(tp_weight * self.tp_outside, own_first)
+        counted = total[self.tp_position[kept]] - np.repeat(np.tile(total[self.class_start], len(IOUS)), number)
+        if self.has_outside:
+            counted += _running(tp_weight * self.tp_outside[kept], first, number)
         if len(self.ignored_image):
             ignored = np.concatenate([[0], np.cumsum(weights[self.ignored_image])])
-            counted = counted - (ignored[self.ignored_before_tp] - ignored[self.ignored_start[self.tp_segment]])
-        precision = np.divide(right, counted, out=np.zeros(len(right)), where=counted > 0)
+            counted -= ignored[self.ignored_before_tp[kept]] - np.repeat(ignored[self.ignored_start], number)
         # The highest precision at this recall or a higher one, from the end of each segment to its start. Segments are
         # kept apart by an offset, which grows in the order of the visit.
-        offset = 2.0 * (segments - self.tp_segment)
-        envelope = np.maximum.accumulate((precision + offset)[::-1])[::-1] - offset
-        recall = np.divide(right, boxes[tp_class], out=np.zeros(len(right)), where=boxes[tp_class] > 0)
-        reached = np.searchsorted(_RECALLS, recall, side="right") * (right > 0)  # grid points up to this recall
+        offset = np.repeat(2.0 * np.arange(segments, 0, -1), number)
+        envelope = np.maximum.accumulate((right / counted + offset)[::-1])[::-1] - offset
+        reached = self._reached(right, boxes, number)
         previous = np.concatenate([[0], reached[:-1]])
-        previous[first[first < len(reached)]] = 0
-        area = np.bincount(self.tp_segment, weights=envelope * (reached - previous), minlength=segments)
+        previous[first[number > 0]] = 0
+        area = np.zeros(segments)
+        area[number > 0] = np.add.reduceat(envelope * (reached - previous), first[number > 0])
         return result + (area / len(_RECALLS)).reshape(len(IOUS), self.classes)
 
+    def _reached(
+        self, right: Int[np.ndarray, " k"], boxes: Int[np.ndarray, " classes"], number: Int[np.ndarray, " segments"]
+    ) -> Int[np.ndarray, " k"]:
+        """How many points of the recall grid lie up to the recall of `right` boxes, looked up in a table by class."""
+        start = np.cumsum(boxes + 1) - boxes - 1
+        found = np.arange(len(boxes) + int(boxes.sum())) - np.repeat(start, boxes + 1)
+        recall = found / np.maximum(np.repeat(boxes, boxes + 1), 1)
+        table = np.searchsorted(_RECALLS, recall, side="right")
+        return table[right + np.repeat(np.tile(start, len(IOUS)), number)]
 
-def _running(values: Int[np.ndarray, " p"], first: Int[np.ndarray, " p"]) -> Int[np.ndarray, " p"]:
-    """Running sums that begin anew at each segment; `first` is the position of an element's segment."""
+
+def _running(
+    values: Int[np.ndarray, " k"], first: Int[np.ndarray, " segments"], number: Int[np.ndarray, " segments"]
+) -> Int[np.ndarray, " k"]:
+    """Running sums that begin anew at each segment, given the position and the number of its elements."""
     total = np.concatenate([[0], np.cumsum(values)])
-    return total[1:] - total[first]
+    return total[1:] - np.repeat(total[first], number)
 
 
 def _within_limit(
