@@ -17,7 +17,8 @@ from yolo_cli.report.write import write_report
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = (
     "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --disable-extensions --virtual-time-budget=3000 --enable-logging=stderr"
+    "--disable-sync --disable-extensions --disable-ipc-flooding-protection "
+    "--virtual-time-budget=3000 --enable-logging=stderr"
 )
 NAMES = ("<script>alert(1)</script>", "cat \"'>", "שלום", *(f"class {i}" for i in range(20)))
 
