@@ -11,12 +11,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from yolo_cli.device import device_names, rank_device
 from yolo_cli.distributed.world import World, per_rank_batch, process_group
 from yolo_cli.errors import UserError
+from yolo_cli.evaluation.saved_evaluation import load_evaluation
 
 STEP = Path(__file__).with_name("distributed_step.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -122,6 +124,9 @@ def test_two_machines_train_one_model(small: Path, tmp_path: Path) -> None:
     assert epochs(tmp_path / "runs" / "exp") == ["0", "1"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["exp"]
     assert sum("2 processes, 2 images each" in text for _, text in logs) == 1  # one of them prints
+    saved = load_evaluation(tmp_path / "runs" / "exp")
+    assert sorted(saved.position.tolist()) == list(range(len(saved.paths)))
+    assert np.isfinite(saved.brightness).all()  # each measured its share of the images
 
 
 @pytest.mark.slow

@@ -69,6 +69,7 @@ def run(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | No
                     brightness = Brightness(len(setup.data.val.index))
                     drawers = [ValidationImages(folder, names, setup.data.val.index)] if draws else []
                     evaluation = trainer.validate(model, observe_all([brightness, *drawers]))
+                    brightness.gather(world)
                     result = TrainResult(folder, evaluation, epochs, best_epoch, time.perf_counter() - start)
                     if world.is_main:
                         report_results(result, setup, trainer.evaluator.state(), brightness.values, reporter)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from yolo_cli.batch import Batch, Detections
+from yolo_cli.distributed.world import World
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _STEP = 8  # every 8th row and column are enough for a mean
@@ -25,3 +26,8 @@ class Brightness:
             right = max(round(box.pad_x + box.width * box.scale_x) // _STEP, left + 1)
             channels = image[:, top:bottom, left:right].reshape(3, -1).mean(axis=1)
             self.values[position] = float(channels @ _LUMA) / 255
+
+    def gather(self, world: World) -> None:
+        """Take over what the other ranks measured. All ranks must call it; the values are complete on the main one."""
+        for values in world.gather_objects(self.values):
+            self.values = np.where(np.isnan(self.values), values, self.values)

@@ -32,7 +32,7 @@ class SavedEvaluation:
     paths: tuple[str, ...]  # of the images
     spans: Int[np.ndarray, "images 3"]  # place of an image in its tar shard, as in LabelIndex; zeros for a file
     position: Int[np.ndarray, " images"]  # in the split, by which evaluations of the same split are joined
-    brightness: Float[np.ndarray, " images"]  # mean luma, 0 … 1; nan if not measured, as on other ranks
+    brightness: Float[np.ndarray, " images"]  # mean luma, 0 … 1; nan if not measured
 
     @staticmethod
     def of(
