@@ -73,3 +73,20 @@ def test_images_needed_falls_with_the_square_of_the_difference() -> None:
     assert small.images_needed(100) == pytest.approx(4 * large.images_needed(100), abs=4)
     assert large.is_shown
     assert not difference(0.01, samples).is_shown
+
+
+@pytest.mark.slow
+def test_a_model_is_seldom_told_apart_from_itself() -> None:
+    """Two jittered copies of the same predictions, on images of their own each time: 5% false alarms are intended.
+
+    With 5%, more than 10 of 100 have a probability of 1%. benchmarks/comparison.py has more comparisons, on real
+    predictions.
+    """
+    flagged = 0
+    for number in range(100):
+        images = {"images": 40, "classes": 2, "max_ground_truth": 5, "max_predictions": 12, "ties": False}
+        data = random_case(100 + number, **images).evaluator().state()
+        pair = [[WeightedAP(noisy(data, seed, 0.1), 2)] for seed in (2 * number, 2 * number + 1)]
+        found = compare(bootstrap(pair, resamples=200, seed=number))[1].differences["mAP_0.5:0.95"]
+        flagged += found.is_shown
+    assert flagged <= 10
