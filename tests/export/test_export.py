@@ -118,6 +118,19 @@ def test_int8_files_are_smaller_and_have_no_tolerance(tmp_path: Path, weights: P
 
 
 @pytest.mark.slow
+def test_int8_files_of_a_network_with_depthwise_convolutions_detect_as_well(
+    tmp_path: Path, reference: Path, photos: Path
+) -> None:
+    """With every convolution in INT8, almost no detection was right."""
+    done = run(tmp_path, reference / "weights/yolox_nano.pth", "onnx", int8=True, data=str(photos), img=(320, 320))
+    assert done.parity is not None
+    assert done.parity.matched > 0.5 * done.parity.detections
+    assert done.map50_95 is not None
+    before, after = done.map50_95
+    assert after > 0.8 * before
+
+
+@pytest.mark.slow
 def test_val_and_detect_run_an_exported_file(tmp_path: Path, weights: Path, photos: Path) -> None:
     done = run(tmp_path, weights, "onnx", dynamic=True, verify=False)
     results = [

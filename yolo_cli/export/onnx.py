@@ -103,15 +103,37 @@ def _quantize(spec: ExportSpec, proto: Any) -> Any:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            # The head's maps hold box offsets beside logits, whose ranges differ too much for one INT8 scale.
-            nodes_to_exclude=_last_convolutions(proto, len(spec.model.strides)),
+            nodes_to_exclude=_sensitive_convolutions(proto),
         )
         return onnx.load(target)
 
 
-def _last_convolutions(proto: Any, count: int) -> list[str]:
-    """Names of the head's convolutions, which are the last ones of the graph."""
-    return [node.name for node in proto.graph.node if node.op_type == "Conv"][-count:]
+def _sensitive_convolutions(proto: Any) -> list[str]:
+    """Names of the convolutions that stay in float32, because one INT8 scale does not fit all their channels.
+
+    Those are the last ones, whose maps hold box offsets beside logits, the depthwise ones and the first one. With the
+    depthwise ones in INT8, yolox-nano had AP 0.08 instead of 0.32.
+    """
+    convolutions = [node for node in proto.graph.node if node.op_type == "Conv"]
+    depthwise = [node.name for node in convolutions if any(a.name == "group" and a.i > 1 for a in node.attribute)]
+    return [convolutions[0].name, *depthwise, *_last_convolutions(proto)]
+
+
+def _last_convolutions(proto: Any) -> list[str]:
+    """Names of the convolutions that no other one follows: those of the head that make the predictions."""
+    producers = {output: node for node in proto.graph.node for output in node.output}
+    found, seen = list[str](), set[str]()
+    waiting = [output.name for output in proto.graph.output]
+    while waiting:
+        node = producers.get(name := waiting.pop())
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        if node.op_type == "Conv":
+            found.append(node.name)
+        else:
+            waiting += node.input
+    return found
 
 
 @contextlib.contextmanager
