@@ -1,25 +1,20 @@
 """The page in Chromium: no errors, no network, sorting, filters, links, and a phone's width."""
 
-import html
-import json
-import re
 import shutil
-import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.report.evaluations import data_of, saved_of
 from yolo_cli.progress import Silent
 from yolo_cli.report.write import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-OPTIONS = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --disable-extensions --disable-ipc-flooding-protection "
-    "--virtual-time-budget=3000 --enable-logging=stderr"
-)
 NAMES = ("<script>alert(1)</script>", "cat \"'>", "שלום", *(f"class {i}" for i in range(20)))
 
 pytestmark = [
@@ -46,72 +41,63 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(folder / "run", saved, base=base, base_name="base", resamples=100, reporter=Silent())
 
 
-def browse(page: Path, folder: Path, *options: str) -> tuple[str, list[str]]:
-    """The page's elements after its scripts ran, and the lines of the console."""
-    profile = folder / "profile"
-    offline = "--host-resolver-rules=MAP * ~NOTFOUND"
-    command = [
-        str(CHROMIUM),
-        *OPTIONS.split(),
-        offline,
-        f"--user-data-dir={profile}",
-        *options,
-        "--dump-dom",
-        page.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
-def run_script(page: Path, script: str, folder: Path) -> dict:
-    """What a script that runs after those of the page leaves in `result`. The page's policy would not let it run."""
-    text = re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", page.read_text(encoding="utf-8"))
-    wrapped = (
-        "<script>const result = {errors: []}; addEventListener('error', (e) => result.errors.push(e.message));"
-        f"{script}; document.body.dataset.result = JSON.stringify(result);</script></body>"
-    )
-    copy = folder / "with_script.html"
-    copy.write_text(text.replace("</body>", wrapped), encoding="utf-8")
-    dom, console = browse(copy, folder)
-    match = re.search(r'<body[^>]*data-result="([^"]*)"', dom)
-    assert match, console
-    result = json.loads(html.unescape(match.group(1)))
-    assert result.pop("errors") == []
-    assert console == []
+@dataclass
+class Opened:
+    """A page, and what it printed on the console and asked for."""
+
+    page: Page
+    console: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+def open_page(browser: Browser, file: Path, width: int = 1280) -> Opened:
+    opened = Opened(browser.new_page(viewport={"width": width, "height": 800}))
+    opened.page.on("console", lambda message: opened.console.append(message.text))
+    opened.page.on("pageerror", lambda error: opened.console.append(str(error)))
+    opened.page.on("request", lambda request: opened.requests.append(request.url))
+    opened.page.goto(file.as_uri())
+    return opened
+
+
+def run_script(browser: Browser, file: Path, script: str) -> dict[str, Any]:
+    """What a script leaves in `result`."""
+    opened = open_page(browser, file)
+    result: dict[str, Any] = opened.page.evaluate(f"() => {{ const result = {{}}; {script}; return result; }}")
+    assert opened.console == []
+    opened.page.close()
     return result
 
 
-def test_it_loads_without_errors_and_without_network(report: Path, tmp_path: Path) -> None:
-    log = tmp_path / "net.json"
-    dom, console = browse(report, tmp_path, f"--log-net-log={log}")
-    assert console == []
-    assert "images in this report are shown." in dom
-    assert requests_of_the_page(log) == []
+def test_it_loads_without_errors_and_without_network(report: Path, browser: Browser, tmp_path: Path) -> None:
+    opened = open_page(browser, report)
+    assert opened.console == []
+    assert "images in this report are shown." in opened.page.locator("#shown").inner_text()
+    assert [url for url in opened.requests if not url.startswith("data:")] == [report.as_uri()]
     # The same check sees a request if there is one.
     other = tmp_path / "other.html"
     other.write_text("<!DOCTYPE html><img src='http://example.invalid/x.png'>")
-    browse(other, tmp_path, f"--log-net-log={log}")
-    assert requests_of_the_page(log) == ["http://example.invalid/x.png"]
+    assert "http://example.invalid/x.png" in open_page(browser, other).requests
 
 
-def requests_of_the_page(log: Path) -> list[str]:
-    """What a page asked for over the network; the browser's own requests have no origin."""
-    asked = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-    rows = [(str(params["url"]), params.get("initiator")) for params in asked if "url" in params]
-    return sorted({url for url, origin in rows if url.startswith("http") and origin not in (None, "not an origin")})
-
-
-def test_a_script_from_elsewhere_does_not_run(report: Path, tmp_path: Path) -> None:
+def test_a_script_from_elsewhere_does_not_run(report: Path, browser: Browser, tmp_path: Path) -> None:
     """The policy in the page stops scripts even if a name were not escaped."""
     copy = tmp_path / "injected.html"
     injected = "<script>document.title = 'ran'</script><img src='x' onerror=\"document.title = 'ran'\"></body>"
     copy.write_text(report.read_text(encoding="utf-8").replace("</body>", injected), encoding="utf-8")
-    dom, console = browse(copy, tmp_path)
-    assert "<title>ran</title>" not in dom
-    assert any("Content Security Policy" in line for line in console)
+    opened = open_page(browser, copy)
+    assert opened.page.title() != "ran"
+    assert any("Content Security Policy" in line for line in opened.console)
 
 
-def test_sorting(report: Path, tmp_path: Path) -> None:
+def test_sorting(report: Path, browser: Browser) -> None:
     script = """
         const table = document.getElementById('class-table'), header = table.tHead.rows[0].cells;
         const column = (i) => Array.from(table.tBodies[0].rows, (row) =>
@@ -123,7 +109,7 @@ def test_sorting(report: Path, tmp_path: Path) -> None:
         press(0); result.names = column(0);
         press(6); result.best = column(6);
     """
-    result = run_script(report, script, tmp_path)
+    result = run_script(browser, report, script)
     assert result["down"] == sorted(result["down"], reverse=True)
     assert result["up"] == sorted(result["down"])
     assert (result["sort"], result["again"], result["other"]) == ("descending", "ascending", None)
@@ -133,7 +119,7 @@ def test_sorting(report: Path, tmp_path: Path) -> None:
     assert result["best"] == sorted(known, key=float, reverse=True) + [""] * (len(result["best"]) - len(known))
 
 
-def test_filters_and_the_links_that_set_them(report: Path, tmp_path: Path) -> None:
+def test_filters_and_the_links_that_set_them(report: Path, browser: Browser) -> None:
     script = """
         const cards = Array.from(document.querySelectorAll('#cards > li'));
         const drawn = (all) => Array.from(all).filter((element) => element.getClientRects().length);
@@ -155,7 +141,7 @@ def test_filters_and_the_links_that_set_them(report: Path, tmp_path: Path) -> No
         result.rows = Array.from(document.getElementById('class-table').tBodies[0].rows).filter((row) => !row.hidden)
           .map((row) => row.cells[0].textContent);
     """
-    result = run_script(report, script, tmp_path)
+    result = run_script(browser, report, script)
     assert len(result["worst"]) == 50
     assert all("worst" in tags for tags in result["worst"])
     assert result["text"] == f"50 of the {result['all']} images in this report are shown."
@@ -175,7 +161,7 @@ def test_filters_and_the_links_that_set_them(report: Path, tmp_path: Path) -> No
     assert all(name.startswith("class 1") for name in result["rows"])
 
 
-def test_every_link_leads_somewhere_that_is_visible(report: Path, tmp_path: Path) -> None:
+def test_every_link_leads_somewhere_that_is_visible(report: Path, browser: Browser) -> None:
     script = """
         result.hidden = [];
         const links = Array.from(document.querySelectorAll('a[href^="#"]'));
@@ -187,25 +173,37 @@ def test_every_link_leads_somewhere_that_is_visible(report: Path, tmp_path: Path
         }
         result.count = links.length;
     """
-    result = run_script(report, script, tmp_path)
+    result = run_script(browser, report, script)
     assert result["count"] > 40
     assert result["hidden"] == []
 
 
-def test_it_fits_a_phone_and_works_with_a_keyboard(report: Path, tmp_path: Path) -> None:
-    text = re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", report.read_text(encoding="utf-8"))
-    frame = f'<iframe style="width: 390px; height: 800px" srcdoc="{html.escape(text)}"></iframe>'
-    script = """<script>addEventListener('load', () => {
-        const page = document.querySelector('iframe').contentDocument, result = {};
-        result.overflow = page.documentElement.scrollWidth - page.documentElement.clientWidth;
+def test_it_fits_a_phone_and_every_control_has_a_name(report: Path, browser: Browser) -> None:
+    page = open_page(browser, report, width=390).page
+    found = page.evaluate("""() => {
+        const root = document.documentElement;
         const unnamed = (e) => !(e.textContent.trim() || e.getAttribute('aria-label') || (e.labels && e.labels.length));
-        result.unnamed = Array.from(page.querySelectorAll('button, select, input, a[href]')).filter(unnamed).length;
-        result.outside = Array.from(page.querySelectorAll('.scroll')).filter((e) => e.tabIndex !== 0).length;
-        document.body.dataset.result = JSON.stringify(result);
-    })</script>"""
-    outer = tmp_path / "phone.html"
-    outer.write_text(f"<!DOCTYPE html><meta charset=utf-8><body>{frame}{script}</body>", encoding="utf-8")
-    dom, _ = browse(outer, tmp_path)
-    match = re.search(r'<body[^>]*data-result="([^"]*)"', dom)
-    assert match
-    assert json.loads(html.unescape(match.group(1))) == {"overflow": 0, "unnamed": 0, "outside": 0}
+        return {
+          overflow: root.scrollWidth - root.clientWidth,
+          unnamed: Array.from(document.querySelectorAll('button, select, input, a[href]')).filter(unnamed).length,
+          outside: Array.from(document.querySelectorAll('.scroll')).filter((e) => e.tabIndex !== 0).length,
+        };
+    }""")
+    assert found == {"overflow": 0, "unnamed": 0, "outside": 0}
+
+
+def test_it_works_with_the_keyboard_alone(report: Path, browser: Browser) -> None:
+    page = open_page(browser, report).page
+    header = page.locator("#class-table th").nth(1)
+    for _ in range(100):
+        page.keyboard.press("Tab")
+        if header.locator("button").evaluate("(button) => button === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    assert header.get_attribute("aria-sort") == "descending"
+    page.keyboard.press("Space")
+    assert header.get_attribute("aria-sort") == "ascending"
+    page.locator("#by-error").focus()
+    before = page.locator("#shown").inner_text()
+    page.keyboard.press("ArrowDown")
+    assert page.locator("#shown").inner_text() != before
