@@ -8,9 +8,8 @@ READY_DEV := $(VENV)/.ready-dev
 
 .PHONY: train test test-slow check clean
 
-# Loader processes share the cores with torch's threads, so waiting threads must soon stop spinning.
 train: $(READY)
-	GOMP_SPINCOUNT=10000 $(BIN)/yolo train --data shapes --cfg n --hyp shapes --optimizer AdamW --img 160 --batch 16 --epochs 30
+	$(BIN)/yolo train --data shapes --cfg n --hyp shapes --optimizer AdamW --img 160 --batch 16 --epochs 30
 
 # One thread per worker: there are as many workers as cores.
 # worksteal moves waiting tests to workers that have none left.

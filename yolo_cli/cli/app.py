@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = normalize(sys.argv[1:] if arguments is None else arguments)
     remember_arguments(args)
     _accept_any_filename()
+    _limit_spinning()
     try:
         status = app(args=args, prog_name="yolo", standalone_mode=False)
     except UserError as error:
@@ -84,6 +85,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if status == 130:  # typer turns Ctrl-C into this status
         _interrupted()
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _limit_spinning() -> None:
+    """Let waiting OpenMP threads sleep after about 10 µs, unless the user has set how they wait.
+
+    libgomp reads this when torch is imported. By default its threads spin for milliseconds. Where other programs use
+    the cores, too, that is most of what a training step costs (docs/benchmarks.md).
+    """
+    if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+        os.environ["GOMP_SPINCOUNT"] = "10000"
 
 
 def _accept_any_filename() -> None:
