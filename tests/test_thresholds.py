@@ -33,6 +33,7 @@ def test_thresholds_of_a_text(text: str, resolved: object) -> None:
         ("high", "is not a confidence"),
         ("person", "is not a confidence"),
         ("person=0.4,", "is not a confidence"),
+        ("person=0.4,person=0.9", "names person twice"),
         ("person=2", "from 0 to 1"),
         ("person=nan", "from 0 to 1"),
         ("1.5,person=0.2", "from 0 to 1"),

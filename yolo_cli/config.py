@@ -14,6 +14,7 @@ from yolo_cli.option_checks import (
     check_fractions,
     check_img,
     check_precision,
+    check_resamples,
     check_save_conf,
     check_seed,
     check_threshold_choice,
@@ -212,7 +213,8 @@ class CompareConfig:
     json: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least(self, batch=1, max_det=1, workers=-1, resamples=100)
+        check_at_least(self, batch=1, max_det=1, workers=-1)
+        check_resamples(self.resamples)
         check_fractions(self, "iou")
         check_img(self.img)
         check_seed(self.seed)
@@ -237,7 +239,8 @@ class ReportConfig:
     workers: int = -1
 
     def __post_init__(self) -> None:
-        check_at_least(self, batch=1, workers=-1, resamples=100)
+        check_at_least(self, batch=1, workers=-1)
+        check_resamples(self.resamples)
         check_seed(self.seed)
 
 

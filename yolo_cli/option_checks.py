@@ -40,6 +40,11 @@ def check_choice(config: object, name: str, choices: tuple[str, ...]) -> None:
         raise UserError("unknown value", where=given(config, name), fix=f"give {' or '.join(choices)}")
 
 
+def check_resamples(resamples: int) -> None:
+    if not 100 <= resamples <= 1_000_000:
+        raise UserError("must be from 100 to 1,000,000", where=f"--resamples {resamples}")
+
+
 def check_seed(seed: int) -> None:
     if not 0 <= seed < 2**63:
         raise UserError("must be from 0 to 2⁶³ - 1", where=f"--seed {seed}")

@@ -113,6 +113,8 @@ def _parts(text: str) -> tuple[float | str, dict[str, float]]:
         name, equals, value = pending.rpartition("=")
         number = _number(value)
         if equals and name.strip() and number is not None:
+            if name.strip() in named:
+                raise UserError(f"names {name.strip()} twice", where=where, fix="give each class once")
             named[name.strip()] = _checked(number, where)
             pending = ""
         else:

@@ -88,6 +88,10 @@ def test_min_gain_is_a_gate(detections: Path, tmp_path: Path) -> None:
         ('[{"image_id": 139, "category_id": 500, "bbox": [0, 0, 1, 1], "score": 1}]', "category ids outside"),
         ('[{"image_id": 77777, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 1}]', "image id 77777"),
         ('[{"image_id": 139, "category_id": 1, "bbox": [0, 0, 1], "score": 1}]', "no list of COCO results"),
+        ('[{"image_id": 139, "category_id": 2.9, "bbox": [0, 0, 1, 1], "score": 1}]', "no list of COCO results"),
+        ('[{"image_id": 139, "category_id": 1, "bbox": [0, 0, -5, 1], "score": 1}]', "negative width"),
+        ('[{"image_id": 139, "category_id": 1000000000000, "bbox": [0, 0, 1, 1], "score": 1}]', "ids outside"),
+        pytest.param("[" * 100_000, "cannot be read as JSON", id="nested too deep"),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_line(content: str, message: str, detections: Path, tmp_path: Path) -> None:
@@ -96,10 +100,40 @@ def test_a_file_that_does_not_fit_is_one_line(content: str, message: str, detect
         run(CompareConfig((str(detections), str(tmp_path / "bad.json")), data="coco128"), Silent())
 
 
+def test_a_copy_of_the_base_is_not_better(detections: Path) -> None:
+    same = CompareConfig((str(detections), str(detections)), data="coco128", resamples=100, min_gain=0.0)
+    assert not run(same, Silent())
+
+
+def test_runs_of_val_are_compared_without_a_model(
+    detections: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their figures are those of their predictions.json."""
+    options = ValConfig(
+        weights=str(reference / "weights/yolov5n.pt"),
+        data="coco128",
+        img=(64, 64),
+        workers=0,
+        plots=False,
+        save_json=True,
+        project=str(tmp_path),
+        name="small",
+    )
+    val.run(options, Silent())
+    folder = tmp_path / "small"
+    result = compared(capsys, folder / "predictions.json", folder, resamples=100)
+    assert result["recipes"][1]["differences"][METRIC]["value"] == pytest.approx(0, abs=1e-9)
+    run(CompareConfig((str(folder), str(detections)), resamples=100), reporter := Recording())
+    assert reporter.lines[-1].startswith(f"{detections.name} is better than small by")
+    with pytest.raises(UserError, match="other images"):
+        run(CompareConfig((str(folder), str(folder)), data="coco128", task="train", resamples=100), Silent())
+
+
 def test_missing_things_are_one_line(detections: Path, tmp_path: Path) -> None:
     (tmp_path / "exp" / "weights").mkdir(parents=True)
     for recipes, data, message in [
-        ((str(detections), str(tmp_path / "exp")), "coco128", "no best weights"),
+        ((str(detections), str(tmp_path / "exp")), "coco128", "no weights/best.pt"),
+        ((str(detections), " "), "coco128", "no name"),
         ((str(detections), str(tmp_path / "no*")), "coco128", "matches nothing"),
         ((str(detections), str(detections)), "", "which dataset"),
     ]:

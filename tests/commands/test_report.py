@@ -95,6 +95,11 @@ def test_what_cannot_be_reported_is_one_line(run: Path, tmp_path: Path) -> None:
         write(run, base=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="--output"):
         write(run, output=str(tmp_path))
+    weights = tmp_path / "precious.pt"
+    weights.write_bytes(b"x")
+    with pytest.raises(UserError, match="no name of an HTML file"):
+        write(run, output=str(weights))
+    assert weights.read_bytes() == b"x"
     (run / "evaluation.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(UserError, match=r"evaluation\.npz: cannot be read"):
         write(run)

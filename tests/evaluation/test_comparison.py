@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from metric_cases import random_case
 
-from yolo_cli.evaluation.comparison import bootstrap, compare, difference
+from yolo_cli.evaluation.comparison import bootstrap, compare, difference, verdict
 from yolo_cli.evaluation.eval_data import EvalData, Predictions
 from yolo_cli.evaluation.weighted_ap import WeightedAP
 
@@ -30,6 +30,16 @@ def test_a_model_is_not_better_than_itself(data: EvalData) -> None:
     assert (found.value, found.low, found.high) == (0, 0, 0)
     assert not found.is_shown
     assert found.images_needed(60) is None
+
+
+def test_on_one_image_nothing_is_shown() -> None:
+    one = random_case(1, images=1, classes=1, max_ground_truth=5, max_predictions=12, ties=False).evaluator().state()
+    p = one.predictions
+    nothing = Predictions(p.image[:0], p.class_id[:0], p.xywh[:0], p.confidence[:0])
+    pair = [[WeightedAP(replace(one, predictions=nothing), 1)], [WeightedAP(one, 1)]]
+    found = compare(bootstrap(pair, resamples=50))[1].differences["mAP_0.5"]
+    assert not found.is_shown
+    assert "too few images" in verdict("b", "a", found, 1)
 
 
 def test_a_clear_gain_is_shown_and_a_swap_turns_its_sign(data: EvalData) -> None:

@@ -46,6 +46,25 @@ def test_file_mode_follows_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "a.pt").stat().st_mode & 0o777 == 0o644
 
 
+def test_a_replaced_file_keeps_its_mode_and_links_to_it(tmp_path: Path) -> None:
+    (tmp_path / "best.pt").write_bytes(b"old")
+    (tmp_path / "best.pt").chmod(0o600)
+    (tmp_path / "current.pt").symlink_to("best.pt")
+    write_atomically(tmp_path / "current.pt", b"new", what="x")
+    assert (tmp_path / "current.pt").is_symlink()
+    assert (tmp_path / "best.pt").read_bytes() == b"new"
+    assert (tmp_path / "best.pt").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_write_protected_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "best.pt").write_bytes(b"old")
+    (tmp_path / "best.pt").chmod(0o444)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_atomically(tmp_path / "best.pt", b"new", what="x")
+    assert (tmp_path / "best.pt").read_bytes() == b"old"
+
+
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     pid = os.fork()
     if not pid:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from yolo_cli.batch import Detections
@@ -33,7 +34,9 @@ from yolo_cli.evaluation.comparison import (
 from yolo_cli.evaluation.eval_data import EvalData
 from yolo_cli.evaluation.evaluate import ground_truth_boxes
 from yolo_cli.evaluation.evaluator import Evaluator
+from yolo_cli.evaluation.saved_evaluation import FILE, load_evaluation
 from yolo_cli.evaluation.weighted_ap import WeightedAP
+from yolo_cli.export.formats import format_of
 from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.progress import Reporter
 from yolo_cli.weights.load import find_weights, load_model, resolve_image_size
@@ -78,23 +81,35 @@ def run(config: CompareConfig, reporter: Reporter) -> bool:
         print(json.dumps(_to_dict(comparison, result), ensure_ascii=False))
     else:
         _print_tables(comparison, config, reporter)
-    return config.min_gain is None or all(
-        100 * other.differences[MAIN].low >= config.min_gain for other in comparison.results[1:]
-    )
+    lows = [100 * other.differences[MAIN].low for other in comparison.results[1:]]
+    # With 0, better than the base is asked for, which a copy of it is not.
+    return config.min_gain is None or all(low >= config.min_gain and (config.min_gain or low > 0) for low in lows)
 
 
 def _members(recipe: str) -> list[Path]:
-    """The files of a recipe: weights or predictions, the best weights of a run, or all that a glob matches."""
+    """The files of a recipe: weights or predictions, those of a run, or all that a glob matches.
+
+    Of a training run that is the best weights, of an evaluation its saved predictions.
+    """
     pattern = os.path.expanduser(recipe)
     patterns = _without_braces(pattern)
     found = [Path(pattern)] if Path(pattern).exists() else sorted(Path(p) for one in patterns for p in glob.glob(one))
-    files = [path / "weights" / "best.pt" if (path / "weights").is_dir() else path for path in found]
-    missing = [path for path in files if not path.exists()]
-    if missing:
-        raise UserError("no such file; the run has no best weights yet", where=missing[0])
+    files = [_file_of_run(path) if path.is_dir() else path for path in found]
+    if not recipe.strip():
+        raise UserError("a model has no name", where="yolo compare", fix="name runs, weights or predictions.json")
     if not files and (len(patterns) > 1 or glob.has_magic(pattern)):
         raise UserError("matches nothing", where=recipe, fix="give a training run, weights, or predictions.json")
     return files or [find_weights(recipe, exported=True)]
+
+
+def _file_of_run(folder: Path) -> Path:
+    """Raises UserError for a folder without weights and predictions."""
+    for file in (folder / "weights" / "best.pt", folder / FILE):
+        if file.exists():
+            return file
+    if format_of(folder):  # an exported model that is a folder
+        return folder
+    raise UserError(f"has no weights/best.pt and no {FILE}", where=folder, fix="give a run of yolo train or yolo val")
 
 
 def _without_braces(pattern: str) -> list[str]:
@@ -104,10 +119,10 @@ def _without_braces(pattern: str) -> list[str]:
 
 
 def _dataset_of(recipes: Sequence[Sequence[Path]]) -> str:
-    """The dataset that the first training run among the recipes was trained on."""
+    """The dataset of the first run among the recipes."""
     for path in (path for paths in recipes for path in paths):
-        options = path.parent.parent / "opt.yaml"
-        if path.parent.name == "weights" and options.is_file() and (data := read_mapping(options).get("data")):
+        options = (path.parent.parent if path.parent.name == "weights" else path.parent) / "opt.yaml"
+        if options.is_file() and (data := read_mapping(options).get("data")):
             return str(data)
     raise UserError("which dataset?", where="yolo compare", fix="give --data DATA; none of the models is of a run here")
 
@@ -118,6 +133,8 @@ def _evaluate(
     """Predictions of a file on the split, with its ground truth."""
     if path.suffix == ".json":
         return read_with_ground_truth(path, split, len(names))
+    if path.name == FILE:
+        return _saved(path, split, len(names))
     model = load_model(path, device, reporter)
     check_classes(model.names, names, path, split.name, reporter)
     default = CompareConfig(("", "")).img
@@ -130,32 +147,55 @@ def _evaluate(
     return evaluator.state()
 
 
+def _saved(path: Path, split: Split, classes: int) -> EvalData:
+    """The saved evaluation of this split. Raises UserError for one of other images or labels."""
+    saved = load_evaluation(path.parent)
+    same_images = np.array_equal(saved.data.image_ids, _ground_truth(split).image_ids)
+    if saved.fingerprint != split.index.fingerprint or len(saved.names) != classes or not same_images:
+        raise UserError(
+            f"was evaluated on other images, labels or classes than {split.name}", where=path, fix="evaluate it again"
+        )
+    return saved.data
+
+
 def read_with_ground_truth(path: Path, split: Split, classes: int) -> EvalData:
     """COCO predictions of a split, with its ground truth. Raises UserError for a file that does not fit the split."""
+    data = _ground_truth(split)
+    return replace(data, predictions=read_predictions(path, data.image_ids.tolist(), classes))
+
+
+def _ground_truth(split: Split) -> EvalData:
+    """A split without predictions."""
     index = split.index
     ids = image_ids([index.path(i) for i in range(len(index))])
     boxes = [ground_truth_boxes(index, i) for i in range(len(index))]
     sizes = [(int(height), int(width)) for height, width in index.sizes]
     nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    data = EvalData.join([EvalData.from_images(ids, sizes, boxes, [nothing] * len(ids))])
-    return replace(data, predictions=read_predictions(path, data.image_ids.tolist(), classes))
+    return EvalData.join([EvalData.from_images(ids, sizes, boxes, [nothing] * len(ids))])
 
 
 def _print_tables(comparison: Comparison, config: CompareConfig, reporter: Reporter) -> None:
-    base, others = _short(comparison.recipes[0]), comparison.results[1:]
-    reporter.info(f"{'metric':>14}  " + "  ".join(f"{_short(name):>20}" for name in comparison.recipes))
+    names, others = _labels(comparison.recipes), comparison.results[1:]
+    base = names[0]
+    reporter.info(f"{'metric':>14}  " + "  ".join(f"{name:>20}" for name in names))
     for metric in SUMMARY:
         reporter.info(f"{metric:>14}  " + "  ".join(f"{_score(r.scores[metric]):>20}" for r in comparison.results))
-    for name, other in zip(comparison.recipes[1:], others, strict=True):
-        reporter.info(f"{_short(name)} minus {base}, points of AP with 95% intervals:")
+    for name, other in zip(names[1:], others, strict=True):
+        reporter.info(f"{name} minus {base}, points of AP with 95% intervals:")
         for metric in SUMMARY:
             reporter.info(f"{metric:>20}  {interval_text(other.differences[metric])}")
         if config.verbose:
             for class_name, of_class in zip(comparison.names, other.class_differences, strict=True):
                 if not math.isnan(of_class.value):  # the split has boxes of the class
                     reporter.info(f"{class_name[:20]:>20}  {interval_text(of_class)}")
-    for name, other in zip(comparison.recipes[1:], others, strict=True):
-        reporter.info(verdict(_short(name), base, other.differences[MAIN], comparison.images))
+    for name, other in zip(names[1:], others, strict=True):
+        reporter.info(verdict(name, base, other.differences[MAIN], comparison.images))
+
+
+def _labels(recipes: Sequence[str]) -> list[str]:
+    """What recipes are called: short, unless two would be called alike."""
+    short = [_short(recipe) for recipe in recipes]
+    return [recipe if short.count(name) > 1 else name for recipe, name in zip(recipes, short, strict=True)]
 
 
 def _short(recipe: str) -> str:
@@ -168,11 +208,14 @@ def _short(recipe: str) -> str:
 def _score(score: Score) -> str:
     if math.isnan(score.value):
         return "unknown"
-    return f"{100 * score.value:.1f} ± {100 * score.standard_error:.1f}"
+    return f"{100 * score.value:.1f} ± {100 * score.standard_error:.1f}".removesuffix(" ± nan")
 
 
 def _to_dict(comparison: Comparison, result: Bootstrap) -> dict[str, Any]:
     """All figures as fractions, as in results.json; null for what is unknown."""
+    names = [
+        f"{name} (class {i})" if comparison.names.count(name) > 1 else name for i, name in enumerate(comparison.names)
+    ]
     return {
         "images": comparison.images,
         "resamples": result.samples.shape[1],
@@ -186,7 +229,7 @@ def _to_dict(comparison: Comparison, result: Bootstrap) -> dict[str, Any]:
                         "score": _known(asdict(each.class_scores[i])),
                         **({"difference": _known(asdict(d))} if (d := _at(each.class_differences, i)) else {}),
                     }
-                    for i, class_name in enumerate(comparison.names)
+                    for i, class_name in enumerate(names)
                 },
             }
             for name, each in zip(comparison.recipes, comparison.results, strict=True)

@@ -28,6 +28,8 @@ def run(config: ReportConfig, reporter: Reporter) -> Path:
     output = Path(os.path.expanduser(config.output)) if config.output else None
     if output and (output.is_dir() or not output.parent.is_dir()):
         raise UserError("is no file that can be written", where=f"--output {config.output}", fix="give FILE.html")
+    if output and output.suffix.lower() not in (".html", ".htm"):
+        raise UserError("is no name of an HTML file", where=f"--output {config.output}", fix="give FILE.html")
 
     # Evaluate
     saved = _evaluation(folder, config, reporter)
@@ -72,7 +74,10 @@ def _evaluation(folder: Path, config: ReportConfig, reporter: Reporter) -> Saved
         )
     reporter.info(f"{folder} has no {FILE}: evaluating {weights} again")
     saved = _evaluate_again(weights, _val_config(recorded, config, options, trained=trained), reporter)
-    save_evaluation(folder, saved)
+    try:
+        save_evaluation(folder, saved)
+    except UserError as error:  # it only saves time at the next report
+        reporter.warn(str(error))
     return saved
 
 

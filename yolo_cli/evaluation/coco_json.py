@@ -4,6 +4,7 @@ Coordinates and confidences are not rounded, so that other tools get the same va
 """
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,18 +97,18 @@ def write_predictions(path: Path, data: EvalData) -> None:
 def read_predictions(path: Path, image_ids: Sequence[int], classes: int) -> Predictions:
     """A COCO result file as predictions on images with these ids; category ids are class ids, or those of COCO.
 
-    COCO's 80 classes have category ids from 1 to 90 with gaps. Raises UserError for a file that is no such list, or has
-    images or classes that the dataset does not have.
+    COCO's 80 classes have category ids from 1 to 90 with gaps; they are meant if an id is 80 or more. Raises UserError
+    for a file that is no such list, or has images or classes that the dataset does not have.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot be read as JSON ({error})", where=path) from None
     try:
         if not isinstance(rows, list):
             raise TypeError
-        image = np.array([row["image_id"] for row in rows], dtype=np.int64)
-        category = np.array([row["category_id"] for row in rows], dtype=np.int64)
+        image = np.array([operator.index(row["image_id"]) for row in rows], dtype=np.int64)
+        category = np.array([operator.index(row["category_id"]) for row in rows], dtype=np.int64)
         xywh = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(len(rows), 4)
         confidence = np.array([row["score"] for row in rows], dtype=np.float64)
     except (TypeError, KeyError, ValueError, OverflowError):
@@ -115,10 +116,10 @@ def read_predictions(path: Path, image_ids: Sequence[int], classes: int) -> Pred
         raise UserError("is no list of COCO results", where=path, fix=fix) from None
     if not np.isfinite(xywh).all() or not np.isfinite(confidence).all():
         raise UserError("has numbers that are not finite", where=path)
+    if (negative := np.flatnonzero((xywh[:, 2:] < 0).any(axis=1))).size:
+        raise UserError(f"result {negative[0]} has a negative width or height", where=path)
     if classes == len(COCO_CATEGORY_IDS) and len(rows) and category.max() >= classes:
-        position = np.full(max(COCO_CATEGORY_IDS[-1], int(category.max())) + 1, -1)
-        position[list(COCO_CATEGORY_IDS)] = np.arange(classes)
-        category = position[category]
+        category = np.where(np.isin(category, COCO_CATEGORY_IDS), np.searchsorted(COCO_CATEGORY_IDS, category), -1)
     if len(rows) and not 0 <= category.min() <= category.max() < classes:
         raise UserError(
             f"has category ids outside 0 to {classes - 1}", where=path, fix="give the dataset it was made on"

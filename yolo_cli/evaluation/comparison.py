@@ -51,7 +51,7 @@ class Difference:
         """
         normal = NormalDist()
         needed = normal.inv_cdf((1 + CONFIDENCE) / 2) + normal.inv_cdf(POWER)
-        if not self.value or not np.isfinite(self.value):
+        if not self.value or not np.isfinite([self.value, self.standard_error]).all():
             return None
         return ceil(images * (needed * self.standard_error / abs(self.value)) ** 2)
 
@@ -88,7 +88,8 @@ def bootstrap(
 ) -> Bootstrap:
     """Score recipes, each with one or several runs, on the same resamples of the images (and of their runs).
 
-    `advance` is called once per resample. Raises ValueError where the runs were not scored on the same images.
+    `advance` is called once per resample. A single image has no resamples but itself, so its samples are nan.
+    Raises ValueError where the runs were not scored on the same images.
     """
     images = {run.images for runs in recipes for run in runs}
     if len(images) != 1 or not all(recipes):
@@ -109,6 +110,8 @@ def bootstrap(
 
     with ThreadPoolExecutor(threads) as pool:
         samples = np.stack([np.stack(drawn) for drawn in pool.map(resample, range(resamples))], axis=1)
+    if count == 1:
+        samples[:] = np.nan
     return Bootstrap(count, np.stack([runs.mean(axis=0) for runs in point]), samples)
 
 
@@ -174,6 +177,8 @@ def verdict(name: str, base: str, difference: Difference, images: int) -> str:
             word, low, high = ("worse", -difference.high, -difference.low)
         return f"{name} is {word} than {base} by {points} (95%: {100 * low:.1f} to {100 * high:.1f})"
     needed = difference.images_needed(images)
+    if math.isnan(difference.low):
+        return f"no difference between {name} and {base} can be shown: too few images have boxes"
     more = f"; about {_rounded(max(needed - images, 1)):,} more images would be needed" if needed else ""
     return f"no difference between {name} and {base} can be shown ({interval_text(difference)} AP){more}"
 
@@ -188,6 +193,8 @@ def interval_text(difference: Difference) -> str:
     """A difference and its interval in points of AP."""
     if math.isnan(difference.value):
         return "unknown"
+    if math.isnan(difference.low):
+        return f"{100 * difference.value:+.1f} (interval unknown)"
     return f"{100 * difference.value:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
 
 

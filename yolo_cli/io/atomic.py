@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,14 +16,21 @@ def atomic_path(path: Path, *, durable: bool = False, previous: Path | None = No
     """A temporary path beside `path` to write to; it is renamed to `path` when the block ends without an error.
 
     With `durable` the content is flushed to the device first. With `previous` the older file is kept under that name;
-    at every moment, one of the two is complete. Raises OSError where the folder cannot be written.
+    at every moment, one of the two is complete. A file that is replaced passes on its mode, and one behind a symbolic
+    link is replaced itself. Raises OSError where the folder or an existing file cannot be written.
     """
+    path = path.resolve() if path.is_symlink() else path
+    mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else None
+    if mode is not None and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")  # also unique among hosts that share the folder
     try:
         yield temporary
         if durable:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
+        if mode is not None:
+            temporary.chmod(mode)
         if previous is not None and path.exists():
             path.replace(previous)
         temporary.replace(path)
