@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.recording import Recording
-from yolo_cli.commands import val
+from yolo_cli.commands import train, val
 from yolo_cli.commands.compare import run, verdict
-from yolo_cli.config import CompareConfig, ValConfig
+from yolo_cli.config import CompareConfig, TrainConfig, ValConfig
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.comparison import Difference
 from yolo_cli.evaluation.pycocotools_check import coco_precision
@@ -159,6 +159,32 @@ def test_statement_on_yolov5n_against_yolox_nano(
     other = predictions_of(reference / "weights/yolox_nano.pth", 416, tmp_path / "nano")
     sentence = check_statement(confident(detections, tmp_path / "v5n.json"), other, reference, capsys)
     assert "no difference between nano.json and v5n.json can be shown" in sentence
+
+
+@pytest.mark.slow
+def test_statement_on_a_fine_tuned_run_against_its_start(
+    detections: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One epoch of yolov5n on coco128 at 160 pixels."""
+    assert detections.is_file()
+    start = reference / "weights/yolov5n.pt"
+    options = TrainConfig(
+        weights=str(start),
+        data="coco128",
+        epochs=1,
+        img=(160, 160),
+        batch=16,
+        workers=0,
+        noplots=True,
+        noautoanchor=True,
+        device="cpu",
+        project=str(tmp_path),
+        name="tuned",
+    )
+    train.run(options, Silent())
+    base = predictions_of(start, 160, tmp_path / "start")
+    tuned = predictions_of(tmp_path / "tuned/weights/best.pt", 160, tmp_path / "tuned_val")
+    check_statement(base, tuned, reference, capsys)
 
 
 def predictions_of(weights: Path, side: int, folder: Path) -> Path:
