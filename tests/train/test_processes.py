@@ -106,9 +106,10 @@ def test_sigterm_saves_and_one_process_can_resume(small: Path, tmp_path: Path) -
     assert process.wait(LIMIT) == 143, log.read_text()
     done = len(epochs(run_folder))
     assert f"Continue with: yolo train --resume {run_folder} --device cpu,cpu" in log.read_text()
-    again = [*["-m", "yolo_cli", "train", "--resume"], str(run_folder), "--device", "cpu", "--epochs", str(done + 1)]
+    again = [*["-m", "yolo_cli", "train", "--resume"], str(run_folder), "--epochs", str(done + 1)]
     finished = run([sys.executable, *again])
     assert finished.returncode == 0, finished.stderr
+    assert "the run used --device cpu,cpu" in finished.stderr
     assert len(epochs(run_folder)) == done + 1
 
 

@@ -110,6 +110,8 @@ def read_resume_point(
     if changed:
         listed = ", ".join(f"--{n.replace('_', '-')} {getattr(stored, n)!s} → {getattr(config, n)!s}" for n in changed)
         raise UserError(f"options differ from the run's: {listed}", where=folder, fix="omit them, or start a new run")
+    if "," in stored.device and "device" not in given and not restarted:
+        reporter.warn(f"the run used --device {stored.device}; it continues exactly only with that")
     taken = {name: getattr(config, name) for name in given & FREE if name not in ("project", "name", "exist_ok")}
     merged = replace(stored, **taken)
     finished = _check_end(folder, state, stored, merged, restarted=restarted)
