@@ -11,10 +11,10 @@ from yolo_cli import load
 from yolo_cli.batch import Detections
 from yolo_cli.commands import convert, detect, export, info, val
 from yolo_cli.config import ConvertConfig, DetectConfig, ExportConfig, InfoConfig, ValConfig
+from yolo_cli.config.thresholds import SavedThresholds
 from yolo_cli.errors import UserError
 from yolo_cli.export.formats import missing_requirement
 from yolo_cli.progress import Silent
-from yolo_cli.thresholds import SavedThresholds
 from yolo_cli.weights import checkpoint
 from yolo_cli.weights.load import load_weights
 

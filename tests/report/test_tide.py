@@ -1,4 +1,4 @@
-"""Error types and what mending them gains: cases with known answers, properties, and hotcoco."""
+"""Error types and what fixing them gains: cases with known answers, properties, and hotcoco."""
 
 import json
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_crowd_regions_are_neither_missed_nor_errors() -> None:
 
 
 def test_gains_that_can_be_computed_by_hand() -> None:
-    # One of two boxes is found; the other has the wrong class: AP is 51/101, and 1 with the class mended.
+    # One of two boxes is found; the other has the wrong class: AP is 51/101, and 1 with the class fixed.
     data = data_of([(0, 0, BOX), (1, 0, BOX)], [(0, 0, BOX, 0.9), (1, 1, BOX, 0.8)], images=2)
     result = gains(data, find_errors(data, 2), 2)
     assert result == pytest.approx({**dict.fromkeys(ERRORS, 0.0), "classification": 50 / 101})
@@ -101,7 +101,7 @@ def evaluations(draw: st.DrawFn) -> EvalData:
 
 
 @given(evaluations())
-def test_mending_an_error_never_lowers_ap(data: EvalData) -> None:
+def test_fixing_an_error_never_lowers_ap(data: EvalData) -> None:
     errors = find_errors(data, 3)
     assert (errors.kind[errors.target >= 0] <= LOCALIZATION).all()
     for name, gain in gains(data, errors, 3).items():
@@ -120,7 +120,7 @@ def test_average_precision_is_the_evaluators(data: EvalData) -> None:
 
 
 def test_real_detections_against_hotcoco(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Types, and the gains of removing errors, are equal. What is mended is chosen a little differently."""
+    """Types, and the gains of removing errors, are equal. What is fixed is chosen a little differently."""
     monkeypatch.setenv("YOLO_DATASETS", str(reference / "datasets"))
     detections = reference / "reference/detections/coco128_val2017_yolov5n.json"
     spec = prepare_dataset("coco128", Silent())

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from yolo_cli.batch import Detections
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
+from yolo_cli.config.thresholds import Conf, lowest
 from yolo_cli.errors import UserError
-from yolo_cli.thresholds import Conf, lowest
 
 MAX_CANDIDATES = 30_000  # of an image, the most confident ones; the usual limit, since NMS is quadratic
 # On the CPU, classes are suppressed in groups of at least this many boxes: NMS is quadratic in the size of a group, and

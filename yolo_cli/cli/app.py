@@ -88,10 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _limit_spinning() -> None:
-    """Let waiting OpenMP threads sleep after about 10 µs, unless the user has set how they wait.
+    """Let waiting OpenMP threads sleep after a short spin, unless the user has set how they wait.
 
-    libgomp reads this when torch is imported. By default its threads spin for milliseconds. Where other programs use
-    the cores, too, that is most of what a training step costs (docs/benchmarks.md).
+    libgomp reads this variable when torch is imported. Its default spin is longer. Where other programs use the cores,
+    too, spinning is then most of what a training step costs (docs/benchmarks.md).
     """
     if not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
         os.environ["GOMP_SPINCOUNT"] = "10000"

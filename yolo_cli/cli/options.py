@@ -6,7 +6,7 @@ from typer import Option
 
 from yolo_cli.cli.arguments import Numbers, parse_img
 from yolo_cli.config import SPLITS, ValConfig
-from yolo_cli.thresholds import DEFAULT, parse_conf
+from yolo_cli.config.thresholds import DEFAULT, parse_conf
 
 _IMG = " ".join(str(side) for side in sorted({*ValConfig().img}))
 

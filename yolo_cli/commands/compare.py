@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from yolo_cli.batch import Detections
-from yolo_cli.commands.val import check_classes, evaluate_split
+from yolo_cli.commands.val import check_classes, evaluate_split, split_ids
 from yolo_cli.config import CompareConfig, ValConfig
 from yolo_cli.dataset.splits import Split, load_split, prepare_dataset
 from yolo_cli.device import default_workers, select_device
 from yolo_cli.errors import UserError
-from yolo_cli.evaluation.coco_json import image_ids, read_predictions
+from yolo_cli.evaluation.coco_json import read_predictions
 from yolo_cli.evaluation.comparison import (
     SUMMARY,
     Bootstrap,
@@ -81,9 +81,15 @@ def run(config: CompareConfig, reporter: Reporter) -> bool:
         print(json.dumps(_to_dict(comparison, result), ensure_ascii=False))
     else:
         _print_tables(comparison, config, reporter)
-    lows = [100 * other.differences[MAIN].low for other in comparison.results[1:]]
-    # With 0, better than the base is asked for, which a copy of it is not.
-    return config.min_gain is None or all(low >= config.min_gain and (config.min_gain or low > 0) for low in lows)
+    return config.min_gain is None or all(
+        _is_gain_shown(other.differences[MAIN], config.min_gain) for other in comparison.results[1:]
+    )
+
+
+def _is_gain_shown(difference: Difference, min_gain: float) -> bool:
+    """Whether the whole interval is at `min_gain` points or above; for 0 it must be above, so that equal is no gain."""
+    low = 100 * difference.low
+    return low > 0 if min_gain == 0 else low >= min_gain
 
 
 def _members(recipe: str) -> list[Path]:
@@ -91,19 +97,19 @@ def _members(recipe: str) -> list[Path]:
 
     Of a training run that is the best weights, of an evaluation its saved predictions.
     """
+    if not recipe.strip():
+        raise UserError("a model has no name", where="yolo compare", fix="name runs, weights or predictions.json")
     pattern = os.path.expanduser(recipe)
     patterns = _without_braces(pattern)
     found = [Path(pattern)] if Path(pattern).exists() else sorted(Path(p) for one in patterns for p in glob.glob(one))
     files = [_file_of_run(path) if path.is_dir() else path for path in found]
-    if not recipe.strip():
-        raise UserError("a model has no name", where="yolo compare", fix="name runs, weights or predictions.json")
     if not files and (len(patterns) > 1 or glob.has_magic(pattern)):
         raise UserError("matches nothing", where=recipe, fix="give a training run, weights, or predictions.json")
     return files or [find_weights(recipe, exported=True)]
 
 
 def _file_of_run(folder: Path) -> Path:
-    """Raises UserError for a folder without weights and predictions."""
+    """The file to compare of a folder: a run, or an exported model. Raises UserError for any other folder."""
     for file in (folder / "weights" / "best.pt", folder / FILE):
         if file.exists():
             return file
@@ -150,7 +156,7 @@ def _evaluate(
 def _saved(path: Path, split: Split, classes: int) -> EvalData:
     """The saved evaluation of this split. Raises UserError for one of other images or labels."""
     saved = load_evaluation(path.parent)
-    same_images = np.array_equal(saved.data.image_ids, _ground_truth(split).image_ids)
+    same_images = np.array_equal(saved.data.image_ids, np.asarray(split_ids(split.index)))
     if saved.fingerprint != split.index.fingerprint or len(saved.names) != classes or not same_images:
         raise UserError(
             f"was evaluated on other images, labels or classes than {split.name}", where=path, fix="evaluate it again"
@@ -166,8 +172,7 @@ def read_with_ground_truth(path: Path, split: Split, classes: int) -> EvalData:
 
 def _ground_truth(split: Split) -> EvalData:
     """A split without predictions."""
-    index = split.index
-    ids = image_ids([index.path(i) for i in range(len(index))])
+    index, ids = split.index, split_ids(split.index)
     boxes = [ground_truth_boxes(index, i) for i in range(len(index))]
     sizes = [(int(height), int(width)) for height, width in index.sizes]
     nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))

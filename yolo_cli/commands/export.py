@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from yolo_cli.config import ExportConfig
+from yolo_cli.config.thresholds import SavedThresholds, resolve_conf
 from yolo_cli.dataset.loader import val_loader
 from yolo_cli.dataset.splits import Split, checked_image_size, class_names, load_split, prepare_dataset
 from yolo_cli.device import default_workers, select_device
@@ -38,7 +39,6 @@ from yolo_cli.model.fuse import fuse
 from yolo_cli.progress import Reporter
 from yolo_cli.run import provenance
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_json, write_options
-from yolo_cli.thresholds import SavedThresholds, resolve_conf
 from yolo_cli.weights.load import check_cfg, load_weights
 
 PARITY_IMAGES, CALIBRATION_IMAGES = 16, 128

@@ -8,6 +8,7 @@ import torch
 
 from yolo_cli.batch import Batch, Detections
 from yolo_cli.config import ValConfig
+from yolo_cli.config.thresholds import DEFAULT
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.loader import val_loader
 from yolo_cli.dataset.splits import Split, class_names, load_split, prepare_dataset
@@ -27,7 +28,7 @@ from yolo_cli.evaluation.evaluate import (
     observe_all,
 )
 from yolo_cli.evaluation.evaluator import Evaluator
-from yolo_cli.evaluation.operating import Criterion, OperatingData, ThresholdChoice, choose_thresholds, rates_at
+from yolo_cli.evaluation.operating_points import Criterion, OperatingData, ThresholdChoice, choose_thresholds, rates_at
 from yolo_cli.evaluation.pycocotools_check import pycocotools_metrics
 from yolo_cli.evaluation.saved_evaluation import SavedEvaluation, save_evaluation
 from yolo_cli.inference.writers.result_formats import label_lines
@@ -36,7 +37,6 @@ from yolo_cli.report.write import try_report
 from yolo_cli.run import reports
 from yolo_cli.run.folder import create_run_dir, weights_or_newest, write_options
 from yolo_cli.run.threshold_report import saved_line, threshold_lines
-from yolo_cli.thresholds import DEFAULT
 from yolo_cli.weights import checkpoint
 from yolo_cli.weights.load import LoadedModel, load_model, resolve_image_size, warn_of_fixed_thresholds
 
@@ -159,20 +159,19 @@ def evaluate_split(
     rect = model.img is None  # an exported file with a fixed size takes no other shapes
     workers = default_workers(config.workers, config.batch)
     loader = val_loader(index, img=img, batch=config.batch, stride=model.stride, workers=workers, rect=rect)
-    # With NMS inside the exported file, a second one has nothing to do.
-    iou = config.iou if model.runtime.metadata.nms is None else 1.0
-    options = replace(DETECTING, single_cls=config.single_cls, half=config.half)
-    if model.runtime.metadata.nms is not None:
-        options = replace(options, iou=1.0)
+    options = EvalOptions(config.conf, config.iou, config.max_det, config.single_cls, half=config.half)
+    detecting = replace(DETECTING, single_cls=config.single_cls, half=config.half)
+    if model.runtime.metadata.nms is not None:  # inside the exported file: a second NMS has nothing to do
+        options, detecting = replace(options, iou=1.0), replace(detecting, iou=1.0)
     return evaluate(
         model.runtime,
         EvalDataset(loader, index, split_ids(index)),
         evaluator,
-        EvalOptions(config.conf, iou, config.max_det, config.single_cls, half=config.half),
+        options,
         device=device,
         reporter=reporter,
         observe=observe,
-        operating=OperatingPass(operating, options) if operating else None,
+        operating=OperatingPass(operating, detecting) if operating else None,
     )
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from yolo_cli.batch import Batch, Detections, prepare_images
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.boxes.nms import non_max_suppression
+from yolo_cli.config.thresholds import Conf
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.evaluation.evaluator import Evaluator, Metrics
@@ -19,7 +20,6 @@ from yolo_cli.export.runtime import Runtime
 from yolo_cli.loss.losses import Loss
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
-from yolo_cli.thresholds import Conf
 
 Observer = Callable[[int, Batch, Sequence[Detections]], None]  # batch number, batch, detections (network pixels)
 

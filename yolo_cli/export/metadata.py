@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from yolo_cli.config.thresholds import Conf, SavedThresholds
 from yolo_cli.errors import UserError, first_line
-from yolo_cli.thresholds import Conf, SavedThresholds
 from yolo_cli.version import __version__
 
 PRODUCER = f"yolo_cli {__version__}"

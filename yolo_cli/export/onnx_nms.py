@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from yolo_cli.config.thresholds import lowest
 from yolo_cli.export.metadata import NMSSettings
 from yolo_cli.export.wrappers import DETECTIONS, ROWS
-from yolo_cli.thresholds import lowest
 
 # Each line: outputs, operator, inputs, attributes. `_constants` defines the names of constants.
 _NODES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (

@@ -12,11 +12,11 @@ from torch import Tensor
 from yolo_cli.batch import Detections
 from yolo_cli.boxes.iou import pairwise_iou
 from yolo_cli.boxes.nms import non_max_suppression
+from yolo_cli.config.thresholds import Conf, lowest
 from yolo_cli.errors import UserError
 from yolo_cli.export.metadata import Metadata, NMSSettings
 from yolo_cli.export.runtime import Runtime
 from yolo_cli.export.samples import SampleImages
-from yolo_cli.thresholds import Conf, lowest
 
 TOLERANCES = {"fp32": 1e-3, "fp16": 1e-2}  # INT8 has none: its differences are only reported
 MIN_DETECTIONS = 10  # for a meaningful comparison; where there are fewer, these confidences are tried:

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from yolo_cli.config.thresholds import SavedThresholds
 from yolo_cli.export.metadata import Metadata
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
-from yolo_cli.thresholds import SavedThresholds
 
 
 class TorchRuntime:

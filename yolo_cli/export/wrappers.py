@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.boxes.nms import load_operator
+from yolo_cli.config.thresholds import lowest
 from yolo_cli.export.metadata import NMSSettings
 from yolo_cli.model.build import DetectionModel
-from yolo_cli.thresholds import lowest
 
 IMAGES, ROWS, DETECTIONS = "images", "rows", "detections"  # names of the input, and of the output without or with NMS
 

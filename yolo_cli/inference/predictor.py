@@ -13,6 +13,8 @@ from torch import Tensor
 
 from yolo_cli.batch import Detections, prepare_images
 from yolo_cli.boxes.nms import non_max_suppression
+from yolo_cli.config.checks import TILE_AS_IMG, check_at_least, check_fractions, check_img, check_tile
+from yolo_cli.config.thresholds import DEFAULT, check_conf, lowest, resolve_conf
 from yolo_cli.dataset.images import fitted_size, letterbox
 from yolo_cli.device import check_half
 from yolo_cli.errors import UserError
@@ -23,9 +25,7 @@ from yolo_cli.inference.sources.frames import ModelInput
 from yolo_cli.inference.tiles import Tile, merge_tiles, split_into_tiles
 from yolo_cli.inference.tta import augmented_rows
 from yolo_cli.model.build import DetectionModel
-from yolo_cli.option_checks import TILE_AS_IMG, check_at_least, check_fractions, check_img, check_tile
 from yolo_cli.progress import Reporter
-from yolo_cli.thresholds import DEFAULT, check_conf, lowest, resolve_conf
 from yolo_cli.weights.load import load_model, resolve_image_size, warn_of_fixed_thresholds
 
 Pixels = UInt8[np.ndarray, "h w 3"]

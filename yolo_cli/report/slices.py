@@ -45,7 +45,7 @@ def find_slices(
     confident = pred.confidence >= confidence
     found = errors.found(len(gt.image), confident)
     found_any = errors.found(len(gt.image), np.ones(len(confident), dtype=bool))
-    judged = confident & (errors.kind != NOT_COUNTED)
+    counted = confident & (errors.kind != NOT_COUNTED)
     of_gt = _box_groups(gt.xywh, data.sizes[gt.image]) | {"crowding": _crowding(data)}
     of_pred = _box_groups(pred.xywh, data.sizes[pred.image])
     if np.isfinite(brightness).any():
@@ -58,7 +58,7 @@ def find_slices(
             count = int(boxes.sum())
             precision = None
             if group in of_pred:
-                chosen = judged & of_pred[group][label]
+                chosen = counted & of_pred[group][label]
                 precision = Proportion(int((errors.kind[chosen] == CORRECT).sum()), int(chosen.sum()))
             result.append(
                 Slice(

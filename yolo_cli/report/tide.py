@@ -70,10 +70,10 @@ def find_errors(data: EvalData, classes: int) -> Errors:
 
 
 def gains(data: EvalData, errors: Errors, classes: int) -> dict[str, float]:
-    """What mending all errors of one type would add to mAP@0.5 (0 … 1), by type; 0 without ground truth.
+    """What fixing all errors of one type would add to mAP@0.5 (0 … 1), by type; 0 without ground truth.
 
     Classification: the prediction gets the class of its box. Localization: it gets the place of its box. It is removed
-    instead if the box has a correct prediction, or a more confident one that is mended. Both, duplicate and background:
+    instead if the box has a correct prediction, or a more confident one that is fixed. Both, duplicate and background:
     the prediction is removed. Missed: the boxes no longer count. The gains do not add up to 1 − mAP, since errors hide
     each other.
     """
@@ -95,12 +95,12 @@ def gains(data: EvalData, errors: Errors, classes: int) -> dict[str, float]:
     unmatched = ~errors.found(len(gt.image), counted)
     for code in (CLASSIFICATION, LOCALIZATION):
         wrong = errors.kind == code
-        mended = np.zeros(len(wrong), dtype=bool)
-        mended[wrong] = unmatched[errors.target[wrong]]
-        mended = _most_confident(errors.target, predictions.confidence, mended)
+        fixed = np.zeros(len(wrong), dtype=bool)
+        fixed[wrong] = unmatched[errors.target[wrong]]
+        fixed = _most_confident(errors.target, predictions.confidence, fixed)
         class_id = predictions.class_id.copy()
-        class_id[mended] = gt.class_id[errors.target[mended]]
-        result[ERRORS[code]] = mean_ap(counted & (mended | ~wrong), correct | mended, class_id) - base
+        class_id[fixed] = gt.class_id[errors.target[fixed]]
+        result[ERRORS[code]] = mean_ap(counted & (fixed | ~wrong), correct | fixed, class_id) - base
     for code in (BOTH, DUPLICATE, BACKGROUND):
         result[ERRORS[code]] = mean_ap(counted & (errors.kind != code), correct, predictions.class_id) - base
     missed = errors.missed(data, np.ones(len(correct), dtype=bool))

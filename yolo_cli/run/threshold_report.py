@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator
 
-from yolo_cli.evaluation.operating import MIN_BOXES, ClassThreshold, Rates, ThresholdChoice
-from yolo_cli.thresholds import DEFAULT
+from yolo_cli.config.thresholds import DEFAULT
+from yolo_cli.evaluation.operating_points import MIN_BOXES, ClassThreshold, Rates, ThresholdChoice
 
 _NAMES = {"per class": "a threshold per class", "overall": "the overall threshold", f"{DEFAULT:g}": f"{DEFAULT:g}"}
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolo_cli.config.thresholds import SavedThresholds
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import write_atomically
 from yolo_cli.model.architecture import Architecture, from_mapping
 from yolo_cli.model.build import DetectionModel
-from yolo_cli.thresholds import SavedThresholds
 from yolo_cli.version import __version__
 from yolo_cli.weights.darknet.weights import Header
 from yolo_cli.weights.pytorch.archive import check_archive, is_archive

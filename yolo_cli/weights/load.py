@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolo_cli.config.thresholds import Conf, SavedThresholds, conf_text, is_below
 from yolo_cli.dataset.splits import checked_image_size
 from yolo_cli.errors import UserError
 from yolo_cli.export.formats import FORMATS, format_of, open_exported
@@ -25,7 +26,6 @@ from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.model.architecture import Architecture, find_architecture
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter, Stderr
-from yolo_cli.thresholds import Conf, SavedThresholds, conf_text, is_below
 from yolo_cli.weights import checkpoint
 from yolo_cli.weights.darknet.network import read_network
 from yolo_cli.weights.darknet.weights import Header, is_darknet, read_weights

@@ -4,6 +4,7 @@ import math
 
 from yolo_cli.errors import UserError
 
+SPLITS = ("train", "val", "test")
 TILE_AS_IMG = -1  # `--tile` without a value: tiles as large as `--img`
 _MAX_SIDE = 16384
 _MIN_TILE = 32

@@ -3,8 +3,8 @@
 import pytest
 
 from yolo_cli.config import DetectConfig, ExportConfig
+from yolo_cli.config.thresholds import SavedThresholds, conf_text, is_below, parse_conf, resolve_conf
 from yolo_cli.errors import UserError
-from yolo_cli.thresholds import SavedThresholds, conf_text, is_below, parse_conf, resolve_conf
 
 NAMES = ("person", "car", "salt, pepper", "a=b", "7", "Bus")
 SAVED = SavedThresholds(0.3, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), "best F1", "the val split of x.yaml (9 images)")

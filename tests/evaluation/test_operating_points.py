@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from yolo_cli.commands.compare import read_with_ground_truth
 from yolo_cli.dataset.splits import load_split, prepare_dataset
 from yolo_cli.evaluation.eval_data import EvalData
-from yolo_cli.evaluation.operating import (
+from yolo_cli.evaluation.operating_points import (
     GRID,
     MIN_BOXES,
     Criterion,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from yolo_cli.config.thresholds import DEFAULT, SavedThresholds
 from yolo_cli.evaluation.eval_data import EvalData
 from yolo_cli.evaluation.matching import IGNORED, UNMATCHED, greedy_match
-from yolo_cli.thresholds import DEFAULT, SavedThresholds
 
 STEP = 0.005
 GRID = np.arange(2, 200) * STEP  # candidate thresholds, 0.01 … 0.995
