@@ -92,9 +92,10 @@ def synthetic_index(folder: Path, images: int) -> Any:
 
 
 def load_index(folder: Path) -> Any:
-    from yolo_cli.dataset.label_index import _load_cache
+    from yolo_cli.dataset.label_index import load_cache
 
-    return _load_cache(folder / "index.npz", "scale")
+    stored = load_cache(folder / "index.npz", "scale")
+    return stored and stored[0]
 
 
 def part_index(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
@@ -102,7 +103,7 @@ def part_index(folder: Path, images: int, _: argparse.Namespace) -> list[Row]:
 
     index = synthetic_index(folder, images)
     with costs() as saved:
-        label_index._save_cache(folder / "index.npz", "scale", index)
+        label_index.save_cache(folder / "index.npz", "scale", index)
     with costs() as fingerprint:
         label_index._fingerprint(index)
     del index

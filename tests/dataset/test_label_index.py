@@ -16,7 +16,7 @@ from yolo_cli.errors import UserError
 
 def read(text: bytes, nc: int = 3) -> tuple[list[int], np.ndarray, list[tuple[int, str]]]:
     classes, boxes, problems = array("i"), array("f"), []
-    count = parse_labels(text, nc, classes, boxes, problems)
+    count, _ = parse_labels(text, nc, classes, boxes, problems)
     assert count == len(classes) == len(boxes) // 4
     return list(classes), np.array(boxes).reshape(-1, 4), problems
 

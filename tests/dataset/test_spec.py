@@ -39,7 +39,6 @@ class TestNames:
             ({"names": ["a", "b"]}, ("a", "b")),
             ({"names": {1: "b", 0: "a"}}, ("a", "b")),
             ({"names": ["a", 7, 1.5], "nc": 3}, ("a", "7", "1.5")),
-            ({"names": None, "nc": 2}, ("class0", "class1")),
         ],
     )
     def test_accepted(self, keys: dict, expected: tuple[str, ...], tmp_path: Path) -> None:
@@ -58,7 +57,6 @@ class TestNames:
             ({"names": []}, "names: a list"),
             ({"names": "a"}, "names: a list"),
             ({"names": [["a"]]}, "every class needs a name"),
-            ({"names": None}, "no names"),
             ({"train": 5}, "train: a path"),
             ({"train": None, "val": None}, "no train, val or test"),
             ({"path": ["x"]}, "path: text is expected"),
@@ -71,6 +69,26 @@ class TestNames:
         with pytest.raises(UserError, match=r"data\.yaml: ") as error:
             load_spec(write(tmp_path, **keys))
         assert message in str(error.value)
+
+    def test_nc_alone_numbers_the_classes(self, tmp_path: Path) -> None:
+        touch(tmp_path / "images/train/a.jpg")
+        spec = load_spec(write(tmp_path, names=None, nc=2))
+        assert prepare(spec, Silent()).names == ("class0", "class1")
+
+    def test_names_are_needed_where_nothing_states_them(self, tmp_path: Path) -> None:
+        touch(tmp_path / "images/train/a.jpg", tmp_path / "images/val/b.jpg")
+        with pytest.raises(UserError, match="no names"):
+            prepare(load_spec(write(tmp_path, names=None)), Silent())
+
+    @pytest.mark.parametrize("place", ["classes.txt", "images/train/_darknet.labels"])
+    def test_a_names_file_of_an_annotation_tool_is_found(self, place: str, tmp_path: Path) -> None:
+        touch(tmp_path / "images/train/a.jpg")
+        (tmp_path / place).write_text("cat\n\nsmall dog\n")
+        assert prepare(load_spec(write(tmp_path, names=None)), Silent()).names == ("cat", "small dog")
+
+    def test_names_can_be_a_darknet_file(self, tmp_path: Path) -> None:
+        (tmp_path / "obj.names").write_text("cat\ndog\n")
+        assert load_spec(write(tmp_path, names="obj.names")).names == ("cat", "dog")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def labels(data: bytes, folder: Path) -> None:
     """Any bytes give boxes inside the image and a list of problems, without an exception."""
     classes, boxes, problems = array("i"), array("f"), []
     nc = (data[0] if data else 0) % 100 + 1
-    count = parse_labels(data[1:], nc, classes, boxes, problems)
+    count, _ = parse_labels(data[1:], nc, classes, boxes, problems)
     assert count == len(classes) == len(boxes) // 4
     assert all(0 <= c < nc for c in classes)
     assert all(0 <= v <= 1 for v in boxes)
@@ -76,7 +76,8 @@ def data_yaml(data: bytes, folder: Path) -> None:
     _make_images(folder)
     spec = prepare(spec, Silent())
     for split, entries in spec.splits.items():
-        if not any(entry.startswith(("/", "~")) or ".." in entry for entry in entries):  # elsewhere the result varies
+        paths = [path for entry in entries for path in entry.paths()]
+        if not any(path.startswith(("/", "~")) or ".." in path for path in paths):  # elsewhere the result varies
             split_files(spec, split)
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
+from yolo_cli.dataset.formats.annotations import ENCLOSED
 from yolo_cli.dataset.scan import ScanResult, is_shard, label_path, read_range, scan_files, scan_shard
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import atomic_path
 
-FORMAT = 4  # of the cache files; raise it with any change of what is read from labels or images
+FORMAT = 5  # of the cache files; raise it with any change of what is read from labels or images
 
 _IMAGES_PER_SCAN = 1000
 _MIN_IMAGES_FOR_PROCESSES = 10_000  # below, starting processes takes longer than they save
@@ -60,6 +61,7 @@ class LabelIndex:
     offsets: Int64[np.ndarray, " n1"]
     problems: tuple[Problem, ...]
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -103,8 +105,7 @@ class LabelIndex:
 
     def single_cls(self) -> "LabelIndex":
         """The same boxes, all of class 0."""
-        merged = replace(self, classes=np.zeros_like(self.classes))
-        return replace(merged, fingerprint=_fingerprint(merged))
+        return with_fingerprint(replace(self, classes=np.zeros_like(self.classes)))
 
 
 def build_index(
@@ -128,17 +129,28 @@ def build_index(
         name = hashlib.blake2b("\0".join(files).encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
         cache = cache_dir / "labels" / f"{name}-{nc}.npz"
         key = _state_hash(files)
-        index = _load_cache(cache, key)
+        stored = load_cache(cache, key)
+        index = stored[0] if stored else None
     else:
         key, index = "", None
     if index is None:
         groups = _groups(files)
         index = _build(groups, _scan_all(groups, nc, workers), progress)
         if cache is not None:
-            _save_cache(cache, key, index)
+            save_cache(cache, key, index)
     elif progress:
         progress(len(files), len(files))
-    if strict and index.problems:
+    if strict:
+        require_no_problems(index)
+    if not len(index):
+        first_line = f", first: {index.problems[0]}" if index.problems else ""
+        raise UserError(f"none of {len(files)} images can be read{first_line}")
+    return index
+
+
+def require_no_problems(index: LabelIndex) -> None:
+    """Raises UserError with the first problem (`--strict`)."""
+    if index.problems:
         first, count = index.problems[0], len(index.problems)
         where = f"{first.file}:{first.line}" if first.line else first.file
         raise UserError(
@@ -146,10 +158,51 @@ def build_index(
             where=where,
             fix="fix it or leave out --strict",
         )
-    if not len(index):
-        first_line = f", first: {index.problems[0]}" if index.problems else ""
-        raise UserError(f"none of {len(files)} images can be read{first_line}")
-    return index
+
+
+def with_fingerprint(index: LabelIndex) -> LabelIndex:
+    """The index with the fingerprint of its content."""
+    return replace(index, fingerprint=_fingerprint(index))
+
+
+def merge_indexes(indexes: Sequence[LabelIndex]) -> LabelIndex:
+    """One index of the images of several, in the order of their paths.
+
+    An image that is in several is taken from the first; the others are listed in `problems`.
+    """
+    if len(indexes) == 1:
+        return indexes[0]
+    names = [name for index in indexes for name in _names(index)]
+    source = [i for i, index in enumerate(indexes) for _ in range(len(index))]
+    problems = [problem for index in indexes for problem in index.problems]
+    order: list[int] = []
+    for i in sorted(range(len(names)), key=lambda i: (names[i], source[i])):
+        if order and names[order[-1]] == names[i]:
+            what = "is in the split twice, with other annotations; the first ones are used"
+            problems.append(Problem(os.fsdecode(names[i]), 0, what))
+            continue
+        order.append(i)
+    spans = [index.spans if len(index.spans) else np.zeros((len(index), 3), np.int64) for index in indexes]
+    counts = np.concatenate([np.diff(index.offsets) for index in indexes])[order]
+    starts = np.concatenate([[0], np.cumsum([len(index.boxes) for index in indexes])])
+    firsts = np.concatenate([index.offsets[:-1] + start for index, start in zip(indexes, starts, strict=False)])[order]
+    offsets = _offsets(counts)
+    rows = np.repeat(firsts - offsets[:-1], counts) + np.arange(offsets[-1])
+    ordered = [names[i] for i in order]
+    return with_fingerprint(
+        LabelIndex(
+            paths=b"".join(ordered),
+            path_offsets=_offsets(np.array([len(name) for name in ordered], np.int64)),
+            spans=np.concatenate(spans)[order] if any(len(index.spans) for index in indexes) else spans[0][:0],
+            sizes=np.concatenate([index.sizes for index in indexes])[order],
+            classes=np.concatenate([index.classes for index in indexes])[rows],
+            boxes=np.concatenate([index.boxes for index in indexes])[rows],
+            offsets=offsets,
+            problems=tuple(problems),
+            fingerprint="",
+            notes=tuple(note for index in indexes for note in index.notes),
+        )
+    )
 
 
 def _scan(files: Sequence[str], nc: int) -> ScanResult:
@@ -187,7 +240,7 @@ def _build(
     names: list[bytes] = []
     spans, sizes, counts, classes, boxes = (bytearray() for _ in range(5))
     problems: list[Problem] = []
-    done, files = 0, sum(map(len, groups))
+    done, files, polygons = 0, sum(map(len, groups)), 0
     sharded = any(is_shard(group[0]) for group in groups)
     for group, scan in zip(groups, scans, strict=True):
         separate = [os.fsencode(file) for file in itertools.compress(group, scan.readable)]
@@ -199,6 +252,7 @@ def _build(
         classes += scan.classes.tobytes()
         boxes += scan.boxes.tobytes()
         problems.extend(Problem(*problem) for problem in scan.problems)
+        polygons += scan.polygons
         done += len(group)
         if progress:
             progress(done, files)
@@ -212,8 +266,9 @@ def _build(
         offsets=_offsets(np.frombuffer(bytes(counts), np.int64)),
         problems=tuple(problems),
         fingerprint="",
+        notes=(f"{ENCLOSED}: {polygons:,}",) if polygons else (),
     )
-    return replace(index, fingerprint=_fingerprint(index))
+    return with_fingerprint(index)
 
 
 def _offsets(counts: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n1"]:
@@ -250,7 +305,9 @@ def _state_hash(files: list[str]) -> str:
     return digest.hexdigest()
 
 
-def _save_cache(cache: Path, key: str, index: LabelIndex) -> None:
+def save_cache(cache: Path, key: str, index: LabelIndex, names: Sequence[str] = ()) -> None:
+    """Write an index, and words that belong to it. A folder that cannot be written is not an error."""
+    words = json.dumps([[*index.notes], [*names]]).encode()
     problems = json.dumps([[p.file, p.line, p.what] for p in index.problems]).encode()
     with contextlib.suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -266,16 +323,18 @@ def _save_cache(cache: Path, key: str, index: LabelIndex) -> None:
                 boxes=index.boxes,
                 offsets=index.offsets,
                 problems=np.frombuffer(problems, np.uint8),
+                words=np.frombuffer(words, np.uint8),
                 fingerprint=np.array(index.fingerprint),
             )
 
 
-def _load_cache(cache: Path, key: str) -> LabelIndex | None:
-    """The cached index; None where it is missing or damaged, or the files have changed since."""
+def load_cache(cache: Path, key: str) -> tuple[LabelIndex, list[str]] | None:
+    """The cached index with its words; None where it is missing or damaged, or the files have changed since."""
     try:
         with np.load(cache, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
+            notes, names = json.loads(stored["words"].tobytes())
             index = LabelIndex(
                 paths=stored["paths"].tobytes(),
                 path_offsets=stored["path_offsets"],
@@ -286,7 +345,8 @@ def _load_cache(cache: Path, key: str) -> LabelIndex | None:
                 offsets=stored["offsets"],
                 problems=tuple(Problem(*problem) for problem in json.loads(stored["problems"].tobytes() or b"[]")),
                 fingerprint=str(stored["fingerprint"]),
+                notes=tuple(notes),
             )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
         return None
-    return index if index.fingerprint == _fingerprint(index) else None
+    return (index, names) if index.fingerprint == _fingerprint(index) else None

@@ -25,6 +25,7 @@ class ScanResult:
     classes: "array[int]" = field(default_factory=lambda: array("i"))
     boxes: "array[float]" = field(default_factory=lambda: array("f"))
     problems: list[tuple[str, int, str]] = field(default_factory=list)
+    polygons: int = 0  # rows that are one; their enclosing boxes are read
 
     def add_size(self, file: str, measured: tuple[int, int] | Exception) -> bool:
         """Append an image's size, or report why it has none; returns whether it has one."""
@@ -41,7 +42,9 @@ class ScanResult:
             self.counts.append(0)
             return
         found: list[tuple[int, str]] = []
-        self.counts.append(parse_labels(text, nc, self.classes, self.boxes, found))
+        rows, polygons = parse_labels(text, nc, self.classes, self.boxes, found)
+        self.counts.append(rows)
+        self.polygons += polygons
         self.problems.extend((file, line, what) for line, what in found)
 
 

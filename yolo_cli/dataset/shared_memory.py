@@ -37,7 +37,7 @@ class SharedIndex:
     """
 
     def __init__(self, index: LabelIndex) -> None:
-        self.index = replace(index, problems=())
+        self.index = replace(index, problems=(), notes=())
         self._memory: torch.Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -57,7 +57,8 @@ class SharedIndex:
         if self._memory is None:
             self.index = state["index"]
             return
-        content, arrays, start = self._memory.numpy(), {}, 0
+        content, start = self._memory.numpy(), 0
+        arrays: dict[str, Any] = {}
         content.flags.writeable = False
         for name, (kind, shape) in state["layout"].items():
             arrays[name] = np.ndarray(shape, kind, content, start)

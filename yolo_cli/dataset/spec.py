@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from yolo_cli.dataset import synthetic
+from yolo_cli.dataset.annotated_index import AnnotationSource, build_annotated_index
+from yolo_cli.dataset.class_names import NAMES_FILES, parse_names, read_names
 from yolo_cli.dataset.download import fetch_archive
+from yolo_cli.dataset.entries import SplitEntry, locate, parse_entries
 from yolo_cli.dataset.image_header import SUFFIXES
-from yolo_cli.dataset.scan import SHARD, is_shard
+from yolo_cli.dataset.scan import SHARD
+from yolo_cli.dataset.sources import EntryFiles, entry_files
 from yolo_cli.errors import UserError
 from yolo_cli.io import assets
 from yolo_cli.io.atomic import atomic_folder
 from yolo_cli.io.cache_dir import user_cache_folder
-from yolo_cli.io.file_tree import files_below
-from yolo_cli.io.text_file import read_lines
 from yolo_cli.io.yaml_file import read_mapping
 from yolo_cli.progress import Reporter
 
-MAX_CLASSES = 100_000
 SPLITS = ("train", "val", "test")
 
 # Datasets that a YAML may name in `generate`. A table, so that no file can name code to run.
@@ -29,13 +30,17 @@ GENERATORS: Mapping[str, Callable[[Path], None]] = {"shapes": synthetic.generate
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
-    """A checked data.yaml. `splits` maps "train", "val", "test" to folders, txt lists or images, relative to `root`."""
+    """A checked data.yaml. `splits` maps "train", "val", "test" to entries, whose paths are relative to `root`.
+
+    `names` are empty until `prepare` if the file states none: annotation files may do so.
+    """
 
     source: Path
     path: str  # as written in the YAML
     root: Path
-    splits: Mapping[str, tuple[str, ...]]
+    splits: Mapping[str, tuple[SplitEntry, ...]]
     names: tuple[str, ...]
+    nc_stated: int = 0
     download: str = ""
     sha256: str = ""
     generate: str = ""
@@ -54,7 +59,7 @@ def load_spec(data: str) -> DataSpec:
     """
     source = assets.find("data", data, option="--data")
     raw = read_mapping(source)
-    splits = {name: _entries(raw[name], name, source) for name in SPLITS if raw.get(name) not in (None, "", [])}
+    splits = {name: parse_entries(raw[name], name, source) for name in SPLITS if raw.get(name) not in (None, "", [])}
     if not splits:
         raise UserError(
             "no train, val or test", where=source, fix="add lines such as `train: images/train` and `val: images/val`"
@@ -70,7 +75,8 @@ def load_spec(data: str) -> DataSpec:
         path=_text(raw, "path", source),
         root=Path(),
         splits=splits,
-        names=_names(raw, source),
+        names=parse_names(raw, source),
+        nc_stated=raw.get("nc") or 0,
         download=_url(_text(raw, "download", source), source),
         sha256=_sha256(_text(raw, "sha256", source), source),
         generate=generate,
@@ -82,64 +88,105 @@ def load_spec(data: str) -> DataSpec:
 def prepare(spec: DataSpec, reporter: Reporter) -> DataSpec:
     """Make the images available: generate or download them if they are missing, after reporting the source.
 
-    Raises UserError where that fails. Nothing in the YAML is ever executed.
+    Class names that the YAML does not state are taken from the annotation files. Raises UserError where one of these
+    fails. Nothing in the YAML is ever executed.
     """
-    if _is_available(spec):
-        return _with_fallback(spec, reporter.info)
-    if spec.generate:
-        with atomic_folder(spec.root) as complete:
-            GENERATORS[spec.generate](complete)
-    elif spec.download:
-        fetch_archive(
-            spec.download, spec.sha256, spec.root, holds=_first_entry(spec), reporter=reporter, source=spec.source
-        )
     if not _is_available(spec):
-        raise UserError(
-            f"no {_first_entry(spec)} in {' or '.join(map(str, _roots(spec)))}",
-            where=spec.source,
-            fix="correct `path`, or set YOLO_DATASETS to the folder that contains your datasets",
-        )
-    return _with_fallback(spec, reporter.info)
+        if spec.generate:
+            with atomic_folder(spec.root) as complete:
+                GENERATORS[spec.generate](complete)
+        elif spec.download:
+            fetch_archive(
+                spec.download, spec.sha256, spec.root, holds=_first_path(spec), reporter=reporter, source=spec.source
+            )
+        if not _is_available(spec):
+            raise UserError(
+                f"no {_first_path(spec)} in {' or '.join(map(str, _roots(spec)))}",
+                where=spec.source,
+                fix="correct `path`, or set YOLO_DATASETS to the folder that contains your datasets",
+            )
+    spec = _with_fallback(spec, reporter.info)
+    return spec if spec.names else replace(spec, names=_find_names(spec, reporter))
 
 
-def split_files(spec: DataSpec, split: str) -> list[str]:
-    """The image files of a split, and tar shards of images, sorted, each once.
+def split_entries(spec: DataSpec, split: str) -> list[EntryFiles]:
+    """The files of each entry of a split.
 
     Folders are searched recursively, following links. Hidden files are ignored, and so are shards where there are
-    images. A folder that cannot be read is listed too, for `build_index` to report.
+    images. A folder that cannot be read is listed as an image, for `build_index` to report.
     Raises UserError for a split that is not in the YAML, an entry that does not exist, and a split without images.
     """
     if split not in spec.splits:
         raise UserError(f"has no `{split}` split", where=spec.source, fix=f"add `{split}: …`, or choose another split")
-    found: set[str] = set()
+    found = []
     for entry in spec.splits[split]:
-        path = _locate(spec.root, entry)
-        if path is None:
+        if missing := next((path for path in entry.paths() if locate(spec.root, path) is None), ""):
             raise UserError(
-                f"{split}: {entry} is not in {spec.root}",
+                f"{split}: {missing} is not in {spec.root}",
                 where=spec.source,
                 fix="correct the path, or set YOLO_DATASETS to the folder that contains your datasets",
             )
-        if os.path.isdir(path):
-            found.update(_files_under(path))
-        elif path.suffix.lower() == ".txt":
-            found.update(_listed_images(path))
-        else:
-            found.add(os.path.abspath(path))
-    if not found:
+        found.append(entry_files(entry, spec.root, spec.source))
+    if not any(files.images or files.annotated for files in found):
         raise UserError(
-            f"{split}: no images in {', '.join(spec.splits[split])}",
+            f"{split}: no images in {', '.join(map(str, spec.splits[split]))}",
             where=spec.source,
             fix=f"image files end in {', '.join(sorted(SUFFIXES))}, tar shards in {SHARD}",
         )
-    return sorted(found)
+    return found
 
 
-def _entries(value: Any, name: str, source: Path) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    if not all(isinstance(entry, str) and entry.strip() for entry in values):
-        raise UserError(f"{name}: a path, or a list of paths, is expected", where=source)
-    return tuple(entry.strip() for entry in values)
+def split_files(spec: DataSpec, split: str) -> list[str]:
+    """The image files with txt labels of a split, and tar shards, sorted, each once. Raises UserError."""
+    return sorted({file for files in split_entries(spec, split) for file in files.images})
+
+
+def _find_names(spec: DataSpec, reporter: Reporter) -> tuple[str, ...]:
+    """The class names in the annotation files, or in a file of names beside images or labels; `nc` of them.
+
+    Classes that annotation files declare keep their order; those that merely occur are sorted.
+    """
+    declared: list[str] = []
+    occurring: set[str] = set()
+    for source in _annotation_sources(spec):
+        annotated = build_annotated_index(source, cache_dir=user_cache_folder(), reporter=reporter)
+        if annotated.declared:
+            declared += [name for name in annotated.names if name not in declared]
+        else:
+            occurring.update(annotated.names)
+    names = (*declared, *sorted(occurring.difference(declared)))
+    if not names:
+        names = _names_file(spec) or tuple(f"class{i}" for i in range(spec.nc_stated))
+    if not names:
+        for split in spec.splits:
+            split_entries(spec, split)  # a path that does not exist is the better message
+        raise UserError("no names", where=spec.source, fix="add `names: [first class, second class]`")
+    if spec.nc_stated and spec.nc_stated != len(names):
+        what = f"nc is {spec.nc_stated}, but the annotations have {len(names)} classes"
+        raise UserError(what, where=spec.source, fix="leave nc out")
+    return names
+
+
+def _annotation_sources(spec: DataSpec) -> list[AnnotationSource]:
+    available = [
+        split for split in spec.splits if all(locate(spec.root, p) for e in spec.splits[split] for p in e.paths())
+    ]
+    found = [files.annotated for split in available for files in split_entries(spec, split)]
+    return list(dict.fromkeys(source for source in found if source is not None))
+
+
+def _names_file(spec: DataSpec) -> tuple[str, ...]:
+    """The names in a classes.txt or the like, in the dataset's folder or one of an entry."""
+    folders = [spec.root]
+    for entries in spec.splits.values():
+        for entry in entries:
+            path = locate(spec.root, entry.path)
+            folders += [path, path.parent] if path is not None else []
+    for folder in folders:
+        for name in NAMES_FILES:
+            if (folder / name).is_file():
+                return read_names(folder / name)
+    return ()
 
 
 def _text(raw: Mapping[str, Any], key: str, source: Path) -> str:
@@ -149,35 +196,6 @@ def _text(raw: Mapping[str, Any], key: str, source: Path) -> str:
     if not isinstance(value, str):
         raise UserError(f"{key}: text is expected, not {value!r}", where=source)
     return value.strip()
-
-
-def _names(raw: Mapping[str, Any], source: Path) -> tuple[str, ...]:
-    names, count = raw.get("names"), raw.get("nc")
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_CLASSES):
-        raise UserError(f"nc: a whole number from 1 to {MAX_CLASSES} is expected, not {count!r}", where=source)
-    if names is None:
-        if count is None:
-            raise UserError("no names", where=source, fix="add `names: [first class, second class]`")
-        return tuple(f"class{i}" for i in range(count))
-    if isinstance(names, dict):
-        if any(not isinstance(key, int) or isinstance(key, bool) for key in names):
-            raise UserError("names: the keys must be class numbers", where=source)
-        if sorted(names) != list(range(len(names))):
-            missing = next(i for i in range(len(names)) if i not in names)
-            raise UserError(f"names: numbers must run from 0 without a gap; {missing} is missing", where=source)
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise UserError("names: a list, or a map from class number to name, is expected", where=source)
-    if len(names) > MAX_CLASSES:
-        raise UserError(f"names: {len(names)} names, but at most {MAX_CLASSES} are supported", where=source)
-    if any(isinstance(name, list | dict) or name is None for name in names):
-        raise UserError("names: every class needs a name", where=source)
-    if flags := [name for name in names if isinstance(name, bool)]:
-        what = f"names: YAML reads a bare yes, no, on or off as {str(flags[0]).lower()}"
-        raise UserError(what, where=source, fix="put the name in quotes")
-    if count is not None and count != len(names):
-        raise UserError(f"nc is {count}, but there are {len(names)} names", where=source, fix="leave nc out")
-    return tuple(str(name) for name in names)
 
 
 def _url(download: str, source: Path) -> str:
@@ -225,53 +243,25 @@ def _root(spec: DataSpec) -> Path:
     """The root folder that contains the first split, else the one where the dataset is expected."""
     roots = _roots(spec)
     for root in roots:
-        if _locate(root, _first_entry(spec)) is not None:
+        if locate(root, _first_path(spec)) is not None:
             return root
     return roots[-1] if spec.download else next((root for root in roots if os.path.isdir(root)), roots[0])
 
 
-def _first_entry(spec: DataSpec) -> str:
-    return next(iter(spec.splits.values()))[0]
+def _first_path(spec: DataSpec) -> str:
+    return next(iter(spec.splits.values()))[0].path
 
 
 def _is_available(spec: DataSpec) -> bool:
-    return _locate(spec.root, _first_entry(spec)) is not None
+    return locate(spec.root, _first_path(spec)) is not None
 
 
 def _with_fallback(spec: DataSpec, report: Callable[[str], None]) -> DataSpec:
     """Use `val_fallback` where the validation split is missing, and report it."""
-    if not spec.val_fallback or all(_locate(spec.root, entry) for entry in spec.splits.get("val", ())):
+    if not spec.val_fallback or all(locate(spec.root, entry.path) for entry in spec.splits.get("val", ())):
         return spec
     report(
-        f"{spec.root} has no {', '.join(spec.splits['val'])}: "
+        f"{spec.root} has no {', '.join(map(str, spec.splits['val']))}: "
         f"val is the {spec.val_fallback} split, so its metrics are those of training images"
     )
     return replace(spec, splits={**spec.splits, "val": spec.splits[spec.val_fallback]})
-
-
-def _locate(root: Path, entry: str) -> Path | None:
-    """The path of an entry of a split, or None where it does not exist."""
-    given = Path(os.path.expanduser(entry))
-    path = Path(os.path.abspath(root / given))
-    if os.path.exists(path):  # unlike Path.exists, False for an invalid name
-        return path
-    # Annotation tools export `../train/images` in a YAML that is in the same folder as `train`.
-    parts = [part for part in given.parts if part != ".."]
-    if given.parts[:1] == ("..",) and os.path.exists(path := root.joinpath(*parts)):
-        return path
-    return None
-
-
-def _files_under(folder: Path) -> list[str]:
-    """The images in a folder and its subfolders, else the tar shards, and the folders that cannot be read.
-
-    Reading an unreadable folder as an image fails, so the index reports it as a problem instead of skipping it.
-    """
-    found, unreadable = files_below(folder, SUFFIXES | {SHARD})
-    images = [file for file in found if not is_shard(file)]
-    return (images or found) + unreadable
-
-
-def _listed_images(listing: Path) -> list[str]:
-    """The paths in a txt list; relative ones are relative to the list's folder."""
-    return [os.path.abspath(listing.parent / line) for line in read_lines(listing)]

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from yolo_cli.dataset.label_index import LabelIndex, build_index
-from yolo_cli.dataset.spec import DataSpec, load_spec, prepare, split_files
+from yolo_cli.dataset.annotated_index import build_annotated_index, renumbered
+from yolo_cli.dataset.label_index import LabelIndex, build_index, merge_indexes, require_no_problems
+from yolo_cli.dataset.spec import DataSpec, load_spec, prepare, split_entries
 from yolo_cli.io.cache_dir import user_cache_folder
 from yolo_cli.progress import Reporter
 
@@ -37,6 +38,7 @@ class Split:
             "boxes": len(self.index.boxes),
             "fingerprint": self.index.fingerprint,
             "problems": [asdict(problem) for problem in self.index.problems],
+            "notes": list(self.index.notes),
         }
 
 
@@ -49,23 +51,39 @@ def load_split(
     spec: DataSpec, split: str, *, single_cls: bool, strict: bool, workers: int, reporter: Reporter
 ) -> Split:
     """Index a split and report its summary. Raises UserError where it has no readable image."""
-    files = split_files(spec, split)
-    with reporter.bar(len(files), f"{split} labels") as bar:
-        done = 0
+    entries = split_entries(spec, split)
+    files = sorted({file for entry in entries for file in entry.images})
+    indexes = []
+    if files:
+        with reporter.bar(len(files), f"{split} labels") as bar:
+            done = 0
 
-        def progress(now: int, total: int) -> None:
-            nonlocal done
-            for _ in range(now - done):
-                bar.advance()
-            done = now
+            def progress(now: int, total: int) -> None:
+                nonlocal done
+                for _ in range(now - done):
+                    bar.advance()
+                done = now
 
-        index = build_index(
-            files, spec.nc, strict=strict, cache_dir=user_cache_folder(), workers=workers, progress=progress
-        )
+            indexes.append(
+                build_index(
+                    files, spec.nc, strict=strict, cache_dir=user_cache_folder(), workers=workers, progress=progress
+                )
+            )
+    for source in dict.fromkeys(entry.annotated for entry in entries if entry.annotated):
+        annotated = build_annotated_index(source, cache_dir=user_cache_folder(), reporter=reporter)
+        indexes.append(renumbered(annotated, spec.names, source.path))
+    index = merge_indexes(indexes)
+    if strict:
+        require_no_problems(index)
     if single_cls:
         index = index.single_cls()
-    opened = Split(split, index, len(files))
+    left_out = sum(1 for problem in index.problems if not problem.line)
+    opened = Split(split, index, len(files) if len(indexes) == 1 and files else len(index) + left_out)
     (reporter.warn if index.problems else reporter.info)(opened.summary())
+    for note in index.notes:
+        reporter.info(f"{split}: {note}")
+    if unused := sum(entry.unused for entry in entries):
+        reporter.warn(f"{split}: {unused:,} annotation files are not read, because there are txt labels")
     return opened
 
 

@@ -12,8 +12,10 @@ Row = tuple[float, float, float, float, float]
 
 def parse_labels(
     text: bytes, nc: int, classes: "array[int]", boxes: "array[float]", problems: list[tuple[int, str]]
-) -> int:
-    """Append a label file's valid rows to `classes` and `boxes` (cx, cy, w, h as fractions); returns their number.
+) -> tuple[int, int]:
+    """Append a label file's valid rows to `classes` and `boxes` (cx, cy, w, h as fractions).
+
+    Returns their number, and how many of them are polygons.
 
     A row is `class cx cy w h`, or a polygon `class x1 y1 x2 y2 x3 y3 …`, which becomes its bounding box. An invalid or
     duplicate row is left out and added to `problems` as (line, what). Any bytes are accepted; nothing is raised.
@@ -22,9 +24,9 @@ def parse_labels(
         text = text[3:]
     if len(text) > MAX_BYTES:
         problems.append((0, f"label file larger than {MAX_BYTES >> 20} MiB"))
-        return 0
+        return 0, 0
     seen: set[Row] = set()
-    bad = 0
+    bad = polygons = 0
     # Python reads 1_0 as ten, the label format does not: such a file is parsed by `parse_row` alone.
     has_underscore = b"_" in text
     for number, line in enumerate(text.splitlines(), 1):
@@ -41,11 +43,12 @@ def parse_labels(
                 problems.append((number, parsed))
             continue
         seen.add(parsed)
+        polygons += len(tokens) > 5
         classes.append(int(parsed[0]))
         boxes.extend(parsed[1:])
     if bad > MAX_PROBLEMS:
         problems.append((0, f"{bad - MAX_PROBLEMS} more bad rows in this file"))
-    return len(seen)
+    return len(seen), polygons
 
 
 def _parse_valid_box(tokens: list[bytes], nc: int) -> Row | None:

@@ -1,6 +1,7 @@
 """Text files of the user, with one clear error for each that cannot be read."""
 
 import os
+import stat
 from pathlib import Path
 
 from yolo_cli.errors import UserError
@@ -21,6 +22,24 @@ def read_text(path: Path, *, kind: str, max_bytes: int) -> str:
         raise UserError("no such file", where=path) from None
     except UnicodeDecodeError:
         raise UserError("not a text file", where=path, fix="check the path") from None
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", where=path) from None
+
+
+def read_content(path: Path, *, kind: str, max_bytes: int) -> bytes:
+    """The bytes of a file. `kind` (such as "JSON") is for error messages.
+
+    Raises UserError for a file that is missing, unreadable, no regular file, or larger than `max_bytes`.
+    """
+    try:
+        state = path.stat()
+        if not stat.S_ISREG(state.st_mode):  # reading a pipe might never end
+            raise UserError("is a device, a pipe or a folder, not a file", where=path)
+        if state.st_size > max_bytes:
+            raise UserError(f"too large for a {kind} file", where=path, fix="check the path")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError("no such file", where=path) from None
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", where=path) from None
 

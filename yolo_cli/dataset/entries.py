@@ -1,0 +1,70 @@
+"""What `train:`, `val:` and `test:` of a data.yaml name, and where it is on the disk."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yolo_cli.errors import UserError
+
+_KEYS = ("images", "annotations", "list")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitEntry:
+    """One entry of a split.
+
+    A bare path is an image folder, a txt list, an image, a tar shard, an annotation file or a folder of those. With
+    `annotations` (a file or folder), `path` is the folder of the images. `listed` is a txt list of those that are used.
+    """
+
+    path: str
+    annotations: str = ""
+    listed: str = ""
+
+    def __str__(self) -> str:
+        return self.annotations or self.path
+
+    def paths(self) -> tuple[str, ...]:
+        """All paths, each of which must exist."""
+        return tuple(path for path in (self.path, self.annotations, self.listed) if path)
+
+    def to_value(self) -> str | dict[str, str]:
+        """The entry as it is written in a data.yaml."""
+        values = dict(zip(_KEYS, (self.path, self.annotations, self.listed), strict=True))
+        if not self.annotations and not self.listed:
+            return self.path
+        return {key: value for key, value in values.items() if value}
+
+
+def parse_entries(value: Any, name: str, source: Path) -> tuple[SplitEntry, ...]:
+    """The entries of a split. Raises UserError for anything but paths and mappings of paths."""
+    return tuple(_parse_entry(entry, name, source) for entry in (value if isinstance(value, list) else [value]))
+
+
+def _parse_entry(entry: Any, name: str, source: Path) -> SplitEntry:
+    if isinstance(entry, str) and entry.strip():
+        return SplitEntry(entry.strip())
+    if not isinstance(entry, dict):
+        raise UserError(f"{name}: a path, a list of paths, or {{images: …, annotations: …}} is expected", where=source)
+    if unknown := [key for key in entry if key not in _KEYS]:
+        raise UserError(f"{name}: {unknown[0]!r} is not one of {', '.join(_KEYS)}", where=source)
+    if not all(isinstance(value, str) and value.strip() for value in entry.values()):
+        raise UserError(f"{name}: images, annotations and list are paths", where=source)
+    images, annotations, listed = (entry.get(key, "").strip() for key in _KEYS)
+    if not images and not annotations:
+        raise UserError(f"{name}: a list needs `images` or `annotations`, too", where=source)
+    return SplitEntry(images, annotations, listed) if images else SplitEntry(annotations, "", listed)
+
+
+def locate(root: Path, given: str) -> Path | None:
+    """The path of a file or folder of a dataset, or None where it does not exist."""
+    relative = Path(os.path.expanduser(given))
+    path = Path(os.path.abspath(root / relative))
+    if os.path.exists(path):  # unlike Path.exists, False for an invalid name
+        return path
+    # Annotation tools export `../train/images` in a YAML that is in the same folder as `train`.
+    parts = [part for part in relative.parts if part != ".."]
+    if relative.parts[:1] == ("..",) and os.path.exists(path := root.joinpath(*parts)):
+        return path
+    return None

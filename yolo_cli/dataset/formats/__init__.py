@@ -1,0 +1,1 @@
+"""Datasets in other formats than YOLO txt: one file per format, and the FORMATS table in `formats.py`."""

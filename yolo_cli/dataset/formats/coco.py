@@ -1,0 +1,135 @@
+"""COCO JSON: `images`, `annotations` and `categories` in one file, boxes as x, y, width, height in pixels."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from yolo_cli.dataset.formats.annotations import (
+    CROWDS,
+    ENCLOSED,
+    NO_BOX,
+    AnnotatedImage,
+    Annotations,
+    Box,
+    enclosing_box,
+    number_of,
+    size_of,
+)
+from yolo_cli.dataset.formats.image_finder import ImageFinder
+from yolo_cli.errors import UserError
+from yolo_cli.io.json_file import read_json
+
+MAX_BYTES = 4 * 2**30
+
+
+def is_coco(document: object) -> bool:
+    return isinstance(document, dict) and isinstance(document.get("images"), list) and "annotations" in document
+
+
+def read(files: Sequence[str], images: ImageFinder) -> Annotations:
+    """Read COCO JSON. A row of a problem is the id of an annotation.
+
+    Classes are the categories in the order of their ids, which may have gaps. Raises UserError for a file that is not
+    COCO JSON.
+    """
+    if len(files) > 1:
+        raise UserError(
+            f"{len(files)} COCO files, such as {Path(files[0]).name} and {Path(files[1]).name}",
+            where=Path(files[0]).parent,
+            fix="name one of them as `annotations`",
+        )
+    source = files[0]
+    document = read_json(Path(source), max_bytes=MAX_BYTES)
+    if not is_coco(document):
+        raise UserError("is no COCO JSON (an object with images, annotations and categories)", where=source)
+    result = Annotations(declared=True)
+    try:
+        classes = _read_categories(document, result)
+        by_id = _read_images(document["images"], source, images, result)
+        _read_boxes(document["annotations"], source, by_id, classes, result)
+    except (TypeError, AttributeError, KeyError) as error:
+        detail = f"no {error}" if isinstance(error, KeyError) else "an entry of another type than COCO has"
+        raise UserError(f"is no COCO JSON: {detail}", where=source) from None
+    return result
+
+
+def _read_categories(document: Mapping[str, Any], result: Annotations) -> dict[object, int]:
+    """The class of each category id."""
+    categories = document.get("categories") or []
+    used = {row.get("category_id") for row in document["annotations"]}
+    parents = {category.get("supercategory") for category in categories if category["id"] in used}
+    classes: dict[object, int] = {}
+    for category in sorted(categories, key=lambda category: category["id"]):
+        name = str(category["name"])
+        # Roboflow adds the group of all classes as category 0.
+        if category["id"] not in used and category["id"] == 0 and name in parents:
+            continue
+        if category["id"] in classes:
+            raise UserError(f"category id {category['id']} occurs twice", where="categories")
+        classes[category["id"]] = result.class_of(name)
+    return classes
+
+
+def _read_images(
+    entries: Sequence[Mapping[str, Any]], source: str, images: ImageFinder, result: Annotations
+) -> dict[object, AnnotatedImage | None]:
+    """The image of each image id; None for one that was reported."""
+    by_id: dict[object, AnnotatedImage | None] = {}
+    by_file: dict[str, AnnotatedImage] = {}
+    for entry in entries:
+        name = str(entry["file_name"])
+        if entry["id"] in by_id:
+            result.problems.append((source, 0, f"{name}: image id {entry['id']} occurs twice; the first one is used"))
+            continue
+        try:
+            file = images.find(name)
+        except UserError as error:
+            result.problems.append((source, 0, error.what))
+            by_id[entry["id"]] = None
+            continue
+        image = by_file.get(file)
+        if image is None:
+            image = AnnotatedImage(file, source, size_of(entry.get("height"), entry.get("width")))
+            by_file[file] = image
+            result.images.append(image)
+        else:
+            result.notes["images that are listed twice, whose boxes are joined"] += 1
+        by_id[entry["id"]] = image
+    return by_id
+
+
+def _read_boxes(
+    rows: Sequence[Mapping[str, Any]],
+    source: str,
+    by_id: Mapping[object, AnnotatedImage | None],
+    classes: Mapping[object, int],
+    result: Annotations,
+) -> None:
+    for position, row in enumerate(rows, 1):
+        given = row.get("id")
+        number = given if isinstance(given, int) and 0 < given < 2**63 else position
+        image_id, category = row["image_id"], row["category_id"]
+        if image_id not in by_id:
+            result.problems.append((source, number, f"image id {image_id} is not among the images"))
+        elif category not in classes:
+            result.problems.append((source, number, f"category id {category} is not among the categories"))
+        elif (image := by_id[image_id]) is None:
+            continue  # the image is missing, which is reported once
+        elif row.get("iscrowd"):
+            result.notes[CROWDS] += 1
+        else:
+            image.rows.append((number, classes[category], *_box(row, result)))
+
+
+def _box(row: Mapping[str, Any], result: Annotations) -> Box:
+    """The box of an annotation: its `bbox`, else the one around its polygons; nan where it has neither."""
+    bbox = row.get("bbox")
+    if isinstance(bbox, list) and len(bbox) == 4:
+        x, y, w, h = map(number_of, bbox)
+        return x + w / 2, y + h / 2, w, h
+    polygons = row.get("segmentation")
+    if bbox or not isinstance(polygons, list):
+        return NO_BOX
+    points = [value for polygon in polygons if isinstance(polygon, list) for value in polygon]
+    result.notes[ENCLOSED] += 1
+    return enclosing_box(map(number_of, points[::2]), map(number_of, points[1::2]))

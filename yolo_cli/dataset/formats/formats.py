@@ -1,0 +1,51 @@
+"""The FORMATS table: which formats are read from annotation files, and how each is recognized."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yolo_cli.dataset.formats import coco, voc
+from yolo_cli.dataset.formats.annotations import Annotations
+from yolo_cli.dataset.formats.image_finder import ImageFinder
+from yolo_cli.errors import UserError
+from yolo_cli.io.json_file import read_json
+from yolo_cli.io.xml_file import read_xml
+
+SUFFIXES = frozenset((".json", ".xml"))
+MAX_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of annotation files. `recognize` takes the content of a file: a JSON value or an XML root."""
+
+    title: str
+    suffix: str
+    recognize: Callable[[Any], bool]
+    read: Callable[[Sequence[str], ImageFinder], Annotations]
+
+
+FORMATS: Mapping[str, Format] = {
+    "coco": Format("COCO JSON", ".json", coco.is_coco, coco.read),
+    "voc": Format("Pascal VOC XML", ".xml", voc.is_voc, voc.read),
+}
+
+
+def recognize(files: Sequence[str]) -> Format | None:
+    """The format of annotation files, by the content of the first that can be read; None where no format fits.
+
+    Raises UserError where none of the files can be read.
+    """
+    errors = []
+    for file in files:
+        suffix = os.path.splitext(file)[1].lower()
+        try:
+            read = read_json if suffix == ".json" else read_xml
+            content = read(Path(file), max_bytes=MAX_BYTES)
+        except UserError as error:
+            errors.append(error)
+            continue
+        return next((one for one in FORMATS.values() if one.suffix == suffix and one.recognize(content)), None)
+    raise errors[0]

@@ -1,0 +1,120 @@
+"""The files of a split: images with txt labels, tar shards, and annotation files of other formats."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from yolo_cli.dataset.annotated_index import AnnotationSource
+from yolo_cli.dataset.entries import SplitEntry, locate
+from yolo_cli.dataset.formats.formats import SUFFIXES as ANNOTATION_SUFFIXES
+from yolo_cli.dataset.formats.formats import Format, recognize
+from yolo_cli.dataset.image_header import SUFFIXES
+from yolo_cli.dataset.image_list import ImageList, read_image_list
+from yolo_cli.dataset.scan import SHARD, is_shard, label_path
+from yolo_cli.errors import UserError
+from yolo_cli.io.file_tree import files_below
+from yolo_cli.io.text_file import read_lines
+
+_ANNOTATION_FOLDERS = ("annotations", "Annotations")
+_IMAGE_FOLDERS = ("images", "JPEGImages")
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFiles:
+    """The files of one entry: images with txt labels and tar shards, or annotation files.
+
+    `unused` counts annotation files that are not read, because images beside them have txt labels.
+    """
+
+    images: tuple[str, ...] = ()
+    annotated: AnnotationSource | None = None
+    unused: int = 0
+
+
+def entry_files(entry: SplitEntry, root: Path, where: Path) -> EntryFiles:
+    """Find the files of an entry. Raises UserError, with `where`, for a path that does not exist."""
+    path, annotations, listed = (_existing(given, root, where) if given else None for given in _parts(entry))
+    assert path is not None
+    used = read_image_list(listed) if listed else None
+    if annotations is not None:
+        files = _annotation_files(annotations)
+        if not files:
+            raise UserError(f"{entry.annotations}: no .json or .xml files", where=where)
+        return EntryFiles(annotated=AnnotationSource(str(annotations), files, (str(path),), used))
+    if path.is_dir():
+        found = _folder(path, used)
+        return _only_listed(found, used) if used is not None and found.annotated is None else found
+    suffix = path.suffix.lower()
+    if suffix in ANNOTATION_SUFFIXES:
+        return EntryFiles(annotated=AnnotationSource(str(path), (str(path),), image_folders(path), used))
+    if suffix == ".txt":
+        return EntryFiles(listed_images(path))
+    return EntryFiles((os.path.abspath(path),))
+
+
+def _parts(entry: SplitEntry) -> tuple[str, str, str]:
+    return entry.path, entry.annotations, entry.listed
+
+
+def _existing(given: str, root: Path, where: Path) -> Path:
+    path = locate(root, given)
+    if path is None:
+        raise UserError(f"{given} is not in {root}", where=where)
+    return path
+
+
+def _folder(folder: Path, used: tuple[str, ...] | None) -> EntryFiles:
+    """The images of a folder and its subfolders, else its tar shards; or its annotation files.
+
+    txt labels take precedence: annotation files are read where no image has one. A folder that cannot be read is
+    listed as an image; reading it fails, so the index reports it instead of skipping it.
+    """
+    found, unreadable = files_below(folder, SUFFIXES | {SHARD} | ANNOTATION_SUFFIXES)
+    annotations = tuple(file for file in found if os.path.splitext(file)[1].lower() in ANNOTATION_SUFFIXES)
+    images = [file for file in found if os.path.splitext(file)[1].lower() in SUFFIXES]
+    shards = [file for file in found if is_shard(file)]
+    if not annotations or (shards and not images) or (known := _format(annotations)) is None:
+        return EntryFiles((*(images or shards), *unreadable))
+    if any(os.path.exists(label_path(image)) for image in images):
+        unused = sum(file.lower().endswith(known.suffix) for file in annotations)
+        return EntryFiles((*images, *unreadable), unused=unused)
+    folders = (str(folder),) if images else image_folders(folder)
+    return EntryFiles(annotated=AnnotationSource(str(folder), annotations, folders, used))
+
+
+def _format(annotations: tuple[str, ...]) -> Format | None:
+    """The format of annotation files that happen to be in a folder; None where they are something else."""
+    try:
+        return recognize(annotations)
+    except UserError:
+        return None
+
+
+def _annotation_files(path: Path) -> tuple[str, ...]:
+    return tuple(files_below(path, ANNOTATION_SUFFIXES)[0]) if path.is_dir() else (str(path),)
+
+
+def _only_listed(found: EntryFiles, used: tuple[str, ...]) -> EntryFiles:
+    selection = ImageList(used)
+    return EntryFiles(tuple(file for file in found.images if selection.selects(file)), unused=found.unused)
+
+
+def image_folders(annotations: Path) -> tuple[str, ...]:
+    """Where the images of an annotation file or folder may be: beside it, or in the usual places near it."""
+    base = annotations if annotations.is_dir() else annotations.parent
+    folders = [base]
+    name = annotations.stem.removeprefix("instances_") if annotations.is_file() else base.name
+    for above in (base.parent, base.parent.parent) if _is_annotation_folder(base) else (base.parent,):
+        folders += [above / part / name for part in _IMAGE_FOLDERS]
+        folders += [above / name] if annotations.is_file() else []
+        folders += [above / part for part in _IMAGE_FOLDERS]
+    return tuple(dict.fromkeys(str(folder) for folder in folders))
+
+
+def _is_annotation_folder(folder: Path) -> bool:
+    return folder.name in _ANNOTATION_FOLDERS or folder.parent.name in _ANNOTATION_FOLDERS
+
+
+def listed_images(listing: Path) -> tuple[str, ...]:
+    """The paths in a txt list; relative ones are relative to the list's folder."""
+    return tuple(os.path.abspath(listing.parent / line) for line in read_lines(listing))
