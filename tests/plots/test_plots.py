@@ -78,7 +78,8 @@ def test_learning_rates_are_named_by_their_parameter_groups(tmp_path: Path, monk
     figures: list[Figure] = []
     monkeypatch.setattr(training, "save", lambda figure, out: figures.append(figure))
     results_figure(tmp_path / "results.csv", tmp_path / "results.png")
-    legend = figures[0].axes[-1].get_legend()
+    (panel,) = [axes for axes in figures[0].axes if axes.get_title() == "Learning rate"]
+    legend = panel.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == list(GROUPS)
 

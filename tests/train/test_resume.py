@@ -83,6 +83,7 @@ CASES = [
     pytest.param(6, {}, marks=pytest.mark.slow),  # between two epochs
     pytest.param(8, {"optimizer": "AdamW", "image_weights": True}, marks=pytest.mark.slow),
     pytest.param(9, {"multi_scale": True, "rect": True}, marks=pytest.mark.slow),
+    (10, {"hyp": "auto"}),
     (7, {"save_every": 5, "batch": 2}),  # between two saved states, with accumulated gradients
 ]
 
@@ -157,7 +158,7 @@ def test_the_original_options_can_be_repeated(small: Path, tmp_path: Path) -> No
     path = tmp_path / "exp/weights/last.pt"
     content = torch.load(path, weights_only=True)
     assert content["training"]["options"]["img"] == [64, 64]
-    assert content["training"]["requested"] == {"batch": 4, "img": [50, 50]}
+    assert content["training"]["requested"] == {"batch": 4, "img": [50, 50], "optimizer": ""}
     content["training"]["requested"]["batch"] = -1  # as measured on a GPU
     torch.save(content, path)
     again = TrainConfig(resume=str(tmp_path / "exp"), img=(50, 50), batch=-1, epochs=2)

@@ -69,8 +69,8 @@ def test_the_last_epochs_have_no_mosaic_and_no_mixup(small: Path) -> None:
 
     def batches(epoch: int, **hyp: float) -> list[torch.Tensor]:
         values = Hyperparameters(**{"mixup": 1.0, **hyp})
-        loader = train_loader(index, img=(64, 64), batch=8, hyp=values, seed=0, workers=0, mosaic_epochs=2)
-        loader.set_epoch(epoch)
+        loader = train_loader(index, img=(64, 64), batch=8, hyp=values, seed=0, workers=0)
+        loader.set_epoch(epoch, mosaic=epoch < 2)
         return [batch.targets for batch in loader]
 
     sizes = [sum(len(targets) for targets in batches(epoch)) for epoch in (1, 2)]
@@ -86,5 +86,5 @@ def test_l1_without_epochs_for_it_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["yolox", "yolox-small"])
 def test_the_published_schedule_is_shipped(name: str) -> None:
-    hyp = read_hyperparameters(name, Silent())
+    hyp = read_hyperparameters(name, Silent()).with_defaults()
     assert (hyp.close_mosaic, hyp.l1, hyp.warmup_epochs, hyp.lrf) == (15, 1.0, 5.0, 0.05)

@@ -36,14 +36,27 @@ def train(
     data: Data = D.data,
     hyp: Annotated[
         str,
-        Option(help="Hyperparameters: a YAML file or a built-in name such as scratch-med. Missing keys: defaults."),
+        Option(
+            help="Hyperparameters. auto: chosen by dataset size, epochs and start. Or a YAML file, or a built-in name "
+            "such as scratch-low. Single values may follow: auto,lr0=0.002,mosaic=0.5."
+        ),
     ] = D.hyp,
     epochs: Annotated[int, Option(help="Number of epochs.")] = D.epochs,
+    time: Annotated[
+        str,
+        Option(
+            metavar="DURATION",
+            help="Time for the whole run instead of --epochs, such as 30m or 1h30m. The first epochs are measured, and "
+            "as many are planned as fit.",
+        ),
+    ] = D.time,
     batch: Annotated[
         int, Option(help="Images per batch, summed over all devices. -1: as many as fit into GPU memory.")
     ] = D.batch,
     img: Img = IMG,
-    optimizer: Annotated[str, Option(metavar="|".join(OPTIMIZERS), help="Optimizer.")] = D.optimizer,
+    optimizer: Annotated[
+        str, Option(metavar="|".join(OPTIMIZERS), help="Optimizer. Default: that of --hyp auto, or SGD.")
+    ] = D.optimizer,
     loss: Annotated[
         str,
         Option(

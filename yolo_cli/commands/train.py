@@ -11,7 +11,7 @@ from yolo_cli.device import device_names, rank_device, select_device
 from yolo_cli.distributed import launch
 from yolo_cli.distributed.elastic import ElasticJob
 from yolo_cli.distributed.world import World, local_rank_and_size, per_rank_batch, process_group
-from yolo_cli.errors import StoppedError
+from yolo_cli.errors import StoppedError, UserError
 from yolo_cli.evaluation.brightness import Brightness
 from yolo_cli.evaluation.evaluate import observe_all
 from yolo_cli.progress import Reporter, Silent
@@ -52,6 +52,8 @@ def run(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | No
         reporter = reporter if world.is_main else Silent()
         given = _changed(config) if given is None else given
         point = find_resume_point(config, given, job, lock, world, reporter)
+        if (point.config if point else config).time and "epochs" in given:
+            raise UserError("exclude each other", where="--time --epochs", fix="leave one out")
         setup = set_up(config, point, device, world, reporter)
         folder = open_run_folder(setup, job, lock, world)
         draws, names = world.is_main and not setup.config.noplots, setup.data.names
@@ -61,7 +63,7 @@ def run(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | No
             loggers = [CsvLogger(folder / "results.csv", rows), TensorBoardLogger(folder, len(rows))]
 
         with explain_worker_failures(folder):
-            trainer = Trainer(setup, folder, loggers, world, reporter)
+            trainer = Trainer(setup, folder, loggers, world, reporter, start)
             epochs = trainer.run(TrainImages(folder, names, setup.data.train.index) if draws else None)
             try:
                 with exit_on_signal():

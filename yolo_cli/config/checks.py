@@ -1,6 +1,7 @@
 """Checks of option values. Each raises a UserError that names the option."""
 
 import math
+import re
 
 from yolo_cli.errors import UserError
 
@@ -8,6 +9,8 @@ SPLITS = ("train", "val", "test")
 TILE_AS_IMG = -1  # `--tile` without a value: tiles as large as `--img`
 _MAX_SIDE = 16384
 _MIN_TILE = 32
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_DURATION = re.compile("".join(rf"(?:{_NUMBER}{unit})?" for unit in "dhms"))
 
 
 def check_at_least(config: object, **lowest: float) -> None:
@@ -28,6 +31,15 @@ def check_img(img: tuple[int, int]) -> None:
     """Raises UserError for an image size (height, width) that is not usable."""
     if not all(1 <= side <= _MAX_SIDE for side in img):
         raise UserError(f"image sides must be from 1 to {_MAX_SIDE} pixels", where=f"--img {img[0]} {img[1]}")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of the value of `--time`, such as 30m, 1h30m or 90s. Raises UserError for anything else."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    seconds = sum(float(match[i] or 0) * unit for i, unit in enumerate((86400, 3600, 60, 1), start=1)) if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise UserError("is not a duration", where=f"--time {text}", fix="write 30m, 1h30m or 90s")
+    return seconds
 
 
 def check_tile(tile: int) -> None:

@@ -16,9 +16,12 @@ class Hyperparameters:
 
     lr0: float = 0.01  # initial learning rate
     lrf: float = 0.01  # final learning rate as a fraction of lr0
+    lr_per_batch: int = 0  # 1: the learning rate falls with every batch; 0: with every epoch
+    flat: float = 0.0  # fraction of the epochs before the learning rate falls
     momentum: float = 0.937  # SGD momentum, or Adam's beta1
     weight_decay: float = 0.0005
     warmup_epochs: float = 3.0
+    warmup_min_steps: int = 100  # a warm-up has at least so many batches
     warmup_momentum: float = 0.8
     warmup_bias_lr: float = 0.1
     nominal_batch: int = 64  # images over which gradients are accumulated
@@ -56,6 +59,10 @@ class Hyperparameters:
                 raise UserError(f"{name} must be below 1, not {value!r}")
             if name in _FRACTIONS and value > 1:
                 raise UserError(f"{name} must be from 0 to 1, not {value!r}")
+        if self.lr_per_batch > 1:
+            raise UserError(f"lr_per_batch must be 0 or 1, not {self.lr_per_batch!r}")
+        if self.flat >= 1:
+            raise UserError(f"flat must be below 1, not {self.flat!r}")
         if self.nominal_batch < 1 or self.anchor_t <= 1:
             raise UserError("nominal_batch must be at least 1 and anchor_t above 1")
         if self.l1 and not self.close_mosaic:

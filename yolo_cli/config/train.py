@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from yolo_cli.config.checks import check_at_least, check_choice, check_img, check_seed
+from yolo_cli.config.checks import check_at_least, check_choice, check_img, check_seed, parse_duration
 from yolo_cli.errors import UserError
 
 LOSSES = ("anchor", "ota", "simota")  # `--loss`
@@ -19,8 +19,9 @@ class TrainConfig:
     weights: str = ""
     cfg: str = ""
     data: str = "shapes"
-    hyp: str = ""
+    hyp: str = "auto"
     epochs: int = 100
+    time: str = ""  # a budget instead of epochs, as parse_duration reads it
     batch: int = 16
     img: tuple[int, int] = (640, 640)
     rect: bool = False
@@ -35,7 +36,7 @@ class TrainConfig:
     multi_scale: bool = False
     sync_bn: bool = False
     single_cls: bool = False
-    optimizer: str = "SGD"
+    optimizer: str = ""  # that of --hyp auto, or SGD
     loss: str = ""  # the model's own
     workers: int = -1
     project: str = "runs"
@@ -64,7 +65,9 @@ class TrainConfig:
         check_choice(self, "nan_policy", NAN_POLICIES)
         if self.cache:
             check_choice(self, "cache", CACHES)
-        if self.optimizer.lower() not in [name.lower() for name in OPTIMIZERS]:
+        if self.time:
+            parse_duration(self.time)
+        if self.optimizer and self.optimizer.lower() not in [name.lower() for name in OPTIMIZERS]:
             check_choice(self, "optimizer", OPTIMIZERS)
         if not 0 <= self.label_smoothing < 1:
             raise UserError("must be from 0 to below 1", where=f"--label-smoothing {self.label_smoothing}")

@@ -1,6 +1,5 @@
 """Batches of samples for training and validation, loaded by worker processes."""
 
-import math
 import os
 import signal
 import threading
@@ -39,9 +38,14 @@ class BatchLoader(DataLoader[Batch]):
             generator=torch.Generator(),
         )
 
-    def set_epoch(self, epoch: int, start_batch: int = 0, weights: Float[np.ndarray, " n"] | None = None) -> None:
-        """Set the epoch of the next iteration, its first batch, and new image weights if they are given."""
-        self.batches.set_epoch(epoch, start_batch, weights)
+    def set_epoch(
+        self, epoch: int, start_batch: int = 0, weights: Float[np.ndarray, " n"] | None = None, *, mosaic: bool = True
+    ) -> None:
+        """Set the epoch of the next iteration, its first batch, and new image weights if they are given.
+
+        Without `mosaic`, it has no mosaic and no mixup.
+        """
+        self.batches.set_epoch(epoch, start_batch, weights, mosaic=mosaic)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for batch in super().__iter__():
@@ -63,24 +67,22 @@ def train_loader(
     rect: bool = False,
     stride: int = 32,
     cache: str = "",
-    mosaic_epochs: float = math.inf,
     rank: int = 0,
     world_size: int = 1,
 ) -> BatchLoader:
     """Shuffled, augmented batches on canvases of `img` (height, width).
 
-    With `rect`, images of similar aspect ratio share a canvas just large enough for them, without mosaic. From epoch
-    `mosaic_epochs` on there is no mosaic and no mixup. `cache` is "ram", "disk" or empty. `batch` is per rank. Raises
-    UserError where the cache has no room.
+    With `rect`, images of similar aspect ratio share a canvas just large enough for them, without mosaic. `cache` is
+    "ram", "disk" or empty. `batch` is per rank. Raises UserError where the cache has no room.
     """
     canvases = rect_canvases(index.sizes, img, stride, 0.0) if rect else None
     sampler = EpochBatchSampler(
         len(index), batch, img, seed=seed, shuffle=True, canvases=canvases, rank=rank, world_size=world_size
     )
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
-    mosaic_epochs = 0 if rect else mosaic_epochs
-    dataset = DetectionDataset(index, img, hyp=hyp, mosaic_epochs=mosaic_epochs, seed=seed, pixels=pixels)
-    return BatchLoader(dataset, sampler, workers)
+    loader = BatchLoader(DetectionDataset(index, img, hyp=hyp, seed=seed, pixels=pixels), sampler, workers)
+    loader.set_epoch(0)
+    return loader
 
 
 def val_loader(

@@ -23,7 +23,7 @@ class SampleKey:
     """What a sample depends on besides the seed: epoch, image, and canvas (height, width).
 
     `repeat` counts the image's earlier occurrences in the epoch, which weighted sampling causes. Without it, all
-    occurrences would be augmented in the same way.
+    occurrences would be augmented in the same way. `mosaic` allows mosaic and mixup.
     """
 
     epoch: int
@@ -31,6 +31,7 @@ class SampleKey:
     repeat: int
     height: int
     width: int
+    mosaic: bool = False
 
 
 def sample_random(seed: int, key: SampleKey) -> np.random.Generator:
@@ -120,11 +121,17 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         self._seed, self._shuffle, self._canvases = seed, shuffle, canvases
         self._batches = rect_batches(canvases[1], batch) if canvases is not None else None
         self._weights, self._rank, self._world_size = weights, rank, world_size
-        self._epoch, self._start = 0, 0
+        self._epoch, self._start, self._mosaic = 0, 0, False
 
-    def set_epoch(self, epoch: int, start_batch: int = 0, weights: Float[np.ndarray, " n"] | None = None) -> None:
-        """Set the epoch of the next iteration, its first batch, and new image weights if they are given."""
+    def set_epoch(
+        self, epoch: int, start_batch: int = 0, weights: Float[np.ndarray, " n"] | None = None, *, mosaic: bool = False
+    ) -> None:
+        """Set the epoch of the next iteration, its first batch, and new image weights if they are given.
+
+        With `mosaic`, its samples may be mosaics, as the hyperparameters say; rectangular batches have none.
+        """
         self._epoch, self._start = epoch, start_batch
+        self._mosaic = mosaic and self._canvases is None
         if weights is not None:
             self._weights = weights
 
@@ -153,7 +160,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         own = self._own(self._count)
         for start in range(self._start * self._batch, len(own), self._batch):
             chosen = own[start : start + self._batch]
-            yield [SampleKey(self._epoch, int(order[i]), int(repeats[i]), *self._canvas) for i in chosen]
+            yield [SampleKey(self._epoch, int(order[i]), int(repeats[i]), *self._canvas, self._mosaic) for i in chosen]
 
     def _rectangular(
         self,

@@ -37,8 +37,6 @@ class Sample:
 class DetectionDataset(Dataset[Sample | UserError]):
     """Samples by key. Images are scaled to fit `fit` (height, width); without `hyp` they are not augmented.
 
-    Mosaic and mixup are applied before epoch `mosaic_epochs`.
-
     A file that disappeared or was damaged since it was indexed yields its UserError, which the loader raises: torch
     would wrap an exception of a worker in a traceback.
     """
@@ -49,12 +47,11 @@ class DetectionDataset(Dataset[Sample | UserError]):
         fit: tuple[int, int],
         *,
         hyp: Hyperparameters | None = None,
-        mosaic_epochs: float = 0,
         seed: int = 0,
         pixels: PixelCache | None = None,
     ) -> None:
         self._index, self._fit, self._hyp = index, fit, hyp
-        self._mosaic_epochs, self._seed, self._pixels = mosaic_epochs, seed, pixels
+        self._seed, self._pixels = seed, pixels
         self._shared = SharedIndex(index)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,7 +94,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
     def _augmented(self, key: SampleKey, hyp: Hyperparameters) -> Sample:
         random = sample_random(self._seed, key)
         canvas = (key.height, key.width)
-        if key.epoch < self._mosaic_epochs and random.random() < hyp.mosaic:
+        if key.mosaic and random.random() < hyp.mosaic:
             image, classes, xyxy = self._compose(random, hyp, self._mosaic_images(random, key.index), canvas)
             if random.random() < hyp.mixup:
                 images = self._mosaic_images(random, int(random.integers(len(self))))

@@ -17,20 +17,22 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Precision and recall", "at best F1", (("metrics/precision", "precision"), ("metrics/recall", "recall"))),
     ("Average precision", "mAP", (("metrics/mAP_0.5", "IoU 0.5"), ("metrics/mAP_0.5:0.95", "IoU 0.5:0.95"))),
     ("Learning rate", "learning rate", (("x/lr0", "weights"), ("x/lr1", "norms"), ("x/lr2", "biases"))),
+    ("Moving average of the weights", "decay", (("x/ema_decay", "decay"),)),
+    ("Augmentation", "probability", (("x/mosaic", "mosaic"),)),
 )
 
 
 def results_figure(results_csv: Path, out: Path) -> None:
-    """Six plots by epoch: box, objectness and class losses, precision and recall, mAP, learning rates.
+    """Plots by epoch: box, objectness and class losses, precision and recall, mAP, and what the schedule did.
 
     Missing columns and cells without a number are left out. Raises OSError if the file cannot be read.
     """
     table = _read(results_csv)
-    figure = new_figure(13, 7)
-    for axes, (title, ylabel, columns) in zip(figure.subplots(2, 3).flat, _PANELS, strict=True):
+    figure = new_figure(17, 7)
+    for axes, (title, ylabel, columns) in zip(figure.subplots(2, 4).flat, _PANELS, strict=True):
         _panel(axes, table, columns)
         format_axes(axes, title=title, xlabel="epoch", ylabel=ylabel)
-        if ylabel in ("mAP", "at best F1"):
+        if ylabel in ("mAP", "at best F1", "decay", "probability"):
             axes.set_ylim(-0.02, 1.02)
         elif ylabel == "loss":
             axes.set_ylim(0, 1.02 * axes.get_ylim()[1])

@@ -22,6 +22,8 @@ COLUMNS = (
     "x/lr0",
     "x/lr1",
     "x/lr2",
+    "x/ema_decay",
+    "x/mosaic",
 )
 
 

@@ -37,7 +37,7 @@ class CheckpointManager:
         base_license: str = "",
         enabled: bool = True,
     ) -> None:
-        self._folder, self._config, self._state, self._identity = folder / "weights", config, state, identity
+        self._folder, self._config, self._state, self.identity = folder / "weights", config, state, identity
         self._base_license, self._enabled = base_license, enabled
         if enabled:
             remove_leftovers(self._folder)
@@ -68,7 +68,7 @@ class CheckpointManager:
             return
         progress = self._state.progress
         epoch = progress.epoch if progress.batch else progress.epoch - 1
-        self._write(LAST, epoch, training={**self._state.state_dict(), **self._identity, "ended": ended})
+        self._write(LAST, epoch, training={**self._state.state_dict(), **self.identity, "ended": ended})
         self._saved = time.monotonic()
 
     def _write(self, name: str, epoch: int, **extra: object) -> None:

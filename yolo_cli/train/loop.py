@@ -1,10 +1,12 @@
 """The training loop, from the run down to a single step."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from yolo_cli.batch import Batch, prepare_images
+from yolo_cli.config.checks import parse_duration
 from yolo_cli.dataset.loader import train_loader, val_loader
 from yolo_cli.dataset.sampler import image_weights, multi_scale_size
 from yolo_cli.distributed.world import SINGLE_PROCESS, World, per_rank_batch
@@ -23,6 +26,7 @@ from yolo_cli.loss.losses import LossSettings, build_loss
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
 from yolo_cli.progress import Reporter, Silent
+from yolo_cli.run.folder import write_options
 from yolo_cli.run.loggers import MetricLogger, csv_row
 from yolo_cli.run.provenance import memory_gigabytes
 from yolo_cli.train.autobatch import out_of_memory_advice
@@ -30,9 +34,10 @@ from yolo_cli.train.checkpointing import CheckpointManager
 from yolo_cli.train.nan_guard import NanGuard
 from yolo_cli.train.optim import GROUPS, ModelEMA, Schedule, apply_settings, build_optimizer, set_train_mode
 from yolo_cli.train.resume import ResumePoint, plain_options, resume_hint
-from yolo_cli.train.setup import TrainSetup
+from yolo_cli.train.setup import TrainSetup, replan
 from yolo_cli.train.signals import StopRequest, catch_signals
 from yolo_cli.train.state import TrainState, rescale
+from yolo_cli.train.time_budget import EpochTimer, TimeBudget
 
 BatchDrawer = Callable[[int, Batch], None]  # called with the number and the batch, for each batch of the first epoch
 
@@ -46,6 +51,7 @@ class Trainer:
         loggers: called once per epoch. `run` closes them.
         world: the processes that train together.
         reporter: for progress.
+        started: when the command began, by `time.perf_counter()`; the budget of --time counts from there.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Trainer:
         loggers: Sequence[MetricLogger] = (),
         world: World = SINGLE_PROCESS,
         reporter: Reporter | None = None,
+        started: float | None = None,
     ) -> None:
         config, hyp, data, model = setup.config, setup.hyp, setup.data, setup.model
         self.setup, self.config, self.hyp, self.data = setup, config, hyp, data
@@ -72,7 +79,6 @@ class Trainer:
         settings = LossSettings(hyp, config.img, config.label_smoothing, world=world)
         self.loss = build_loss(loss, model, settings)
         self.closing_loss = build_loss(loss, model, replace(settings, closing=True))
-        self.closing_epoch = config.epochs - hyp.close_mosaic  # the first epoch without mosaic and mixup
         self.val_loss = build_loss(loss, self.ema.model, LossSettings(hyp, config.img))
         self.evaluator = Evaluator(data.names)
 
@@ -85,7 +91,6 @@ class Trainer:
             seed=config.seed,
             workers=setup.workers,
             rect=config.rect,
-            mosaic_epochs=self.closing_epoch,
             stride=model.stride,
             cache=config.cache,
             rank=world.rank,
@@ -109,16 +114,13 @@ class Trainer:
         self.finished = False
         if setup.point:
             self._resume(setup.point)
-        identity = {
-            "options": plain_options(config),
-            "requested": setup.requested,
-            "hyp": {name: getattr(hyp, name) for name in hyp.__dataclass_fields__},
-            "data": data.fingerprint(),
-            "batches": self.batches_per_epoch,
-        }
         self.checkpoints = CheckpointManager(
-            folder, config, self.state, identity, base_license=setup.base_license, enabled=world.is_main
+            folder, config, self.state, self._identity(), base_license=setup.base_license, enabled=world.is_main
         )
+        self.budget: TimeBudget | None = None
+        if config.time:
+            started = time.perf_counter() if started is None else started
+            self.budget = TimeBudget(parse_duration(config.time), started, self.state.progress.seconds)
 
     def run(self, draw: BatchDrawer | None = None) -> int:
         """Train; returns the number of finished epochs. Checkpoints and logs are written on the way.
@@ -132,14 +134,21 @@ class Trainer:
             stop = stack.enter_context(catch_signals())
             img = self.setup.largest_img
             stack.enter_context(out_of_memory_advice(self.ema.model, self.val_loss, img, self.device, self.batch))
-            progress, epochs = self.state.progress, self.config.epochs
-            for epoch in range(progress.epoch, progress.epoch if self.finished else epochs):
+            progress = self.state.progress
+            while not self.finished and progress.epoch < self.config.epochs:
+                epoch = progress.epoch
+                timer = EpochTimer(self.batches_per_epoch - progress.batch, self.batches_per_epoch)
                 losses = self.train_epoch(epoch, stop, draw if epoch == 0 else None)
-                last = epoch + 1 == epochs
+                timer.trained()
                 values = dict(zip(("train/box_loss", "train/obj_loss", "train/cls_loss"), losses, strict=True))
-                if last or not self.config.noval:
+                values |= self._schedule_values(epoch)
+                if not self.config.noval:
                     values |= self._evaluate_average()
-                values |= {f"x/lr{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
+                if self.budget:
+                    self._plan_epochs(epoch, self.budget, timer)
+                last = epoch + 1 == self.config.epochs
+                if last and self.config.noval:
+                    values |= self._evaluate_average()
                 for logger in self.loggers:
                     logger.log(epoch, values)
                 progress.rows.append(csv_row(epoch, values))
@@ -161,7 +170,8 @@ class Trainer:
         progress, total = self.state.progress, self.batches_per_epoch
         self._plan_epoch(epoch, progress.batch)
         sums = torch.tensor(progress.losses, device=self.device, dtype=torch.float32)
-        title = f"epoch {epoch + 1}/{self.config.epochs}"
+        unplanned = self.budget is not None and epoch == 0  # --time: this epoch is measured first
+        title = f"epoch {epoch + 1}" if unplanned else f"epoch {epoch + 1}/{self.config.epochs}"
         with self.reporter.bar(total - progress.batch, title) as bar:
             for number, batch in enumerate(self.train_loader, start=progress.batch):
                 if draw is not None:
@@ -228,6 +238,52 @@ class Trainer:
             world=self.world,
         )
 
+    @property
+    def closing_epoch(self) -> int:
+        """The first epoch without mosaic and mixup."""
+        return self.config.epochs - self.hyp.close_mosaic
+
+    def _identity(self) -> dict[str, Any]:
+        """What a state belongs to, as plain data."""
+        setup = self.setup
+        return {
+            "options": plain_options(self.config),
+            "requested": setup.requested,
+            "hyp": asdict(self.hyp),
+            "hyp_choice": {"automatic": setup.choice.automatic, "values": dict(setup.choice.values)},
+            "data": self.data.fingerprint(),
+            "batches": self.batches_per_epoch,
+        }
+
+    def _plan_epochs(self, epoch: int, budget: TimeBudget, timer: EpochTimer) -> None:
+        """Set the number of epochs that --time has room for, and what --hyp auto chooses for that many."""
+        budget.record(*timer.seconds())
+        epochs = self.world.broadcast_object(budget.plan(epoch + 1, self.config.epochs if epoch else 0))
+        self.state.progress.seconds = budget.elapsed()
+        if epochs == self.config.epochs:
+            return
+        each = f"{budget.epoch_seconds:.1f} s each, validation included"
+        self.reporter.info(f"--time {self.config.time}: {epochs} epochs fit, {each}")
+        self.config = replace(self.config, epochs=epochs)
+        recipe = replan(self.setup, self.config)
+        if recipe.optimizer != self.config.optimizer:
+            self.config = replace(self.config, optimizer=recipe.optimizer)
+            self.optimizer = build_optimizer(self.model, recipe.optimizer, recipe.hyp, self.config.batch)
+            self.state.optimizer = self.optimizer
+        self.hyp = recipe.hyp
+        self.ema.decay, self.ema.ramp = self.hyp.ema_decay, self.hyp.ema_ramp
+        self.schedule = replace(self.schedule, hyp=self.hyp, epochs=epochs)
+        self.checkpoints.identity = self._identity()
+        if self.world.is_main:
+            write_options(self.folder / "opt.yaml", self.config)
+            write_options(self.folder / "hyp.yaml", self.hyp)
+
+    def _schedule_values(self, epoch: int) -> dict[str, float]:
+        """Columns of results.csv that show what the schedule did."""
+        mosaic = self.hyp.mosaic if epoch < self.closing_epoch and not self.config.rect else 0.0
+        values = {f"x/lr{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
+        return values | {"x/ema_decay": self.ema.current_decay, "x/mosaic": mosaic}
+
     def _resume(self, point: ResumePoint) -> None:
         self.state.load_state_dict(point.state, point.weights.state)
         progress = self.state.progress
@@ -270,7 +326,7 @@ class Trainer:
             for class_id, precision in self.state.progress.per_class:
                 class_weights[int(class_id)] = (1 - precision) ** 2
             weights = image_weights(index, self.model.nc, class_weights)
-        self.train_loader.set_epoch(epoch, start, weights=weights)
+        self.train_loader.set_epoch(epoch, start, weights=weights, mosaic=epoch < self.closing_epoch)
 
     def _update_best(self, epoch: int) -> bool:
         """Whether this epoch is the best so far; if so, it is stored as such."""

@@ -12,7 +12,6 @@ from yolo_cli.config import OPTIMIZERS, Hyperparameters
 from yolo_cli.errors import UserError
 from yolo_cli.model.build import DetectionModel
 
-MIN_WARMUP_STEPS = 100
 # Scales and offsets per channel that are not stored as vectors: implicit knowledge, and the weights of OREPA's terms.
 PER_CHANNEL = (".implicit", ".vector")
 GROUPS = ("weights", "norms", "biases")  # in this order in the optimizer; weight decay applies to weights only
@@ -80,17 +79,21 @@ class Schedule:
         if self.hyp.warmup_epochs <= 0:
             return 0
         # A run shorter than this ends during the warm-up, so that a short fine-tuning cannot destroy the weights.
-        return max(round(self.hyp.warmup_epochs * self.batches), MIN_WARMUP_STEPS)
+        return max(round(self.hyp.warmup_epochs * self.batches), self.hyp.warmup_min_steps)
 
-    def decay(self, epoch: int) -> float:
-        """Learning rate of an epoch relative to lr0: linear, or cosine (Loshchilov & Hutter 2017)."""
-        x = epoch / self.epochs
+    def decay(self, epoch: float) -> float:
+        """Learning rate at a time, in epochs, relative to lr0: linear, or cosine (Loshchilov & Hutter 2017).
+
+        It stays at 1 for the fraction `flat` of the epochs, as in RTMDet (Lyu et al. 2022).
+        """
+        x = max(epoch / self.epochs - self.hyp.flat, 0.0) / (1 - self.hyp.flat)
         remaining = (1 + math.cos(math.pi * x)) / 2 if self.cosine else 1 - x
         return remaining * (1 - self.hyp.lrf) + self.hyp.lrf
 
     def at(self, step: int) -> StepSettings:
         """Settings of a step, counted from 0 at the start of the run."""
-        target = self.hyp.lr0 * self.decay(step // self.batches)
+        epoch = step / self.batches if self.hyp.lr_per_batch else step // self.batches
+        target = self.hyp.lr0 * self.decay(epoch)
         warm = min(step / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
         rising = target * warm
         falling = self.hyp.warmup_bias_lr + (target - self.hyp.warmup_bias_lr) * warm
@@ -124,11 +127,16 @@ class ModelEMA:
         self._floats = [(own[k], theirs[k]) for k in own if own[k].is_floating_point()]
         self._others = [(own[k], theirs[k]) for k in own if not own[k].is_floating_point()]
 
+    @property
+    def current_decay(self) -> float:
+        """The decay of the latest update."""
+        return self.decay * (1 - math.exp(-self.updates / self.ramp)) if self.ramp > 0 else self.decay
+
     @torch.no_grad()
     def update(self) -> None:
         """Move toward the model by 1 − d, d = decay · (1 − e^(−updates / ramp))."""
         self.updates += 1
-        d = self.decay * (1 - math.exp(-self.updates / self.ramp)) if self.ramp > 0 else self.decay
+        d = self.current_decay
         mine, theirs = [a for a, _ in self._floats], [b for _, b in self._floats]
         torch._foreach_lerp_(mine, theirs, 1 - d)
         for a, b in self._others:

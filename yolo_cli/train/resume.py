@@ -23,8 +23,9 @@ NEWEST = "newest"  # the value of `--resume` without a folder
 # Options that a resumed run may change: they have no influence on the numbers, or are meant to be changed.
 _WRITING = ("nosave", "noplots", "save_period", "save_every", "save_minutes", "project", "name", "exist_ok")
 FREE = frozenset(("resume", "epochs", "patience", "device", "workers", "cache", "strict", "nan_policy", *_WRITING))
-# Options whose effective values are found when the run begins: the measured batch size, the rounded image size.
-RESOLVED = ("batch", "img")
+# Options whose effective values are found when the run begins: the measured batch size, the rounded image size, the
+# optimizer that --hyp auto chooses.
+RESOLVED = ("batch", "img", "optimizer")
 # Seconds that a job waits for processes of an earlier start, whose launcher was killed, to save and end.
 LINGER = 60.0
 
@@ -105,8 +106,10 @@ def read_resume_point(
     except (KeyError, TypeError, ValueError):
         raise UserError("the saved options are incomplete", where=folder, fix="start a new run: --weights") from None
     changed = [name for name in sorted(given - FREE) if not _is_unchanged(name, config, stored, state)]
-    if "hyp" in changed and read_hyperparameters(config.hyp, reporter, stored.loss) == hyp:
-        changed.remove("hyp")
+    if "hyp" in changed:
+        choice = read_hyperparameters(config.hyp, reporter, stored.loss)
+        if not choice.automatic and choice.with_defaults() == hyp:
+            changed.remove("hyp")
     if changed:
         listed = ", ".join(f"--{n.replace('_', '-')} {getattr(stored, n)!s} → {getattr(config, n)!s}" for n in changed)
         raise UserError(f"options differ from the run's: {listed}", where=folder, fix="omit them, or start a new run")

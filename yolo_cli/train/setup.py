@@ -1,7 +1,7 @@
 """What a training starts from: options, hyperparameters, dataset and model. A user's mistakes are reported here."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from yolo_cli.run.folder import create_run_dir, write_options
 from yolo_cli.run.lock import RunLock
 from yolo_cli.train.autobatch import MEMORY_FRACTION, measure_batch
 from yolo_cli.train.folded_norms import restore_norms
-from yolo_cli.train.hyperparameters import describe_hyperparameters, read_hyperparameters
+from yolo_cli.train.hyperparameters import HypChoice, read_hyperparameters
 from yolo_cli.train.optim import freeze_layers, frozen_layers
+from yolo_cli.train.recipe import SCHEDULED, Recipe, Workload, choose_recipe
 from yolo_cli.train.resume import RESOLVED, ResumePoint, check_data, plain_options
 from yolo_cli.train.train_data import TrainData, open_train_data
 from yolo_cli.weights.license import inherited
@@ -52,6 +53,7 @@ class TrainSetup:
     model: DetectionModel
     device: torch.device
     workers: int
+    choice: HypChoice = field(default_factory=HypChoice)  # what --hyp asks for
     point: ResumePoint | None = None  # of the run that is continued
     requested: Mapping[str, Any] | None = None  # options in RESOLVED, as the user gave them
     base_license: str = ""  # of the weights that the training begins with
@@ -78,9 +80,7 @@ def set_up(
     Raises UserError for everything that the user can correct.
     """
     config = point.config if point else config
-    hyp = point.hyp if point else read_hyperparameters(config.hyp, reporter, config.loss)
-    if hyp.close_mosaic >= config.epochs:
-        reporter.warn(f"close_mosaic {hyp.close_mosaic} of {config.epochs} epochs: all are without mosaic and mixup")
+    choice = HypChoice.from_state(point.state) if point else read_hyperparameters(config.hyp, reporter, config.loss)
     if config.batch == AUTO_BATCH and device.type != "cuda":
         raise UserError("is measured on a GPU only", where="--batch -1", fix="give a number on other devices")
     if config.sync_bn and world.size > 1 and device.type != "cuda":
@@ -98,6 +98,8 @@ def set_up(
 
     weights = initial_weights(config, reporter) if not point else None
     model = point.weights.build_model() if point else build_model(config, weights, data.names, reporter)
+    recipe = _resumed(point) if point else _choose(config, choice, data)
+    hyp = recipe.hyp
     base_license = point.weights.base_license if point else inherited(weights.license) if weights else ""
     img = checked_image_size(config.img, model.stride, reporter)
     config = replace(config, loss=config.loss or model.architecture.loss)
@@ -110,11 +112,13 @@ def set_up(
         batch = measure_batch(model, loss, largest_img(config, img, model.stride), device)
         config = replace(config, batch=-world.all_reduce_max(-batch) * world.size)  # the smallest of all processes
         reporter.info(f"--batch -1: {config.batch} images fill {MEMORY_FRACTION:.0%} of the free memory")
+        recipe = _choose(config, choice, data)
+        hyp = recipe.hyp
     if config.weights and not point and world.is_main:  # the other processes get the main one's weights
         images = islice(_training_images(config, hyp, data, img, model.stride, device), NORM_BATCHES)
         if count := restore_norms(model.to(device), images):
             reporter.info(f"{count} folded batch norms got statistics of training images")
-    config = replace(config, img=img, resume="")
+    config = replace(config, img=img, optimizer=recipe.optimizer, resume="")
     check_trainable(config, model, len(data.train.index), world)
     frozen = freeze_layers(model, config.freeze)
     batch = per_rank_batch(config.batch, world)
@@ -123,8 +127,28 @@ def set_up(
         f"{gflops(model, *img):.3g} GFLOPs at {img[1]}×{img[0]}, strides {list(model.strides)}, "
         + (f"{device}" if world.size == 1 else f"{world.size} processes, {batch} images each, on {device.type}")
     )
-    reporter.info(describe_hyperparameters(hyp))
-    return TrainSetup(config, hyp, data, model, device, workers, point, requested, base_license)
+    if hyp.close_mosaic >= config.epochs:
+        reporter.warn(f"close_mosaic {hyp.close_mosaic} of {config.epochs} epochs: all are without mosaic and mixup")
+    reporter.info(recipe.describe())
+    return TrainSetup(config, hyp, data, model, device, workers, choice, point, requested, base_license)
+
+
+def replan(setup: TrainSetup, config: TrainConfig) -> Recipe:
+    """The recipe for another number of epochs; what is already in use, such as augmentation, stays."""
+    requested = replace(config, optimizer=(setup.requested or {}).get("optimizer", config.optimizer))
+    recipe = _choose(requested, setup.choice, setup.data)
+    planned = {name: getattr(recipe.hyp, name) for name in SCHEDULED}
+    return replace(recipe, hyp=replace(setup.hyp, **planned))
+
+
+def _choose(config: TrainConfig, choice: HypChoice, data: TrainData) -> Recipe:
+    batch = config.batch if config.batch != AUTO_BATCH else TrainConfig().batch  # not measured yet
+    workload = Workload(len(data.train.index), batch, config.epochs, pretrained=bool(config.weights))
+    return choose_recipe(choice, workload, config.optimizer)
+
+
+def _resumed(point: ResumePoint) -> Recipe:
+    return Recipe(point.hyp, point.config.optimizer, f"{point.config.hyp or 'defaults'}, as the run began")
 
 
 def _training_images(

@@ -31,6 +31,7 @@ class Progress:
     fitness: float | None = None  # of the last validation
     per_class: list[list[float]] = field(default_factory=list)  # of the last validation: class, mAP@0.5:0.95
     rows: list[list[str]] = field(default_factory=list)  # of results.csv
+    seconds: float = 0.0  # of the budget of --time that are spent; 0 without it
 
 
 def rescale(progress: Progress, before: int, now: int) -> None:
