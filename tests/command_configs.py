@@ -3,6 +3,7 @@
 from yolo_cli.config import (
     AnchorsConfig,
     BenchmarkConfig,
+    CheckConfig,
     DetectConfig,
     ExportConfig,
     InfoConfig,
@@ -11,6 +12,7 @@ from yolo_cli.config import (
 )
 
 CONFIGS = {
+    "check": CheckConfig,
     "train": TrainConfig,
     "val": ValConfig,
     "anchors": AnchorsConfig,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from yolo_cli.cli import anchors, benchmark, compare, convert, detect, export, info, report, train, val
+from yolo_cli.cli import anchors, benchmark, check, compare, convert, detect, export, info, report, train, val
 from yolo_cli.cli.arguments import normalize
 from yolo_cli.cli.given import RecordingCommand, remember_arguments
 from yolo_cli.distributed.elastic import wait_for_failure_report
@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
+app.command("check")(check.check)
 app.command("train", cls=RecordingCommand)(train.train)
 app.command("val")(val.val)
 app.command("compare")(compare.compare)

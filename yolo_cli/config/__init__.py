@@ -6,6 +6,7 @@ raises a UserError that names the option.
 
 from yolo_cli.config.anchors import AnchorsConfig
 from yolo_cli.config.benchmark import BenchmarkConfig
+from yolo_cli.config.check import CheckConfig
 from yolo_cli.config.checks import SPLITS
 from yolo_cli.config.compare import CompareConfig
 from yolo_cli.config.convert import ConvertConfig
@@ -27,6 +28,7 @@ __all__ = [
     "SPLITS",
     "AnchorsConfig",
     "BenchmarkConfig",
+    "CheckConfig",
     "CompareConfig",
     "ConvertConfig",
     "DetectConfig",

@@ -40,11 +40,17 @@ def read_image(path: Path, min_size: tuple[int, int] | None = None) -> Image:
     return decode_image(data, path, min_size)
 
 
-def decode_image(data: bytes, path: Path | str, min_size: tuple[int, int] | None = None) -> Image:
-    """Decode the content of an image file as `read_image` does; errors name `path`."""
+def decode_image(
+    data: bytes, path: Path | str, min_size: tuple[int, int] | None = None, flaws: list[str] | None = None
+) -> Image:
+    """Decode the content of an image file as `read_image` does; errors name `path`.
+
+    Damage that leaves an image with wrong or missing pixels is added to `flaws`.
+    """
     if data.startswith(b"\xff\xd8"):
         orientation = jpeg_orientation(data)
-        image = _decode_jpeg(data, path, min_size[::-1] if min_size and orientation in SWAPS_AXES else min_size)
+        size = min_size[::-1] if min_size and orientation in SWAPS_AXES else min_size
+        image = _decode_jpeg(data, path, size, [] if flaws is None else flaws)
     elif data.startswith(b"\x89PNG"):
         orientation, image = png_orientation(data), _decode_other(data, path, _IGNORE_ORIENTATION)
     else:
@@ -88,7 +94,7 @@ def fitted_size(size: tuple[int, int], fit: tuple[int, int]) -> tuple[int, int]:
     return max(round(size[0] * gain), 1), max(round(size[1] * gain), 1)
 
 
-def _decode_jpeg(data: bytes, path: Path | str, min_size: tuple[int, int] | None) -> Image:
+def _decode_jpeg(data: bytes, path: Path | str, min_size: tuple[int, int] | None, flaws: list[str]) -> Image:
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, LookupError):  # LookupError: the header is cut off before the color space
@@ -109,8 +115,8 @@ def _decode_jpeg(data: bytes, path: Path | str, min_size: tuple[int, int] | None
         fast |= {"fastupsample": True, "fastdct": True}
     try:
         return simplejpeg.decode_jpeg(data, **fast)
-    except ValueError:
-        pass
+    except ValueError as error:
+        flaws.append(str(error))
     try:  # with a flaw that every viewer ignores, such as stray bytes between segments
         return simplejpeg.decode_jpeg(data, strict=False, **fast)
     except ValueError as error:

@@ -116,12 +116,14 @@ def build_index(
     cache_dir: Path | None,
     workers: int,
     progress: Callable[[int, int], None] | None,
+    allow_empty: bool = False,
 ) -> LabelIndex:
     """Read the sizes and labels of `images`, which may include tar shards, or load them from the cache if unchanged.
 
     An image with a missing or empty label file is background. Invalid rows and unreadable images are left out and
     listed in `problems`; with `strict`, any of them raises UserError. `workers` processes read large datasets;
     `progress` is called with (files done, files in total). A cache folder that cannot be written is not an error.
+    If no image can be read, that raises UserError, too, unless `allow_empty` is set.
     """
     files = [os.fspath(image) for image in images]
     cache = None
@@ -142,7 +144,7 @@ def build_index(
         progress(len(files), len(files))
     if strict:
         require_no_problems(index)
-    if not len(index):
+    if not len(index) and not allow_empty:
         first_line = f", first: {index.problems[0]}" if index.problems else ""
         raise UserError(f"none of {len(files)} images can be read{first_line}")
     return index

@@ -1,7 +1,7 @@
 """From the `--data` option to the label index of a split: how every command that reads a dataset starts."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from yolo_cli.dataset.annotated_index import build_annotated_index, renumbered
@@ -51,6 +51,19 @@ def load_split(
     spec: DataSpec, split: str, *, single_cls: bool, strict: bool, workers: int, reporter: Reporter
 ) -> Split:
     """Index a split and report its summary. Raises UserError where it has no readable image."""
+    opened = index_split(spec, split, strict=strict, workers=workers, reporter=reporter)
+    if single_cls:
+        opened = replace(opened, index=opened.index.single_cls())
+    (reporter.warn if opened.index.problems else reporter.info)(opened.summary())
+    for note in opened.index.notes:
+        reporter.info(f"{split}: {note}")
+    return opened
+
+
+def index_split(
+    spec: DataSpec, split: str, *, strict: bool, workers: int, reporter: Reporter, allow_empty: bool = False
+) -> Split:
+    """Index a split. Raises UserError where it has no image, or none that is readable unless `allow_empty` is set."""
     entries = split_entries(spec, split)
     files = sorted({file for entry in entries for file in entry.images})
     indexes = []
@@ -66,7 +79,13 @@ def load_split(
 
             indexes.append(
                 build_index(
-                    files, spec.nc, strict=strict, cache_dir=user_cache_folder(), workers=workers, progress=progress
+                    files,
+                    spec.nc,
+                    strict=strict,
+                    cache_dir=user_cache_folder(),
+                    workers=workers,
+                    progress=progress,
+                    allow_empty=allow_empty,
                 )
             )
     for source in dict.fromkeys(entry.annotated for entry in entries if entry.annotated):
@@ -75,16 +94,10 @@ def load_split(
     index = merge_indexes(indexes)
     if strict:
         require_no_problems(index)
-    if single_cls:
-        index = index.single_cls()
-    left_out = sum(1 for problem in index.problems if not problem.line)
-    opened = Split(split, index, len(files) if len(indexes) == 1 and files else len(index) + left_out)
-    (reporter.warn if index.problems else reporter.info)(opened.summary())
-    for note in index.notes:
-        reporter.info(f"{split}: {note}")
     if unused := sum(entry.unused for entry in entries):
         reporter.warn(f"{split}: {unused:,} annotation files are not read, because there are txt labels")
-    return opened
+    left_out = sum(1 for problem in index.problems if not problem.line)
+    return Split(split, index, len(files) if len(indexes) == 1 and files else len(index) + left_out)
 
 
 def class_names(spec: DataSpec, *, single_cls: bool) -> tuple[str, ...]:
