@@ -19,7 +19,8 @@ class CalibrationBin:
     high: float
     confidence: float  # mean; nan without predictions
     precision: Proportion
-    wrong: Bool[np.ndarray, " n"]  # which predictions are in the bin and wrong
+    predictions: Bool[np.ndarray, " n"]  # which predictions are in the bin
+    wrong: Bool[np.ndarray, " n"]  # and which of them are wrong
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,6 @@ def calibrate(confidence: Float[np.ndarray, " n"], errors: Errors, threshold: fl
         precision = Proportion(int(right.sum()), int(inside.sum()))
         mean = float(confidence[inside].mean()) if precision.count else float("nan")
         distance += precision.count * abs(mean - precision.value) if precision.count else 0.0
-        bins.append(CalibrationBin(float(edges[i]), float(edges[i + 1]), mean, precision, inside & ~right))
+        bins.append(CalibrationBin(float(edges[i]), float(edges[i + 1]), mean, precision, inside, inside & ~right))
     total = int(counted.sum())
     return Calibration(tuple(bins), distance / total if total else float("nan"))

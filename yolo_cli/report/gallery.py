@@ -22,7 +22,12 @@ SUSPECTS_PER_KIND = 24
 
 @dataclass(frozen=True)
 class Card:
-    """An image of the gallery. `tags` are what it is an example of: `c3`, `e-missed`, `c3-e-missed`, `s2`, `b7`."""
+    """An image of the gallery.
+
+    `tags` are what it is an example of. Mistakes: `c3` of class 3, `e-missed`, `c3-e-missed`. Parts of the data: `t3` has
+    boxes of class 3; `h2` boxes of slice 2, `s2` such that are not found, `w2` wrong predictions; `q7` predictions of
+    calibration bin 7, `b7` wrong ones.
+    """
 
     picture: Picture
     file: str
@@ -48,11 +53,16 @@ def image_tags(findings: Findings) -> list[set[str]]:
     for image, class_id, kind in rows:
         error = f"e-{ERRORS[kind]}"
         tags[image] |= {f"c{class_id}", error, f"c{class_id}-{error}"}
-    marked = [(f"s{i}", gt.image[each.missed]) for i, each in enumerate(findings.slices)]
-    marked += [(f"b{i}", pred.image[each.wrong]) for i, each in enumerate(findings.calibration.bins)]
+    marked = []
+    for i, part in enumerate(findings.slices):
+        marked += [(f"h{i}", gt.image[part.boxes]), (f"s{i}", gt.image[part.missed]), (f"w{i}", pred.image[part.wrong])]
+    for i, each in enumerate(findings.calibration.bins):
+        marked += [(f"q{i}", pred.image[each.predictions]), (f"b{i}", pred.image[each.wrong])]
     for tag, images in marked:
         for image in np.unique(images).tolist():
             tags[image].add(tag)
+    for image, class_id in zip(gt.image.tolist(), gt.class_id.tolist(), strict=True):
+        tags[image].add(f"t{class_id}")
     return tags
 
 
@@ -80,7 +90,7 @@ def build_gallery(findings: Findings) -> list[Card]:
     """The cards, without pixels yet."""
     saved, tags = findings.saved, image_tags(findings)
     count = np.bincount(findings.mistakes.image, minlength=len(tags))
-    worst = set(np.argsort(-count, kind="stable")[:WORST].tolist())
+    worst = {image for image in np.argsort(-count, kind="stable")[:WORST].tolist() if count[image]}
     cards = []
     for image in choose_images(findings, tags):
         height, width = saved.data.sizes[image].tolist()

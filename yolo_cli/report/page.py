@@ -81,7 +81,7 @@ def _context(
     suspects: Mapping[str, Sequence[Part]],
 ) -> dict[str, Any]:
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
-    tags: frozenset[str] = frozenset().union(*(card.tags for card in cards))
+    tags: frozenset[str] = frozenset().union(*(card.tags | ({"worst"} if card.worst else set()) for card in cards))
     names = findings.saved.names
     shown_classes = sorted({int(tag[1:]) for tag in tags if tag.startswith("c") and "-" not in tag})
     pr_figures = figures.pr_figures(findings)
@@ -105,6 +105,8 @@ def _context(
         "largest_gain": max(findings.gains.values()) or 1.0,
         "names": names,
         "tags": tags,
+        "parts_of_data": _parts_of_data(findings),
+        "metric_tags": _metric_tags(findings),
         "shown_classes": shown_classes,
         "cards": cards,
         "confusions": list(zip(findings.confusions, confusions, strict=True)),
@@ -120,6 +122,25 @@ def _context(
         "settings": _settings(run),
         "fingerprint": findings.saved.fingerprint,
     }
+
+
+def _metric_tags(findings: Findings) -> dict[str, str]:
+    """By metric of a box size, the tag of the images that have such boxes."""
+    sizes = [(i, each.label) for i, each in enumerate(findings.slices) if each.group == "size"]
+    return {f"mAP_{label.partition(':')[0]}": f"h{i}" for i, label in sizes}
+
+
+def _parts_of_data(findings: Findings) -> list[tuple[str, str]]:
+    """The tags of `Card` that are no mistakes of a class, and what a filter calls them."""
+    parts = []
+    for i, each in enumerate(findings.slices):
+        name = f"{each.group}: {each.label}"
+        parts += [(f"h{i}", f"boxes, {name}"), (f"s{i}", f"not found, {name}"), (f"w{i}", f"wrong, {name}")]
+    for i, bin_ in enumerate(findings.calibration.bins):
+        name = f"confidence {text.decimals(bin_.low)} to {text.decimals(bin_.high)}"
+        parts += [(f"q{i}", f"predictions, {name}"), (f"b{i}", f"wrong, {name}")]
+    names = findings.saved.names
+    return parts + [(f"t{i}", f"boxes of {text.shortened(name, 60)}") for i, name in enumerate(names)]
 
 
 def _headline(findings: Findings, metric: str) -> tuple[str, str, Difference | None]:

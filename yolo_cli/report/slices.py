@@ -31,7 +31,9 @@ class Slice:
 
     group: str
     label: str
-    missed: Bool[np.ndarray, " m"]  # which boxes are in the slice and not found at the threshold
+    boxes: Bool[np.ndarray, " m"]  # which boxes are in the slice
+    missed: Bool[np.ndarray, " m"]  # and which of them are not found at the threshold
+    wrong: Bool[np.ndarray, " n"]  # which predictions with the property are wrong; none where `precision` is None
     recall: Proportion
     recall_any: Proportion
     precision: Proportion | None
@@ -56,15 +58,18 @@ def find_slices(
         for label, of_group in members.items():
             boxes = of_group & ~gt.crowd
             count = int(boxes.sum())
-            precision = None
+            precision, wrong = None, np.zeros(len(confident), dtype=bool)
             if group in of_pred:
                 chosen = counted & of_pred[group][label]
-                precision = Proportion(int((errors.kind[chosen] == CORRECT).sum()), int(chosen.sum()))
+                wrong = chosen & (errors.kind != CORRECT)
+                precision = Proportion(int((chosen & ~wrong).sum()), int(chosen.sum()))
             result.append(
                 Slice(
                     group,
                     label,
+                    boxes,
                     boxes & ~found,
+                    wrong,
                     Proportion(int((boxes & found).sum()), count),
                     Proportion(int((boxes & found_any).sum()), count),
                     precision,
