@@ -24,9 +24,9 @@ SUSPECTS_PER_KIND = 24
 class Card:
     """An image of the gallery.
 
-    `tags` are what it is an example of. Mistakes: `c3` of class 3, `e-missed`, `c3-e-missed`. Parts of the data: `t3` has
-    boxes of class 3; `h2` boxes of slice 2, `s2` such that are not found, `w2` wrong predictions; `q7` predictions of
-    calibration bin 7, `b7` wrong ones.
+    `tags` are what it is an example of. Mistakes: `c3` of class 3, `e-missed`, `c3-e-missed`. Parts of the data: `t3`
+    has boxes of class 3; `h2` boxes of slice 2, `s2` such that are not found, `w2` wrong predictions; `q7` predictions
+    of calibration bin 7, `b7` wrong ones.
     """
 
     picture: Picture
