@@ -1,9 +1,10 @@
-"""`yolo convert`: convert between checkpoints, Darknet files and model YAML."""
+"""`yolo convert`: convert between checkpoints, Darknet files and model YAML, or a dataset (`convert_dataset`)."""
 
 import os
 from pathlib import Path
 
-from yolo_cli.config import ConvertConfig
+from yolo_cli.commands.convert_dataset import convert_dataset
+from yolo_cli.config import DATASET_FORMATS, ConvertConfig
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import write_atomically
 from yolo_cli.io.yaml_file import write_mapping
@@ -26,6 +27,11 @@ def run(config: ConvertConfig, reporter: Reporter) -> list[Path]:
     Raises UserError for targets that exist already, and for a model that the target format cannot represent.
     """
     # Set up
+    if config.to:
+        return [convert_dataset(config, reporter)]
+    if Path(config.source).suffix in (".yaml", ".yml", ".data"):
+        fix = f"give --to {', '.join(DATASET_FORMATS[:-1])} or {DATASET_FORMATS[-1]} to convert a dataset"
+        raise UserError("is no weight file", where=config.source, fix=fix)
     target = Path(os.path.expanduser(config.target))
     outputs = _outputs(target)
     for path in outputs:

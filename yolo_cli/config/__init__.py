@@ -9,7 +9,7 @@ from yolo_cli.config.benchmark import BenchmarkConfig
 from yolo_cli.config.check import CheckConfig
 from yolo_cli.config.checks import SPLITS
 from yolo_cli.config.compare import CompareConfig
-from yolo_cli.config.convert import ConvertConfig
+from yolo_cli.config.convert import DATASET_FORMATS, ConvertConfig
 from yolo_cli.config.detect import DetectConfig
 from yolo_cli.config.export import OPSETS, ExportConfig
 from yolo_cli.config.hyperparameters import Hyperparameters
@@ -21,6 +21,7 @@ from yolo_cli.config.val import ValConfig
 __all__ = [
     "AUTO_BATCH",
     "CACHES",
+    "DATASET_FORMATS",
     "LOSSES",
     "NAN_POLICIES",
     "OPSETS",

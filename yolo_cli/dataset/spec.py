@@ -51,6 +51,11 @@ class DataSpec:
         """The number of classes."""
         return len(self.names)
 
+    @property
+    def val_is_fallback(self) -> bool:
+        """Whether the validation split is another split, because its own images are missing."""
+        return bool(self.val_fallback) and self.splits.get("val") == self.splits[self.val_fallback]
+
 
 def load_spec(data: str) -> DataSpec:
     """Read `--data`: a path, or the name of a shipped file. The images need not exist yet (see `prepare`).

@@ -7,6 +7,7 @@ from typing import Any
 from yolo_cli.dataset.annotated_index import build_annotated_index, renumbered
 from yolo_cli.dataset.label_index import LabelIndex, build_index, merge_indexes, require_no_problems
 from yolo_cli.dataset.spec import DataSpec, load_spec, prepare, split_entries
+from yolo_cli.errors import UserError
 from yolo_cli.io.cache_dir import user_cache_folder
 from yolo_cli.progress import Reporter
 
@@ -61,9 +62,20 @@ def load_split(
 
 
 def index_split(
-    spec: DataSpec, split: str, *, strict: bool, workers: int, reporter: Reporter, allow_empty: bool = False
+    spec: DataSpec,
+    split: str,
+    *,
+    strict: bool,
+    workers: int,
+    reporter: Reporter,
+    allow_empty: bool = False,
+    cached: bool = True,
 ) -> Split:
-    """Index a split. Raises UserError where it has no image, or none that is readable unless `allow_empty` is set."""
+    """Index a split. Raises UserError where it has no image, or none that is readable unless `allow_empty` is set.
+
+    Without `cached` the files are read anew, and the cache stays as it is.
+    """
+    cache_dir = user_cache_folder() if cached else None
     entries = split_entries(spec, split)
     files = sorted({file for entry in entries for file in entry.images})
     indexes = []
@@ -82,18 +94,20 @@ def index_split(
                     files,
                     spec.nc,
                     strict=strict,
-                    cache_dir=user_cache_folder(),
+                    cache_dir=cache_dir,
                     workers=workers,
                     progress=progress,
                     allow_empty=allow_empty,
                 )
             )
     for source in dict.fromkeys(entry.annotated for entry in entries if entry.annotated):
-        annotated = build_annotated_index(source, cache_dir=user_cache_folder(), reporter=reporter)
+        annotated = build_annotated_index(source, cache_dir=cache_dir, reporter=reporter)
         indexes.append(renumbered(annotated, spec.names, source.path))
     index = merge_indexes(indexes)
     if strict:
         require_no_problems(index)
+    if not len(index) and not allow_empty:
+        raise UserError(f"none of the images can be read, first: {index.problems[0]}", where=f"{spec.source}: {split}")
     if unused := sum(entry.unused for entry in entries):
         reporter.warn(f"{split}: {unused:,} annotation files are not read, because there are txt labels")
     left_out = sum(1 for problem in index.problems if not problem.line)

@@ -68,11 +68,11 @@ def write_file(path: Path, *, what: str) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path, *, fix: str = "set YOLO_CACHE_DIR to another folder") -> Iterator[Path]:
     """A path for a new folder; what the block creates there is renamed to `folder` when it ends without an error.
 
     The path is in a temporary folder, which the block may use for other files. If another process was faster, its
-    `folder` stays. Raises UserError where the folder cannot be written.
+    `folder` stays. Raises UserError, which suggests `fix`, where the folder cannot be written.
     """
     import tempfile  # noqa: PLC0415 - it takes 10 ms, and `yolo --help` imports this module
 
@@ -89,7 +89,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         raise UserError(
             f"cannot be written ({error.strerror or error})",
             where=folder,
-            fix="make room there, or set YOLO_CACHE_DIR to another folder",
+            fix=f"make room there, or {fix}",
         ) from None
 
 

@@ -1,9 +1,13 @@
 """COCO JSON: `images`, `annotations` and `categories` in one file, boxes as x, y, width, height in pixels."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from yolo_cli.dataset.entries import SplitEntry
 from yolo_cli.dataset.formats.annotations import (
     CROWDS,
     ENCLOSED,
@@ -16,10 +20,12 @@ from yolo_cli.dataset.formats.annotations import (
     size_of,
 )
 from yolo_cli.dataset.formats.image_finder import ImageFinder
+from yolo_cli.dataset.formats.records import Record, Values, pixel_values
 from yolo_cli.errors import UserError
 from yolo_cli.io.json_file import read_json
 
 MAX_BYTES = 4 * 2**30
+IMAGES = "images"
 
 
 def is_coco(document: object) -> bool:
@@ -133,3 +139,38 @@ def _box(row: Mapping[str, Any], result: Annotations) -> Box:
     points = [value for polygon in polygons if isinstance(polygon, list) for value in polygon]
     result.notes[ENCLOSED] += 1
     return enclosing_box(map(number_of, points[::2]), map(number_of, points[1::2]))
+
+
+def write(records: Sequence[Record], split: str, names: Sequence[str], folder: Path) -> SplitEntry:
+    """Write `annotations/SPLIT.json`. Category ids are class numbers from 1, as COCO's own begin at 1."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, record in enumerate(records, 1):
+        height, width = record.size
+        images.append({"id": number, "file_name": record.name, "width": width, "height": height})
+        boxes = pixel_values(record, _corner, _center)
+        for class_id, box in zip(record.classes.tolist(), boxes, strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": class_id + 1,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    path = folder / "annotations" / f"{split}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(document), encoding="ascii")
+    return SplitEntry(f"{IMAGES}/{split}", f"annotations/{split}.json")
+
+
+def _corner(boxes: Values) -> Values:
+    return np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
+
+
+def _center(values: Values) -> Values:
+    return np.concatenate([values[:, :2] + values[:, 2:] / 2, values[:, 2:]], axis=1)

@@ -15,7 +15,8 @@ class ImageFinder:
     """The images in the first of `folders` that has any, by the names under which annotations list them.
 
     Annotations carry paths of the machine that they were made on, with either kind of slash. Of several images of one
-    name, the one is meant whose path shares the most folders with the given path.
+    name, the one is meant that has the given path in the folder, else the one whose path shares the most folders with
+    the given path.
     """
 
     def __init__(self, folders: Sequence[str]) -> None:
@@ -49,7 +50,11 @@ class ImageFinder:
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
         if not parts:
             raise UserError("an image without a name")
-        return self._best(self._by_name.get(_normal(parts[-1]), []), parts[:-1], name)
+        candidates = self._by_name.get(_normal(parts[-1]), [])
+        if len(candidates) > 1:
+            exact = {os.path.join(folder, *parts) for folder in self.folders}
+            candidates = [file for file in candidates if file in exact] or candidates
+        return self._best(candidates, parts[:-1], name)
 
     def find_stem(self, stem: str, folders: Sequence[str]) -> str:
         """The image of a name without suffix, in folders of these names if there are several. Raises UserError."""

@@ -1,10 +1,15 @@
 """Pascal VOC XML: one file per image, boxes as the coordinates of their edges in pixels."""
 
 import math
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+import numpy as np
+
+from yolo_cli.dataset.entries import SplitEntry
 from yolo_cli.dataset.formats.annotations import (
     ENCLOSED,
     NO_BOX,
@@ -19,10 +24,14 @@ from yolo_cli.dataset.formats.annotations import (
     turned_box,
 )
 from yolo_cli.dataset.formats.image_finder import ImageFinder
+from yolo_cli.dataset.formats.records import Record, Values, pixel_values
 from yolo_cli.errors import UserError
 from yolo_cli.io.xml_file import read_xml
 
 MAX_BYTES = 64 * 2**20
+IMAGES = "JPEGImages"
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML cannot hold
 
 
 def is_voc(root: Element) -> bool:
@@ -120,3 +129,57 @@ def _polygon_points(polygon: Element) -> tuple[list[float], list[float]]:
     xs = [number_of(child.text) for child in polygon if child.tag.startswith("x")]
     ys = [number_of(child.text) for child in polygon if child.tag.startswith("y")]
     return xs, ys
+
+
+def write(records: Sequence[Record], split: str, names: Sequence[str], folder: Path) -> SplitEntry:
+    """Write `Annotations/SPLIT/*.xml` and `ImageSets/Main/SPLIT.txt`; images are in `JPEGImages/SPLIT`.
+
+    Edges get decimals where whole pixels would move a box.
+    """
+    annotations = folder / "Annotations" / split
+    stems = []
+    for record in records:
+        stem = os.path.splitext(record.name)[0]
+        stems.append(f"{split}/{stem}")
+        path = annotations / f"{stem}.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(_document(record, split, names))
+    sets = folder / "ImageSets" / "Main" / f"{split}.txt"
+    sets.parent.mkdir(parents=True, exist_ok=True)
+    sets.write_bytes("".join(f"{stem}\n" for stem in stems).encode("utf-8", "surrogateescape"))
+    return SplitEntry(f"{IMAGES}/{split}", f"Annotations/{split}")
+
+
+def _document(record: Record, split: str, names: Sequence[str]) -> bytes:
+    root = Element("annotation")
+    _add(root, "folder", f"{IMAGES}/{split}")
+    _add(root, "filename", record.name)
+    size = SubElement(root, "size")
+    for tag, value in (("width", record.size[1]), ("height", record.size[0]), ("depth", 3)):
+        _add(size, tag, value)
+    _add(root, "segmented", 0)
+    values = pixel_values(record, _edges, _centers)
+    for class_id, box in zip(record.classes.tolist(), values, strict=True):
+        entry = SubElement(root, "object")
+        _add(entry, "name", names[class_id])
+        _add(entry, "pose", "Unspecified")
+        _add(entry, "truncated", 0)
+        _add(entry, "difficult", 0)
+        edges = SubElement(entry, "bndbox")
+        for tag, edge in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
+            _add(edges, tag, edge)
+    indent(root)
+    return tostring(root, encoding="utf-8")
+
+
+def _add(parent: Element, tag: str, value: object) -> None:
+    text = _NO_XML.sub("\ufffd", str(value))  # the reader finds images by the name of the XML file
+    SubElement(parent, tag).text = text
+
+
+def _edges(boxes: Values) -> Values:
+    return np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+
+
+def _centers(values: Values) -> Values:
+    return np.concatenate([(values[:, :2] + values[:, 2:]) / 2, values[:, 2:] - values[:, :2]], axis=1)

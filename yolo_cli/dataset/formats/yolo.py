@@ -1,0 +1,24 @@
+"""YOLO txt labels: one file per image, rows of class, cx, cy, w, h as fractions of the image. Read by `yolo_labels`."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from yolo_cli.dataset.entries import SplitEntry
+from yolo_cli.dataset.formats.records import Record
+from yolo_cli.dataset.scan import label_path
+
+IMAGES = "images"
+
+
+def write(records: Sequence[Record], split: str, names: Sequence[str], folder: Path) -> SplitEntry:
+    """Write `labels/SPLIT/*.txt`, empty ones for background. Numbers have the digits that a float32 needs."""
+    for record in records:
+        rows = [
+            " ".join([str(class_id), *(str(value).removesuffix(".0") for value in box)]) + "\n"
+            for class_id, box in zip(record.classes.tolist(), record.boxes, strict=True)
+        ]
+        path = Path(label_path(os.path.join(folder, IMAGES, split, record.name)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(rows), encoding="ascii")
+    return SplitEntry(f"{IMAGES}/{split}")
