@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yolo_cli.dataset.annotated_index import AnnotationSource
+from yolo_cli.dataset.darknet_data import KEYS, base_of, read_darknet_data
+from yolo_cli.dataset.darknet_data import SUFFIX as DARKNET_SUFFIX
 from yolo_cli.dataset.entries import SplitEntry, locate
 from yolo_cli.dataset.formats.formats import SUFFIXES as ANNOTATION_SUFFIXES
 from yolo_cli.dataset.formats.formats import Format, recognize
@@ -31,8 +33,8 @@ class EntryFiles:
     unused: int = 0
 
 
-def entry_files(entry: SplitEntry, root: Path, where: Path) -> EntryFiles:
-    """Find the files of an entry. Raises UserError, with `where`, for a path that does not exist."""
+def entry_files(entry: SplitEntry, root: Path, split: str, where: Path) -> EntryFiles:
+    """Find the files of an entry of a split. Raises UserError, with `where`, for a path that does not exist."""
     path, annotations, listed = (_existing(given, root, where) if given else None for given in _parts(entry))
     assert path is not None
     used = read_image_list(listed) if listed else None
@@ -47,6 +49,11 @@ def entry_files(entry: SplitEntry, root: Path, where: Path) -> EntryFiles:
     suffix = path.suffix.lower()
     if suffix in ANNOTATION_SUFFIXES:
         return EntryFiles(annotated=AnnotationSource(str(path), (str(path),), image_folders(path), used))
+    if suffix == DARKNET_SUFFIX:
+        keys = read_darknet_data(path)
+        if KEYS[split] not in keys:
+            raise UserError(f"has no line `{KEYS[split]} = …`", where=path)
+        return EntryFiles(listed_images(Path(keys[KEYS[split]])))
     if suffix == ".txt":
         return EntryFiles(listed_images(path))
     return EntryFiles((os.path.abspath(path),))
@@ -116,5 +123,7 @@ def _is_annotation_folder(folder: Path) -> bool:
 
 
 def listed_images(listing: Path) -> tuple[str, ...]:
-    """The paths in a txt list; relative ones are relative to the list's folder."""
-    return tuple(os.path.abspath(listing.parent / line) for line in read_lines(listing))
+    """The paths in a txt list. Relative ones are relative to the list's folder, or to one above it as in Darknet."""
+    lines = read_lines(listing)
+    base = base_of(lines, listing.parent)
+    return tuple(os.path.abspath(os.path.join(base, line)) for line in lines)

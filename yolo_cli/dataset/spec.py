@@ -10,9 +10,12 @@ from typing import Any
 from yolo_cli.dataset import synthetic
 from yolo_cli.dataset.annotated_index import AnnotationSource, build_annotated_index
 from yolo_cli.dataset.class_names import NAMES_FILES, parse_names, read_names
+from yolo_cli.dataset.darknet_data import KEYS, read_darknet_data
+from yolo_cli.dataset.darknet_data import SUFFIX as DARKNET_SUFFIX
 from yolo_cli.dataset.download import fetch_archive
 from yolo_cli.dataset.entries import SplitEntry, locate, parse_entries
 from yolo_cli.dataset.image_header import SUFFIXES
+from yolo_cli.dataset.near_misses import suggest_images
 from yolo_cli.dataset.scan import SHARD
 from yolo_cli.dataset.sources import EntryFiles, entry_files
 from yolo_cli.errors import UserError
@@ -63,7 +66,7 @@ def load_spec(data: str) -> DataSpec:
     Raises UserError, naming file and key, for invalid content.
     """
     source = assets.find("data", data, option="--data")
-    raw = read_mapping(source)
+    raw = _darknet_mapping(source) if source.suffix == DARKNET_SUFFIX else read_mapping(source)
     splits = {name: parse_entries(raw[name], name, source) for name in SPLITS if raw.get(name) not in (None, "", [])}
     if not splits:
         raise UserError(
@@ -90,6 +93,13 @@ def load_spec(data: str) -> DataSpec:
     return replace(spec, root=_root(spec))
 
 
+def _darknet_mapping(source: Path) -> dict[str, Any]:
+    """A .data file as the mapping that a data.yaml would have."""
+    keys = read_darknet_data(source)
+    splits = {split: keys[key] for split, key in KEYS.items() if keys.get(key)}
+    return {**splits, **({"names": list(read_names(Path(keys["names"])))} if keys.get("names") else {})}
+
+
 def prepare(spec: DataSpec, reporter: Reporter) -> DataSpec:
     """Make the images available: generate or download them if they are missing, after reporting the source.
 
@@ -108,7 +118,8 @@ def prepare(spec: DataSpec, reporter: Reporter) -> DataSpec:
             raise UserError(
                 f"no {_first_path(spec)} in {' or '.join(map(str, _roots(spec)))}",
                 where=spec.source,
-                fix="correct `path`, or set YOLO_DATASETS to the folder that contains your datasets",
+                fix=suggest_images(spec.root, next(iter(spec.splits)), _first_path(spec))
+                or "correct `path`, or set YOLO_DATASETS to the folder that contains your datasets",
             )
     spec = _with_fallback(spec, reporter.info)
     return spec if spec.names else replace(spec, names=_find_names(spec, reporter))
@@ -129,14 +140,16 @@ def split_entries(spec: DataSpec, split: str) -> list[EntryFiles]:
             raise UserError(
                 f"{split}: {missing} is not in {spec.root}",
                 where=spec.source,
-                fix="correct the path, or set YOLO_DATASETS to the folder that contains your datasets",
+                fix=suggest_images(spec.root, split, missing)
+                or "correct the path, or set YOLO_DATASETS to the folder that contains your datasets",
             )
-        found.append(entry_files(entry, spec.root, spec.source))
+        found.append(entry_files(entry, spec.root, split, spec.source))
     if not any(files.images or files.annotated for files in found):
         raise UserError(
             f"{split}: no images in {', '.join(map(str, spec.splits[split]))}",
             where=spec.source,
-            fix=f"image files end in {', '.join(sorted(SUFFIXES))}, tar shards in {SHARD}",
+            fix=suggest_images(spec.root, split, spec.splits[split][0].path)
+            or f"image files end in {', '.join(sorted(SUFFIXES))}, tar shards in {SHARD}",
         )
     return found
 
@@ -186,6 +199,8 @@ def _names_file(spec: DataSpec) -> tuple[str, ...]:
     for entries in spec.splits.values():
         for entry in entries:
             path = locate(spec.root, entry.path)
+            if path is not None and path.suffix == DARKNET_SUFFIX and "names" in (keys := read_darknet_data(path)):
+                return read_names(Path(keys["names"]))
             folders += [path, path.parent] if path is not None else []
     for folder in folders:
         for name in NAMES_FILES:

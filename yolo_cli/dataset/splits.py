@@ -6,6 +6,8 @@ from typing import Any
 
 from yolo_cli.dataset.annotated_index import build_annotated_index, renumbered
 from yolo_cli.dataset.label_index import LabelIndex, build_index, merge_indexes, require_no_problems
+from yolo_cli.dataset.near_misses import explain_no_labels
+from yolo_cli.dataset.scan import is_shard
 from yolo_cli.dataset.spec import DataSpec, load_spec, prepare, split_entries
 from yolo_cli.errors import UserError
 from yolo_cli.io.cache_dir import user_cache_folder
@@ -108,6 +110,8 @@ def index_split(
         require_no_problems(index)
     if not len(index) and not allow_empty:
         raise UserError(f"none of the images can be read, first: {index.problems[0]}", where=f"{spec.source}: {split}")
+    if files and not len(index.boxes) and not index.problems and not any(map(is_shard, files)):
+        reporter.warn(explain_no_labels(files, spec.root, split))
     if unused := sum(entry.unused for entry in entries):
         reporter.warn(f"{split}: {unused:,} annotation files are not read, because there are txt labels")
     left_out = sum(1 for problem in index.problems if not problem.line)

@@ -32,7 +32,9 @@ def find(kind: str, name: str, *, option: str) -> Path:
         if shipped.is_file():
             return shipped
     if given.is_dir():
-        raise UserError("is a folder; a YAML file is expected", where=f"{option} {name}")
+        inside = sorted(given.glob("*.yaml"))
+        fix = f"give {inside[0]}" if len(inside) == 1 else ""
+        raise UserError("is a folder; a YAML file is expected", where=f"{option} {name}", fix=fix)
     raise UserError(
         "no such file, and no shipped file of that name",
         where=f"{option} {name}",
