@@ -4,10 +4,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from yolo_cli.config import CheckConfig
+from yolo_cli.data_checks.advice import advise
 from yolo_cli.data_checks.dataset import CheckResult, check_dataset
 from yolo_cli.data_checks.findings import (
     ADVICE,
@@ -21,19 +24,25 @@ from yolo_cli.data_checks.findings import (
     count_of,
 )
 from yolo_cli.data_checks.image_stats import measure_images
+from yolo_cli.data_checks.page import relative, render
+from yolo_cli.data_checks.training_cost import measure_training_cost
 from yolo_cli.dataset.spec import DataSpec, split_files
 from yolo_cli.dataset.splits import index_split, prepare_dataset
-from yolo_cli.device import cores, default_workers
+from yolo_cli.device import cores, default_workers, select_device
 from yolo_cli.errors import UserError
+from yolo_cli.io.atomic import write_atomically
+from yolo_cli.model.architecture import plan_layers, scale_anchors
 from yolo_cli.progress import Reporter
 from yolo_cli.run.folder import create_run_dir, write_json
+from yolo_cli.weights.networks import find_network
 
-JSON_FILE = "check.json"
+JSON_FILE, HTML_FILE = "check.json", "check.html"
 
 
 def run(config: CheckConfig, reporter: Reporter) -> CheckResult:
     """Check a dataset as the options say, and print what was found. Raises UserError for the user's mistakes."""
     # Set up
+    device = select_device(config.device)
     spec = prepare_dataset(config.data, reporter)
     folder = create_run_dir(config.project, config.name, exist_ok=config.exist_ok) if config.html else None
     splits, findings = _open_splits(spec, config, reporter)
@@ -43,18 +52,22 @@ def run(config: CheckConfig, reporter: Reporter) -> CheckResult:
         threads = config.workers if config.workers >= 0 else cores()
         splits = [_with_stats(split, threads, reporter) for split in splits]
     findings += check_dataset(splits, spec.names, config.img)
+    if config.advice:
+        findings += _advice(splits, spec, config, device)
     result = CheckResult.of(findings)
 
     # Report
     content = to_dict(result, spec, splits)
     if folder is not None:
         write_json(folder / JSON_FILE, content)
+        page = render(result, splits, title=spec.source.resolve().parent.name or spec.source.name, root=spec.root)
+        write_atomically(folder / HTML_FILE, page.encode("utf-8", "backslashreplace"), what=HTML_FILE)
     if config.json:
         print(json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8"))
     else:
         print_table(result, spec, splits, reporter)
     if folder is not None:
-        reporter.info(f"results in {folder}")
+        reporter.info(f"page with thumbnails in {folder / HTML_FILE}")
     return result
 
 
@@ -77,6 +90,17 @@ def _open_splits(spec: DataSpec, config: CheckConfig, reporter: Reporter) -> tup
 def _with_stats(split: CheckedSplit, threads: int, reporter: Reporter) -> CheckedSplit:
     with reporter.bar(len(split.index), f"{split.name} images") as bar:
         return replace(split, stats=measure_images(split.index, threads=threads, advance=bar.advance))
+
+
+def _advice(splits: Sequence[CheckedSplit], spec: DataSpec, config: CheckConfig, device: torch.device) -> list[Finding]:
+    train = next((split for split in splits if split.name == "train" and len(split.index.boxes)), None)
+    if train is None:
+        return []
+    architecture = find_network("s")
+    planned = plan_layers(architecture)
+    strides = [planned[source].stride for source in planned[-1].sources]
+    anchors = np.concatenate([np.reshape(scale, (-1, 2)) for scale in scale_anchors(architecture.anchors, strides)])
+    return advise(train, config.img, anchors, measure_training_cost(spec.names, config.img, device))
 
 
 def to_dict(result: CheckResult, spec: DataSpec, splits: Sequence[CheckedSplit]) -> dict[str, Any]:
@@ -118,7 +142,7 @@ def print_table(result: CheckResult, spec: DataSpec, splits: Sequence[CheckedSpl
         images, boxes = count_of(len(split.index), "image"), count_of(len(split.index.boxes), "box", "boxes")
         reporter.info(f"{split.name}: {images}, {boxes}")
     for finding in result.findings:
-        first = f"; first: {_shortened(finding.items[0], spec.root)}" if finding.items else ""
+        first = f"; first: {relative(finding.items[0], spec.root)}" if finding.items else ""
         reporter.info(f"{finding.severity:>8} {finding.split:>10}  {finding.what}{first}")
     errors, warnings = (count_of(result.number(severity), severity) for severity in (ERROR, WARNING))
     others = [
@@ -128,9 +152,3 @@ def print_table(result: CheckResult, spec: DataSpec, splits: Sequence[CheckedSpl
         if (number := result.number(severity))
     ]  # fmt: skip
     reporter.info(", ".join([errors, warnings, *others]))
-
-
-def _shortened(item: Item, root: Path) -> str:
-    """An item with paths relative to the dataset."""
-    start = f"{root}{os.sep}"
-    return str(replace(item, file=item.file.removeprefix(start), other=item.other.removeprefix(start)))

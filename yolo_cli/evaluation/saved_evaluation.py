@@ -59,6 +59,11 @@ class SavedEvaluation:
             np.full(len(position), np.nan) if brightness is None else brightness[position],
         )
 
+    def size_of(self, i: int) -> tuple[int, int]:
+        """(height, width) of image i."""
+        height, width = self.data.sizes[i].tolist()
+        return height, width
+
     def image(self, i: int, min_size: tuple[int, int] | None = None) -> np.ndarray:
         """The pixels of image i: RGB, (height, width, 3) uint8, of the size that was evaluated.
 

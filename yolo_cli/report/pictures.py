@@ -1,11 +1,13 @@
 """Thumbnails of images and of parts of them, with boxes to draw on top."""
 
 import base64
+import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -13,13 +15,25 @@ import simplejpeg
 from jaxtyping import UInt8
 
 from yolo_cli.errors import UserError
-from yolo_cli.evaluation.saved_evaluation import SavedEvaluation
 
 # Tried in turn until all pictures fit: a factor of their size, and the JPEG quality.
 _LEVELS = ((1.0, 75), (0.8, 65), (0.6, 55), (0.45, 45))
 _MAX_LABELS = 12  # per picture; more would cover the image
 _LETTER, _LINE = 7.0, 14  # mean width of a letter and height of a line of labels, in pixels
 _MAX_ENLARGEMENT = 3.0  # of a small part of an image
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Where pictures get their pixels from."""
+
+    def size_of(self, i: int) -> tuple[int, int]:
+        """(height, width) of image i."""
+        ...
+
+    def image(self, i: int, min_size: tuple[int, int] | None = None) -> np.ndarray:
+        """RGB pixels of image i, not below `min_size` (height, width). Raises UserError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +55,7 @@ class Picture:
     `width` and `height` are those of the picture; `uri` is empty where the file could not be read or had no room.
     """
 
-    image: int  # row in the evaluation
+    image: int  # of its source
     region: tuple[float, float, float, float]  # x, y, width, height in pixels of the image file
     side: int
     alt: str
@@ -106,7 +120,7 @@ def around(boxes: Sequence[Sequence[float]], size: Sequence[int]) -> tuple[float
     return float(low[0]), float(low[1]), float(extent[0]), float(extent[1])
 
 
-def read_pixels(pictures: Sequence[Picture], saved: SavedEvaluation) -> list[str]:
+def read_pixels(pictures: Sequence[Picture], source: ImageSource) -> list[str]:
     """Read the images of all pictures, each once; returns one line for each that cannot be read."""
     by_image: dict[int, list[Picture]] = {}
     for picture in pictures:
@@ -114,16 +128,17 @@ def read_pixels(pictures: Sequence[Picture], saved: SavedEvaluation) -> list[str
 
     def read(item: tuple[int, list[Picture]]) -> str:
         image, wanted = item
-        size = saved.data.sizes[image]
-        height, width = np.ceil(size * max(picture.scale for picture in wanted)).astype(int).tolist()
+        size = source.size_of(image)
+        scale = max(picture.scale for picture in wanted)
+        height, width = (math.ceil(side * scale) for side in size)
         try:
-            pixels = saved.image(image, (height, width))
+            pixels = source.image(image, (height, width))
         except UserError as error:
             for picture in wanted:
                 picture.problem = error.what
             return str(error)
         for picture in wanted:
-            picture.pixels = _cut(pixels, picture, pixels.shape[1] / int(size[1]))
+            picture.pixels = _cut(pixels, picture, pixels.shape[1] / size[1])
         return ""
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
