@@ -1,30 +1,22 @@
 """The page of a report: findings and pictures into HTML."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from yolo_cli.evaluation.comparison import SUMMARY, Difference, verdict
 from yolo_cli.report import figures, text
 from yolo_cli.report.findings import BestF1, Findings, best_f1, class_counts
 from yolo_cli.report.gallery import Card, Part, build_gallery, confusion_parts, suspect_parts
-from yolo_cli.report.pictures import embed, read_pixels
+from yolo_cli.report.html import render_page
 from yolo_cli.report.run_files import RunFiles
 from yolo_cli.report.tide import ERRORS
-from yolo_cli.version import __version__
 
-MAX_BYTES = 5_000_000
 MAX_PROBLEMS = 200  # of the dataset, listed
 MAX_CLASS_ROWS, MAX_ERROR_ROWS = 5000, 300
-_RESERVE = 20_000  # bytes for the notes that depend on the pictures
-_TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -44,32 +36,15 @@ class ClassRow:
 
 
 def render(findings: Findings, run: RunFiles, base: str = "") -> str:
-    """The HTML of a report, at most MAX_BYTES in UTF-8. `base` is the name of the run that it is compared with.
+    """The HTML of a report, of limited size (`render_page`). `base` is the name of the run that it is compared with.
 
     Reads the images that are shown. Those that cannot be read are listed on the page.
     """
     cards, confusions, suspects = build_gallery(findings), confusion_parts(findings), suspect_parts(findings)
     parts = [part for group in (*confusions, *suspects.values()) for part in group]
     pictures = [part.picture for part in parts] + [card.picture for card in cards]
-    unreadable = read_pixels(pictures, findings.saved)
     context = _context(findings, run, base, cards, confusions, suspects)
-    template = _environment().get_template("report.html.j2")
-    without = template.render(context, unreadable=unreadable, dropped=0)
-    dropped = embed(pictures, MAX_BYTES - len(without.encode()) - _RESERVE)
-    return template.render(context, unreadable=unreadable, dropped=dropped)
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    for name in ("count_of", "shortened", "sortable", "percent", "decimals", "score", "change", "proportion"):
-        environment.filters[name] = getattr(text, name)
-    return environment
+    return render_page("report.html.j2", context, pictures, findings.saved)
 
 
 def _context(
@@ -80,7 +55,6 @@ def _context(
     confusions: Sequence[Sequence[Part]],
     suspects: Mapping[str, Sequence[Part]],
 ) -> dict[str, Any]:
-    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     tags: frozenset[str] = frozenset().union(*(card.tags | ({"worst"} if card.worst else set()) for card in cards))
     names = findings.saved.names
     shown_classes = sorted({int(tag[1:]) for tag in tags if tag.startswith("c") and "-" not in tag})
@@ -88,10 +62,6 @@ def _context(
     counts = class_counts(findings.mistakes, len(names))
     return {
         "title": text.shortened(run.folder.resolve().name),
-        "version": __version__,
-        "style": (_TEMPLATES / "report.css").read_text(encoding="utf-8"),
-        "script": script,
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "findings": findings,
         "metrics": findings.metrics,
         "summary": [_headline(findings, metric) for metric in SUMMARY],
