@@ -12,6 +12,7 @@ from yolo_cli.commands import train, val
 from yolo_cli.commands.compare import run, verdict
 from yolo_cli.config import CompareConfig, TrainConfig, ValConfig
 from yolo_cli.errors import UserError
+from yolo_cli.evaluation.coco_json import COCO_CATEGORY_IDS
 from yolo_cli.evaluation.comparison import Difference
 from yolo_cli.evaluation.pycocotools_check import coco_precision
 from yolo_cli.progress import Silent
@@ -98,6 +99,17 @@ def test_a_file_that_does_not_fit_is_one_line(content: str, message: str, detect
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(UserError, match=message):
         run(CompareConfig((str(detections), str(tmp_path / "bad.json")), data="coco128"), Silent())
+
+
+def test_the_numbering_of_classes_is_stated(detections: Path, tmp_path: Path) -> None:
+    rows = json.loads(detections.read_text())
+    published = tmp_path / "published.json"
+    published.write_text(json.dumps([row | {"category_id": COCO_CATEGORY_IDS[row["category_id"]]} for row in rows]))
+    run(CompareConfig((str(detections), str(published)), data="coco128", resamples=100), reporter := Recording())
+    assert "no difference between published.json" in reporter.lines[-1]
+    text = "\n".join(reporter.lines)
+    assert f"{published}: category ids are taken as COCO's" in text
+    assert f"{detections}: category ids are taken as class ids (0 to 79), since none is 80 or more" in text
 
 
 def test_a_copy_of_the_base_is_not_better(detections: Path) -> None:

@@ -144,6 +144,19 @@ def test_a_copy_keeps_the_thresholds(ours: Path, tmp_path: Path) -> None:
     assert load_weights(tmp_path / "copy.pt").thresholds == SAVED
 
 
+@pytest.mark.usefixtures("unchecked_shapes")
+def test_info_shows_the_thresholds_of_an_exported_file(ours: Path, tmp_path: Path) -> None:
+    checkpoint.save_thresholds(ours, SAVED)
+    options = {"include": "torchscript", "img": (64, 64), "nms": True, "conf": "auto", "verify": False}
+    (made,) = export.run(ExportConfig(weights=str(ours), project=str(tmp_path / "runs"), **options), Silent())  # type: ignore[arg-type]
+    reporter = Recording()
+    info.run(InfoConfig(weights=str(made.path)), reporter)
+    assert "NMS inside: confidence threshold 0.15 to 0.6 by class" in "\n".join(reporter.lines)
+    assert reporter.lines[-1].startswith("confidence thresholds (--conf auto): 0.3; circle=0.15, square=0.6; best F1")
+    with pytest.raises(UserError, match="only Darknet weights"):
+        info.run(InfoConfig(weights=str(made.path), cfg="net.cfg"), Silent())
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked_shapes")
 @pytest.mark.parametrize("name", ["torchscript", "onnx", "openvino"])

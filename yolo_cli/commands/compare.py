@@ -138,7 +138,7 @@ def _evaluate(
 ) -> EvalData:
     """Predictions of a file on the split, with its ground truth."""
     if path.suffix == ".json":
-        return read_with_ground_truth(path, split, len(names))
+        return read_with_ground_truth(path, split, len(names), reporter)
     if path.name == FILE:
         return _saved(path, split, len(names))
     model = load_model(path, device, reporter)
@@ -164,10 +164,10 @@ def _saved(path: Path, split: Split, classes: int) -> EvalData:
     return saved.data
 
 
-def read_with_ground_truth(path: Path, split: Split, classes: int) -> EvalData:
+def read_with_ground_truth(path: Path, split: Split, classes: int, reporter: Reporter | None = None) -> EvalData:
     """COCO predictions of a split, with its ground truth. Raises UserError for a file that does not fit the split."""
     data = _ground_truth(split)
-    return replace(data, predictions=read_predictions(path, data.image_ids.tolist(), classes))
+    return replace(data, predictions=read_predictions(path, data.image_ids.tolist(), classes, reporter))
 
 
 def _ground_truth(split: Split) -> EvalData:

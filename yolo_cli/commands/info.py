@@ -1,13 +1,19 @@
 """`yolo info`: print the layers, parameters, GFLOPs and anchors of a model."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from yolo_cli.config import InfoConfig
+from yolo_cli.config.thresholds import SavedThresholds, conf_text
 from yolo_cli.dataset.splits import checked_image_size
+from yolo_cli.device import select_device
 from yolo_cli.errors import UserError
+from yolo_cli.export.formats import format_of
 from yolo_cli.io import assets
 from yolo_cli.model.architecture import Architecture, find_architecture
 from yolo_cli.model.build import DetectionModel, count_parameters, gflops, layer_rows
 from yolo_cli.progress import Reporter
-from yolo_cli.weights.load import Weights, find_weights, load_weights
+from yolo_cli.weights.load import Weights, check_cfg, find_weights, load_model, load_weights
 from yolo_cli.weights.networks import find_network, is_darknet_cfg
 
 LIST = "list"  # `--cfg list` lists the built-in architectures
@@ -19,7 +25,11 @@ def run(config: InfoConfig, reporter: Reporter) -> None:
         if config.cfg and not is_darknet_cfg(config.cfg):
             fix = "leave one out; only Darknet weights take a .cfg"
             raise UserError("both name a model", where="--cfg --weights", fix=fix)
-        weights = load_weights(find_weights(config.weights, reporter=reporter), cfg=config.cfg, reporter=reporter)
+        path = find_weights(config.weights, reporter=reporter, exported=True)
+        if format_of(path):
+            _describe_exported(path, config, reporter)
+            return
+        weights = load_weights(path, cfg=config.cfg, reporter=reporter)
         model = DetectionModel(weights.architecture, weights.names) if weights.part else weights.build_model()
         _describe(model, config, weights, reporter)
     elif config.cfg == LIST:
@@ -52,7 +62,7 @@ def _describe(model: DetectionModel, config: InfoConfig, weights: Weights | None
     reporter.info(f"strides {list(model.strides)}")
     anchors = "; ".join(" ".join(f"{value:g}" for value in scale) for scale in model.anchors_in_pixels())
     reporter.info(f"anchors (width height in pixels; one group per scale): {anchors}" if anchors else "no anchors")
-    reporter.info(f"{model.nc} classes{_names(weights)}")
+    reporter.info(f"{model.nc} classes{_names(weights.names if weights else ())}")
     if weights is None:
         reporter.info("an architecture without weights")
         return
@@ -63,24 +73,36 @@ def _describe(model: DetectionModel, config: InfoConfig, weights: Weights | None
     size = f", image size {weights.img[1]}×{weights.img[0]}" if weights.img else ""
     reporter.info(f"{weights.path}: {kind[weights.origin]}{epoch}{seen}{size}, {fused}")
     reporter.info(f"license: {weights.license}")
-    for line in _thresholds(weights):
+    for line in _thresholds(weights.thresholds, weights.names):
         reporter.info(line)
 
 
-def _thresholds(weights: Weights) -> list[str]:
-    saved = weights.thresholds
+def _describe_exported(path: Path, config: InfoConfig, reporter: Reporter) -> None:
+    """What the metadata of an exported file says; its network is not taken apart."""
+    check_cfg(path, config.cfg)
+    metadata = load_model(path, select_device("cpu"), reporter).runtime.metadata
+    reporter.info(f"architecture {metadata.architecture or 'not stated'}, largest stride {metadata.stride}")
+    batch = "any batch size" if metadata.dynamic else f"batches of {metadata.batch}"
+    reporter.info(f"{batch}; {len(metadata.names)} classes{_names(metadata.names)}")
+    if nms := metadata.nms:
+        within = f"confidence threshold {conf_text(nms.conf)}, IoU threshold {nms.iou:g}, {nms.max_det} detections"
+        reporter.info(f"NMS inside: {within} per image at most")
+    for line in _thresholds(metadata.thresholds, metadata.names):
+        reporter.info(line)
+
+
+def _thresholds(saved: SavedThresholds | None, names: Sequence[str]) -> list[str]:
     if saved is None:
         return []
-    own = [f"{n}={t:g}" for n, t in zip(weights.names, saved.per_class, strict=True) if t != saved.overall]
+    own = [f"{n}={t:g}" for n, t in zip(names, saved.per_class, strict=True) if t != saved.overall]
     listed = f"; {', '.join(own)}" if own else ""
     return [f"confidence thresholds (--conf auto): {saved.overall:g}{listed}; {saved.criterion} on {saved.data}"]
 
 
-def _names(weights: Weights | None) -> str:
-    if weights is None or all(name.isdigit() for name in weights.names):
+def _names(names: Sequence[str]) -> str:
+    if all(name.isdigit() for name in names):
         return ""
-    shown = ", ".join(weights.names[:10])
-    return f": {shown}{' …' if len(weights.names) > 10 else ''}"
+    return f": {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"
 
 
 def _summary(architecture: Architecture) -> str:

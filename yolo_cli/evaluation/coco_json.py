@@ -13,6 +13,7 @@ import numpy as np
 
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.eval_data import EvalData, Predictions
+from yolo_cli.progress import Reporter
 
 # The category ids of COCO's 80 detection classes.
 _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -94,11 +95,14 @@ def write_predictions(path: Path, data: EvalData) -> None:
         raise UserError(f"cannot write: {error.strerror}", where=path) from error
 
 
-def read_predictions(path: Path, image_ids: Sequence[int], classes: int) -> Predictions:
+def read_predictions(
+    path: Path, image_ids: Sequence[int], classes: int, reporter: Reporter | None = None
+) -> Predictions:
     """A COCO result file as predictions on images with these ids; category ids are class ids, or those of COCO.
 
-    COCO's 80 classes have category ids from 1 to 90 with gaps; they are meant if an id is 80 or more. Raises UserError
-    for a file that is no such list, or has images or classes that the dataset does not have.
+    COCO's 80 classes have category ids from 1 to 90 with gaps; they are meant if an id is 80 or more. `reporter` gets
+    which was taken. Raises UserError for a file that is no such list, or has images or classes that the dataset does
+    not have.
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +122,14 @@ def read_predictions(path: Path, image_ids: Sequence[int], classes: int) -> Pred
         raise UserError("has numbers that are not finite", where=path)
     if (negative := np.flatnonzero((xywh[:, 2:] < 0).any(axis=1))).size:
         raise UserError(f"result {negative[0]} has a negative width or height", where=path)
-    if classes == len(COCO_CATEGORY_IDS) and len(rows) and category.max() >= classes:
+    if classes == len(COCO_CATEGORY_IDS) and len(rows):
+        published = category.max() >= classes
+        if reporter:
+            taken = "COCO's (1 to 90)" if published else "class ids (0 to 79), since none is 80 or more"
+            reporter.info(f"{path}: category ids are taken as {taken}")
+    else:
+        published = False
+    if published:
         category = np.where(np.isin(category, COCO_CATEGORY_IDS), np.searchsorted(COCO_CATEGORY_IDS, category), -1)
     if len(rows) and not 0 <= category.min() <= category.max() < classes:
         raise UserError(

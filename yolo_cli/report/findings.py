@@ -62,6 +62,7 @@ def analyze(
     saved: SavedEvaluation,
     base: SavedEvaluation | None,
     *,
+    base_name: str = "",
     metrics: Metrics | None = None,
     resamples: int,
     seed: int = 0,
@@ -77,7 +78,7 @@ def analyze(
     errors = find_errors(data, classes)
     confident = data.predictions.confidence >= threshold
     missed = errors.missed(data, confident)
-    datas = [data] if base is None else [_same_order(base, saved), data]
+    datas = [data] if base is None else [_same_order(base, saved, base_name), data]
     with reporter.bar(resamples, "resamples") as bar:
         recipes = [[WeightedAP(each, classes)] for each in datas]
         samples = bootstrap(recipes, resamples=resamples, seed=seed, threads=os.cpu_count() or 1, advance=bar.advance)
@@ -125,11 +126,13 @@ def class_counts(mistakes: Mistakes, classes: int) -> Int[np.ndarray, "classes k
     return np.bincount(mistakes.class_id * kinds + mistakes.kind, minlength=classes * kinds).reshape(classes, kinds)
 
 
-def _same_order(base: SavedEvaluation, saved: SavedEvaluation) -> EvalData:
+def _same_order(base: SavedEvaluation, saved: SavedEvaluation, base_name: str) -> EvalData:
     """The base's data with its images in the order of `saved`. Raises UserError where the images are not the same."""
     if base.fingerprint != saved.fingerprint or len(base.names) != len(saved.names):
         raise UserError(
-            "was evaluated on other images, labels or classes than the run", where="--base", fix="evaluate both alike"
+            "was evaluated on other images, labels or classes than the run",
+            where=f"--base {base_name}",
+            fix="evaluate both alike",
         )
     row = np.empty_like(saved.position)
     row[saved.position] = np.arange(len(row))

@@ -31,7 +31,9 @@ def write_report(
 
     Raises UserError where it cannot be written, and where the base was evaluated on other images.
     """
-    findings = analyze(saved, base, metrics=metrics, resamples=resamples, seed=seed, reporter=reporter)
+    findings = analyze(
+        saved, base, base_name=base_name, metrics=metrics, resamples=resamples, seed=seed, reporter=reporter
+    )
     path = output or folder / FILE
     write_atomically(path, render(findings, read_run(folder), base_name).encode(), what=path.name)
     return path
