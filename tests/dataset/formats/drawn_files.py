@@ -66,8 +66,56 @@ def write_voc(drawn: Sequence[Drawn], root: Path) -> dict[str, str]:
     return {"images": "images/train", "annotations": "Annotations"}
 
 
+def cvat_document(drawn: Sequence[Drawn]) -> str:
+    labels = "".join(f"<label><name>{name}</name><type>rectangle</type></label>" for name in NAMES)
+    images = "".join(
+        f'<image id="{i}" name="{image.file.name}" width="{image.size[1]}" height="{image.size[0]}">'
+        + "".join(
+            f'<box label="{NAMES[c]}" source="manual" occluded="0" xtl="{x1}.00" ytl="{y1}.00" xbr="{x2}.00" '
+            f'ybr="{y2}.00" z_order="0"><attribute name="color">red</attribute></box>'
+            for c, x1, y1, x2, y2 in image.boxes
+        )
+        + "</image>"
+        for i, image in enumerate(drawn)
+    )
+    return (
+        "<?xml version='1.0' encoding='utf-8'?><annotations><version>1.1</version>"
+        f"<meta><task><labels>{labels}</labels></task></meta>{images}</annotations>"
+    )
+
+
+def write_cvat(drawn: Sequence[Drawn], root: Path) -> dict[str, str]:
+    (root / "annotations.xml").write_text(cvat_document(drawn), encoding="utf-8")
+    return {"images": "images/train", "annotations": "annotations.xml"}
+
+
+def labelme_document(image: Drawn) -> dict:
+    shapes = [
+        {"label": NAMES[c], "points": [[x2, y1], [x1, y2]], "group_id": None, "shape_type": "rectangle", "flags": {}}
+        for c, x1, y1, x2, y2 in image.boxes
+    ]
+    return {
+        "version": "5.4.1",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": f"..\\images\\train\\{image.file.name}",
+        "imageData": None,
+        "imageHeight": image.size[0],
+        "imageWidth": image.size[1],
+    }
+
+
+def write_labelme(drawn: Sequence[Drawn], root: Path) -> dict[str, str]:
+    (root / "json").mkdir()
+    for image in drawn:
+        (root / f"json/{image.file.stem}.json").write_text(json.dumps(labelme_document(image)))
+    return {"images": "images/train", "annotations": "json"}
+
+
 WRITERS: Mapping[str, Callable[[Sequence[Drawn], Path], object]] = {
     "yolo": write_yolo,
     "coco": write_coco,
     "voc": write_voc,
+    "cvat": write_cvat,
+    "labelme": write_labelme,
 }

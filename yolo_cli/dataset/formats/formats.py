@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo_cli.dataset.formats import coco, voc
+from yolo_cli.dataset.formats import coco, cvat, labelme, voc
 from yolo_cli.dataset.formats.annotations import Annotations
 from yolo_cli.dataset.formats.image_finder import ImageFinder
 from yolo_cli.errors import UserError
@@ -29,6 +29,8 @@ class Format:
 
 FORMATS: Mapping[str, Format] = {
     "coco": Format("COCO JSON", ".json", coco.is_coco, coco.read),
+    "labelme": Format("LabelMe JSON", ".json", labelme.is_labelme, labelme.read),
+    "cvat": Format("CVAT XML", ".xml", cvat.is_cvat, cvat.read),
     "voc": Format("Pascal VOC XML", ".xml", voc.is_voc, voc.read),
 }
 
