@@ -16,7 +16,7 @@ SHORT_RUN = 20_000
 _EMA_FRACTION = 0.05  # of the run: how far the moving average of a short run looks back
 _WARMUP_FRACTION = 0.1  # of a short run, at most _WARMUP_EPOCHS
 _WARMUP_EPOCHS = 3.0
-_CLOSING_FRACTION = 0.3  # of a short run, without mosaic
+_CLOSING_FRACTION = 0.1  # of a short run, without mosaic
 _CLOSING_EPOCHS = 15  # at most; as many as YOLOX's published schedule has
 
 # What depends on the number of epochs. --time sets it again when the first epochs are measured.
@@ -90,14 +90,17 @@ def choose_recipe(choice: HypChoice, workload: Workload, optimizer: str = "") ->
 def _short_run(workload: Workload, optimizer: str) -> dict[str, Any]:
     """Few batches: one update per batch, a short warm-up, an average that follows, and an end without mosaic."""
     adam = optimizer.lower() != "sgd"
-    lr0 = 0.001 if adam else 0.01
+    # Pretrained weights are easily destroyed, random ones are not. More images per update allow larger steps: with the
+    # root of the batch size, as Malladi et al. (2022) derive for Adam.
+    lr0 = (0.001 if workload.pretrained else 0.003) if adam else 0.01
+    lr0 = round(lr0 * min(max(workload.batch / 16, 0.25), 4.0) ** 0.5, 6)
     horizon = max(_EMA_FRACTION * workload.batches, 10.0)
     return {
         "lr0": lr0,
         "lrf": 0.02,
         "lr_per_batch": 1,
         "momentum": 0.9 if adam else 0.937,
-        "warmup_epochs": min(_WARMUP_FRACTION * workload.epochs, _WARMUP_EPOCHS),
+        "warmup_epochs": round(min(_WARMUP_FRACTION * workload.epochs, _WARMUP_EPOCHS), 2),
         "warmup_min_steps": 0,
         "warmup_bias_lr": lr0 if adam else 0.1,
         "nominal_batch": workload.batch,
