@@ -1,7 +1,7 @@
 """Trains recipes side by side and says which is better: AP by recipe, with seeds, intervals and seconds.
 
     python benchmarks/recipes.py --work DIR --data cards raccoon --starts yolov5n.pt scratch:yolov5n
-        --recipes default adamw --epochs 10 30 --seeds 0 1 2
+        --recipes auto published --epochs 10 30 --seeds 0 1 2
 
 Every run is a `yolo train` of its own and is judged by `yolo val`; peers are judged by it, too. A run whose result is
 in DIR is not repeated, so that the grid can be stopped and continued. The first recipe is the base of the differences.
@@ -10,6 +10,7 @@ in DIR is not repeated, so that the grid can be stopped and continued. The first
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,13 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from side_by_side import environment, peer_pythons
 
 # What a recipe adds to the command line of `yolo train`.
 RECIPES: dict[str, tuple[str, ...]] = {
-    "default": (),
-    "published": ("--hyp", "scratch-low"),
-    "adamw": ("--optimizer", "AdamW", "--hyp", "shapes"),
+    "auto": (),
+    "published": ("--hyp", "scratch-low", "--optimizer", "SGD"),
+    "sgd": ("--optimizer", "SGD"),
+    "no-closing": ("--hyp", "auto,close_mosaic=0"),
+    "closing": ("--hyp", "auto,close_mosaic=3"),
+    "flat": ("--hyp", "auto,flat=0.5"),
+    "by-epoch": ("--hyp", "auto,lr_per_batch=0"),
+    "ota": ("--loss", "ota"),
+    "cls": ("--hyp", "auto,cls=2"),
 }
 PEERS = ("yolov5", "ultralytics")
 RESAMPLES = 1000
@@ -60,18 +68,28 @@ def train_ours(run: Run, work: Path) -> tuple[Path, float]:
     return work / "runs" / run.key / "weights" / "best.pt", seconds
 
 
+def peer_data(data: Path, work: Path) -> Path:
+    """A copy of a dataset for peers: they write caches beside the labels, and take `path` relative to elsewhere."""
+    copy = work / "data" / short(str(data))
+    if not copy.exists():
+        shutil.copytree(data.parent, copy)
+    spec = yaml.safe_load(data.read_text(encoding="utf-8")) | {"path": str(copy)}
+    (copy / "data.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    return copy / "data.yaml"
+
+
 def train_peer(run: Run, work: Path, python: Path) -> tuple[Path, float]:
     """Train with a peer's own command line and defaults."""
-    out = work / "peers"
+    out, data = work / "peers", str(peer_data(Path(run.data), work))
     if run.recipe == "yolov5":
         start = ["--weights", "", "--cfg", f"{run.start.removeprefix('scratch:')}.yaml"]
         start = start if is_scratch(run) else ["--weights", run.start]
-        command = [str(python.with_name("yolov5")), "train", "--data", run.data, "--epochs", str(run.epochs)]
+        command = [str(python.with_name("yolov5")), "train", "--data", data, "--epochs", str(run.epochs)]
         command += ["--img", str(run.img), "--batch", str(run.batch), "--seed", str(run.seed), "--device", "cpu"]
         command += ["--workers", "2", "--noplots", "--project", str(out), "--name", run.key, "--exist-ok", *start]
     else:
         model = f"{run.start.removeprefix('scratch:')}.yaml" if is_scratch(run) else run.start
-        command = [str(python.with_name("yolo")), "detect", "train", f"data={run.data}", f"model={model}"]
+        command = [str(python.with_name("yolo")), "detect", "train", f"data={data}", f"model={model}"]
         command += [f"epochs={run.epochs}", f"imgsz={run.img}", f"batch={run.batch}", f"seed={run.seed}", "device=cpu"]
         command += ["workers=2", "plots=False", f"project={out}", f"name={run.key}", "exist_ok=True"]
     seconds = timed(command, work / "logs" / f"{run.key}.log", environment(work, python))
@@ -220,7 +238,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for runs and results; kept")
     parser.add_argument("--data", nargs="+", required=True, help="data.yaml files or names")
     parser.add_argument("--starts", nargs="+", required=True, help="weight files or names, or scratch:ARCHITECTURE")
-    parser.add_argument("--recipes", nargs="+", default=["default"], help=f"of {', '.join(RECIPES)}, or a peer")
+    parser.add_argument("--recipes", nargs="+", default=["auto"], help=f"of {', '.join(RECIPES)}, or a peer")
     parser.add_argument("--epochs", nargs="+", type=int, default=[10])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--img", type=int, default=320)
