@@ -73,3 +73,20 @@ def test_a_folder_that_cannot_be_written(data: Path) -> None:
     Path("taken").write_text("a file")
     with pytest.raises(UserError, match="taken: run folder cannot be created"):
         check.run(CheckConfig(str(data), project="taken"), Recording())
+
+
+def test_suspected_label_errors_need_weights_that_fit(data: Path, ours: Path) -> None:
+    separate_splits(data)
+    with pytest.raises(UserError, match="has 3 classes"):
+        check.run(CheckConfig(str(data), weights=str(ours), html=False, advice=False, workers=0), Recording())
+    with pytest.raises(UserError, match="matches nothing"):
+        check.run(CheckConfig(str(data), weights="runs/none*", html=False, advice=False, workers=0), Recording())
+
+
+def test_predictions_of_weights(data: Path, ours: Path) -> None:
+    reporter = Recording()
+    config = CheckConfig(str(data), weights=f"{ours},{ours}", img=(64, 64), html=False, advice=False, workers=0)
+    result = check.run(config, reporter)
+    assert any("it is not known which images it was trained on" in line for line in reporter.lines)
+    assert any("24 images may have been trained on by all" in line for line in reporter.lines)
+    assert {finding.code for finding in result.findings if finding.severity == "suspect"}

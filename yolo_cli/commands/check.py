@@ -1,15 +1,18 @@
 """`yolo check`: what is wrong with a dataset before training."""
 
+import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from yolo_cli.config import CheckConfig
+from yolo_cli.commands.val import check_classes, evaluate_split, split_ids
+from yolo_cli.config import CheckConfig, ValConfig
 from yolo_cli.data_checks.advice import advise
 from yolo_cli.data_checks.dataset import CheckResult, check_dataset
 from yolo_cli.data_checks.findings import (
@@ -24,16 +27,20 @@ from yolo_cli.data_checks.findings import (
     count_of,
 )
 from yolo_cli.data_checks.image_stats import measure_images
+from yolo_cli.data_checks.out_of_fold import choose_runs, combine, suspect_findings, trained_images
 from yolo_cli.data_checks.page import relative, render
 from yolo_cli.data_checks.training_cost import measure_training_cost
 from yolo_cli.dataset.spec import DataSpec, split_files
-from yolo_cli.dataset.splits import index_split, prepare_dataset
+from yolo_cli.dataset.splits import Split, index_split, prepare_dataset
 from yolo_cli.device import cores, default_workers, select_device
 from yolo_cli.errors import UserError
+from yolo_cli.evaluation.eval_data import EvalData
+from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.io.atomic import write_atomically
 from yolo_cli.model.architecture import plan_layers, scale_anchors
 from yolo_cli.progress import Reporter
 from yolo_cli.run.folder import create_run_dir, write_json
+from yolo_cli.weights.load import find_weights, load_model, resolve_image_size
 from yolo_cli.weights.networks import find_network
 
 JSON_FILE, HTML_FILE = "check.json", "check.html"
@@ -52,6 +59,8 @@ def run(config: CheckConfig, reporter: Reporter) -> CheckResult:
         threads = config.workers if config.workers >= 0 else cores()
         splits = [_with_stats(split, threads, reporter) for split in splits]
     findings += check_dataset(splits, spec.names, config.img)
+    if config.weights:
+        findings += _label_errors(splits, spec, config, device, reporter)
     if config.advice:
         findings += _advice(splits, spec, config, device)
     result = CheckResult.of(findings)
@@ -90,6 +99,69 @@ def _open_splits(spec: DataSpec, config: CheckConfig, reporter: Reporter) -> tup
 def _with_stats(split: CheckedSplit, threads: int, reporter: Reporter) -> CheckedSplit:
     with reporter.bar(len(split.index), f"{split.name} images") as bar:
         return replace(split, stats=measure_images(split.index, threads=threads, advance=bar.advance))
+
+
+def _label_errors(
+    splits: Sequence[CheckedSplit], spec: DataSpec, config: CheckConfig, device: torch.device, reporter: Reporter
+) -> list[Finding]:
+    """Suspected label errors of all splits, from models that were not trained on the images where there are such."""
+    files = [path for name in config.weights.split(",") if name.strip() for path in _weight_files(name.strip())]
+    trained = [trained_images(path) for path in files]
+    for path, images in zip(files, trained, strict=True):
+        if images is None:
+            reporter.warn(f"{path}: it is not known which images it was trained on")
+    usable = [split for split in splits if len(split.index)]
+    evaluated = [_evaluate(path, usable, spec, config, device, reporter) for path in files]
+    findings, seen = [], 0
+    for number, split in enumerate(usable):
+        ids = np.asarray(split_ids(split.index))
+        data = [runs[number] for runs in evaluated]
+        by_id = np.argsort(ids)
+        rows = by_id[np.searchsorted(ids, data[0].image_ids, sorter=by_id)]
+        chosen = choose_runs([os.fspath(split.index.path(row)) for row in rows.tolist()], trained)
+        seen += int((chosen < 0).sum())
+        findings += suspect_findings(split, combine(data, chosen), rows, spec.names)
+    if seen:
+        reporter.warn(
+            f"{count_of(seen, 'image')} may have been trained on by all of the models, which hides label errors; give "
+            "runs that were trained on other parts of the dataset"
+        )
+    return findings
+
+
+def _weight_files(name: str) -> list[Path]:
+    """Weights that a path, a training run or a glob of these names. Raises UserError where there are none."""
+    pattern = os.path.expanduser(name)
+    found = [Path(pattern)] if os.path.exists(pattern) else sorted(map(Path, glob.glob(pattern)))
+    found = [path / "weights" / "best.pt" if path.is_dir() else path for path in found]
+    if not found and glob.has_magic(pattern):
+        raise UserError("matches nothing", where=f"--weights {name}", fix="give training runs, or weight files")
+    return [find_weights(os.fspath(path)) for path in found] or [find_weights(name)]
+
+
+def _evaluate(
+    path: Path,
+    splits: Sequence[CheckedSplit],
+    spec: DataSpec,
+    config: CheckConfig,
+    device: torch.device,
+    reporter: Reporter,
+) -> list[EvalData]:
+    """Predictions of a model on each split, at the image size that it was trained at unless --img says otherwise."""
+    model = load_model(path, device, reporter)
+    check_classes(model.names, spec.names, path, spec.source, reporter)
+    default = CheckConfig().img
+    trained = model.weights.img if model.weights else None
+    img = resolve_image_size(model, trained if trained and config.img == default else config.img, default, reporter)
+    reporter.info(f"{path}: predicts at {img[1]}×{img[0]}")
+    options = ValConfig(batch=config.batch, workers=config.workers)
+    found = []
+    for split in splits:
+        evaluator = Evaluator(spec.names)
+        opened = Split(split.name, split.index, split.images)
+        evaluate_split(model, opened, options, img, evaluator, device=device, reporter=reporter)
+        found.append(evaluator.state())
+    return found
 
 
 def _advice(splits: Sequence[CheckedSplit], spec: DataSpec, config: CheckConfig, device: torch.device) -> list[Finding]:
