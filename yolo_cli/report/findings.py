@@ -19,6 +19,7 @@ from yolo_cli.report.calibration import Calibration, calibrate
 from yolo_cli.report.confusions import Confusion, find_confusions
 from yolo_cli.report.label_suspects import LabelSuspects, find_suspects
 from yolo_cli.report.slices import Slice, find_slices
+from yolo_cli.report.threshold_scores import ThresholdErrors, threshold_errors
 from yolo_cli.report.tide import ERRORS, MISSED, Errors, find_errors, gains
 
 FALLBACK_THRESHOLD = 0.25  # where nothing is found, so that no confidence is the best
@@ -44,6 +45,7 @@ class Findings:
     saved: SavedEvaluation
     metrics: Metrics
     threshold: float
+    threshold_errors: ThresholdErrors
     errors: Errors
     confident: Bool[np.ndarray, " n"]
     found: Bool[np.ndarray, " m"]
@@ -87,6 +89,7 @@ def analyze(
         saved=saved,
         metrics=metrics,
         threshold=threshold,
+        threshold_errors=threshold_errors(data, errors, threshold, classes, resamples=resamples, seed=seed),
         errors=errors,
         confident=confident,
         found=errors.found(len(missed), confident),

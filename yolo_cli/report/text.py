@@ -37,10 +37,13 @@ def sortable(value: float) -> str:
 
 def score(value: Score) -> str:
     """A metric with its standard error."""
-    if math.isnan(value.value):
-        return UNKNOWN
-    error = "" if math.isnan(value.standard_error) else f" ± {100 * value.standard_error:.1f}"
-    return f"{100 * value.value:.1f}{error}"
+    return with_error(value.value, value.standard_error)
+
+
+def with_error(value: float, standard_error: float) -> str:
+    """A value of 0 … 1 as 0 … 100, with its standard error where that is known."""
+    error = "" if math.isnan(value) or math.isnan(standard_error) else f" ± {100 * standard_error:.1f}"
+    return f"{percent(value)}{error}"
 
 
 def change(difference: Difference) -> str:
