@@ -15,7 +15,7 @@ from yolo_cli.version import __version__
 MAX_BYTES = 5_000_000
 _RESERVE = 20_000  # bytes for the notes that depend on the pictures
 _TEMPLATES = Path(__file__).parent / "templates"
-_FILTERS = ("count_of", "shortened", "sortable", "percent", "decimals", "score", "change", "proportion")
+_FILTERS = ("count_of", "shortened", "sortable", "percent", "decimals", "score", "change", "proportion", "with_error")
 
 
 def render_page(template: str, context: Mapping[str, Any], pictures: Sequence[Picture], source: ImageSource) -> str:
