@@ -26,6 +26,7 @@ from yolo_cli.data_checks.findings import (
     Item,
     count_of,
 )
+from yolo_cli.data_checks.fix import CHANGES, check_target, write_fixed
 from yolo_cli.data_checks.image_stats import measure_images
 from yolo_cli.data_checks.out_of_fold import choose_runs, combine, suspect_findings, trained_images
 from yolo_cli.data_checks.page import relative, render
@@ -51,6 +52,9 @@ def run(config: CheckConfig, reporter: Reporter) -> CheckResult:
     # Set up
     device = select_device(config.device)
     spec = prepare_dataset(config.data, reporter)
+    fixed = Path(os.path.expanduser(config.fix)) if config.fix else None
+    if fixed is not None:
+        check_target(fixed, spec.root)
     folder = create_run_dir(config.project, config.name, exist_ok=config.exist_ok) if config.html else None
     splits, findings = _open_splits(spec, config, reporter)
 
@@ -75,6 +79,9 @@ def run(config: CheckConfig, reporter: Reporter) -> CheckResult:
         print(json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8"))
     else:
         print_table(result, spec, splits, reporter)
+    if fixed is not None:
+        changes = write_fixed(fixed, splits, spec.names)
+        reporter.info(f"{count_of(len(changes), 'change')} listed in {fixed / CHANGES}; train on {fixed / 'data.yaml'}")
     if folder is not None:
         reporter.info(f"page with thumbnails in {folder / HTML_FILE}")
     return result

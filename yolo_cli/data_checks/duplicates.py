@@ -54,6 +54,18 @@ def check_duplicates(splits: Sequence[CheckedSplit]) -> list[Finding]:
     return findings
 
 
+def leaked_images(splits: Sequence[CheckedSplit]) -> dict[str, dict[int, str]]:
+    """By split, the rows of images that a later split has, too, with their path there."""
+    images = _Images.of(splits)
+    found: dict[str, dict[int, str]] = {split.name: {} for split in splits}
+    for group in _members(_identical(images)):
+        last = max(group, key=lambda i: images.split[i])
+        for i in group:
+            if images.split[i] < images.split[last]:
+                found[images.name(int(images.split[i]))][int(images.row[i])] = images.paths[last]
+    return found
+
+
 def _identical(images: _Images) -> Int[np.ndarray, " n"]:
     """A number per image that identical ones share: of the same file, the same content, or the same pixels."""
     groups = _Groups(len(images.paths))
