@@ -17,6 +17,7 @@ from yolo_cli.cli.arguments import normalize, parse_img, parse_numbers
 from yolo_cli.config import (
     CompareConfig,
     ReportConfig,
+    SplitConfig,
 )
 
 
@@ -41,6 +42,14 @@ def test_options_of_compare_are_the_fields_of_its_config() -> None:
     assert set(parameters) == {field.name for field in fields(CompareConfig)}
     for field in fields(CompareConfig):
         if field.name != "recipes":
+            assert parameters[field.name].default == field.default, field.name  # type: ignore[attr-defined]
+
+
+def test_options_of_split_are_the_fields_of_its_config() -> None:
+    parameters = options("split")
+    assert set(parameters) == {field.name for field in fields(SplitConfig)}
+    for field in fields(SplitConfig):
+        if field.name != "images":
             assert parameters[field.name].default == field.default, field.name  # type: ignore[attr-defined]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from yolo_cli.cli import anchors, benchmark, check, compare, convert, detect, export, info, report, train, val
+from yolo_cli.cli import anchors, benchmark, check, compare, convert, detect, export, info, report, split, train, val
 from yolo_cli.cli.arguments import normalize
 from yolo_cli.cli.given import RecordingCommand, remember_arguments
 from yolo_cli.distributed.elastic import wait_for_failure_report
@@ -36,6 +36,7 @@ app.command("report")(report.report)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 app.command("anchors")(anchors.anchors)
+app.command("split")(split.split)
 app.command("detect")(detect.detect)
 app.command("export")(export.export)
 app.command("benchmark")(benchmark.benchmark)

@@ -52,7 +52,7 @@ def convert_dataset(config: ConvertConfig, reporter: Reporter) -> Path:
         raise UserError("exists already", where=target, fix="name another folder, or remove it first")
     if not target.parent.is_dir():
         raise UserError("no such folder", where=target.parent, fix="make it first")
-    spec = prepare_dataset(config.source, reporter)
+    spec = prepare_dataset(config.source, reporter, "IN")
     own = {name: entries for name, entries in spec.splits.items() if name != "val" or not spec.val_is_fallback}
     workers = default_workers(-1, 8)
     splits = [

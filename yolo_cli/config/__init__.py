@@ -15,6 +15,7 @@ from yolo_cli.config.export import OPSETS, ExportConfig
 from yolo_cli.config.hyperparameters import Hyperparameters
 from yolo_cli.config.info import InfoConfig
 from yolo_cli.config.report import ReportConfig
+from yolo_cli.config.split import SplitConfig
 from yolo_cli.config.train import AUTO_BATCH, CACHES, LOSSES, NAN_POLICIES, OPTIMIZERS, TrainConfig
 from yolo_cli.config.val import ValConfig
 
@@ -37,6 +38,7 @@ __all__ = [
     "Hyperparameters",
     "InfoConfig",
     "ReportConfig",
+    "SplitConfig",
     "TrainConfig",
     "ValConfig",
 ]

@@ -35,6 +35,10 @@ class AnnotationSource:
     folders: tuple[str, ...]
     listed: tuple[str, ...] | None = None
 
+    def image_folder(self) -> str:
+        """The folder that the images are in."""
+        return ImageFinder(self.folders).folder
+
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedIndex:

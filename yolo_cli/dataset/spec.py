@@ -9,7 +9,7 @@ from typing import Any
 
 from yolo_cli.dataset import synthetic
 from yolo_cli.dataset.annotated_index import AnnotationSource, build_annotated_index
-from yolo_cli.dataset.class_names import NAMES_FILES, parse_names, read_names
+from yolo_cli.dataset.class_names import MAX_CLASSES, NAMES_FILES, parse_names, read_names
 from yolo_cli.dataset.darknet_data import KEYS, read_darknet_data
 from yolo_cli.dataset.darknet_data import SUFFIX as DARKNET_SUFFIX
 from yolo_cli.dataset.download import fetch_archive
@@ -48,6 +48,7 @@ class DataSpec:
     sha256: str = ""
     generate: str = ""
     val_fallback: str = ""
+    names_are_numbers: bool = False  # class0, class1, … of images whose names nothing states
 
     @property
     def nc(self) -> int:
@@ -60,12 +61,14 @@ class DataSpec:
         return bool(self.val_fallback) and self.splits.get("val") == self.splits[self.val_fallback]
 
 
-def load_spec(data: str) -> DataSpec:
-    """Read `--data`: a path, or the name of a shipped file. The images need not exist yet (see `prepare`).
+def load_spec(data: str, option: str = "--data") -> DataSpec:
+    """Read `--data`, or another `option`: a path, or the name of a shipped file.
+
+    The images need not exist yet (see `prepare`).
 
     Raises UserError, naming file and key, for invalid content.
     """
-    source = assets.find("data", data, option="--data")
+    source = assets.find("data", data, option=option)
     raw = _darknet_mapping(source) if source.suffix == DARKNET_SUFFIX else read_mapping(source)
     splits = {name: parse_entries(raw[name], name, source) for name in SPLITS if raw.get(name) not in (None, "", [])}
     if not splits:
@@ -122,7 +125,26 @@ def prepare(spec: DataSpec, reporter: Reporter) -> DataSpec:
                 or "correct `path`, or set YOLO_DATASETS to the folder that contains your datasets",
             )
     spec = _with_fallback(spec, reporter.info)
-    return spec if spec.names else replace(spec, names=_find_names(spec, reporter))
+    if spec.names:
+        return spec
+    names = _find_names(spec, reporter)
+    if not names:
+        for split in spec.splits:
+            split_entries(spec, split)  # a path that does not exist is the better message
+        raise UserError("no names", where=spec.source, fix="add `names: [first class, second class]`")
+    return replace(spec, names=names)
+
+
+def images_spec(source: Path, reporter: Reporter) -> DataSpec:
+    """A dataset of one split, `train`, with the images in a folder or a txt list. Raises UserError."""
+    path = Path(os.path.abspath(source))
+    root = path if path.is_dir() else path.parent
+    spec = DataSpec(source=path, path="", root=root, splits={"train": (SplitEntry(str(path)),)}, names=())
+    if not path.exists():
+        raise UserError("no such file or folder", where=source)
+    if names := _find_names(spec, reporter):
+        return replace(spec, names=names)
+    return replace(spec, names=tuple(f"class{i}" for i in range(MAX_CLASSES)), names_are_numbers=True)
 
 
 def split_entries(spec: DataSpec, split: str) -> list[EntryFiles]:
@@ -160,9 +182,10 @@ def split_files(spec: DataSpec, split: str) -> list[str]:
 
 
 def _find_names(spec: DataSpec, reporter: Reporter) -> tuple[str, ...]:
-    """The class names in the annotation files, or in a file of names beside images or labels; `nc` of them.
+    """The class names in the annotation files, or in a file of names beside images or labels.
 
-    Classes that annotation files declare keep their order; those that merely occur are sorted.
+    Classes that annotation files declare keep their order; those that merely occur are sorted. Empty where nothing
+    states names or `nc`.
     """
     declared: list[str] = []
     occurring: set[str] = set()
@@ -175,10 +198,6 @@ def _find_names(spec: DataSpec, reporter: Reporter) -> tuple[str, ...]:
     names = (*declared, *sorted(occurring.difference(declared)))
     if not names:
         names = _names_file(spec) or tuple(f"class{i}" for i in range(spec.nc_stated))
-    if not names:
-        for split in spec.splits:
-            split_entries(spec, split)  # a path that does not exist is the better message
-        raise UserError("no names", where=spec.source, fix="add `names: [first class, second class]`")
     if spec.nc_stated and spec.nc_stated != len(names):
         what = f"nc is {spec.nc_stated}, but the annotations have {len(names)} classes"
         raise UserError(what, where=spec.source, fix="leave nc out")

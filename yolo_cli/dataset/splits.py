@@ -45,9 +45,9 @@ class Split:
         }
 
 
-def prepare_dataset(data: str, reporter: Reporter) -> DataSpec:
-    """The dataset named by `--data`, generated or downloaded if it is missing. Raises UserError."""
-    return prepare(load_spec(data), reporter)
+def prepare_dataset(data: str, reporter: Reporter, option: str = "--data") -> DataSpec:
+    """The dataset named by `--data` or another `option`, generated or downloaded if it is missing. Raises UserError."""
+    return prepare(load_spec(data, option), reporter)
 
 
 def load_split(

@@ -23,13 +23,22 @@ class ImageFinder:
         self.folders = tuple(folders)
 
     @cached_property
-    def files(self) -> list[str]:
-        """All images in the folder."""
+    def _found(self) -> tuple[str, list[str]]:
         for folder in self.folders:
             found, _ = files_below(Path(folder), SUFFIXES)
             if found:
-                return found
-        return []
+                return folder, found
+        return self.folders[0], []
+
+    @property
+    def folder(self) -> str:
+        """The first folder that has images."""
+        return self._found[0]
+
+    @property
+    def files(self) -> list[str]:
+        """All images in the folder."""
+        return self._found[1]
 
     @cached_property
     def _by_name(self) -> dict[str, list[str]]:
