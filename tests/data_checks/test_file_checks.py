@@ -95,6 +95,14 @@ def test_splits_that_cannot_be_opened_are_findings(dataset: Dataset) -> None:
     assert result.status(strict=False) == 2
 
 
+def test_a_dataset_without_images(dataset: Dataset) -> None:
+    shutil.rmtree(dataset.root / "images")
+    for split in ("train", "val"):
+        (dataset.root / "images" / split).mkdir(parents=True)
+    for images in (True, False):
+        assert [finding.code for finding in dataset.check(images=images).findings] == ["no-images"] * 2
+
+
 def test_a_split_of_unreadable_images(dataset: Dataset) -> None:
     for file in (dataset.root / "images/val").iterdir():
         file.write_bytes(b"")

@@ -61,7 +61,7 @@ def _background(split: CheckedSplit) -> list[Finding]:
     empty = np.flatnonzero(np.diff(split.index.offsets) == 0)
     if 2 * len(empty) <= len(split.index):
         return []
-    what = f"{len(empty):,} of {count_of(len(split.index), 'image')} have no boxes"
+    what = f"{count_of(len(empty), 'image')} without boxes, of {len(split.index):,}"
     items = listed(Item(os.fspath(split.index.path(i))) for i in empty.tolist())
     return [Finding("background", WARNING, split.name, len(empty), what, items)]
 

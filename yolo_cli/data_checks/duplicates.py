@@ -49,7 +49,7 @@ def check_duplicates(splits: Sequence[CheckedSplit]) -> list[Finding]:
     images = _Images.of(splits)
     groups = _identical(images)
     findings = _leaks(images, groups) + _repeated(images, groups)
-    if all(split.stats is not None for split in splits):
+    if images.paths and all(split.stats is not None for split in splits):
         findings += _similar(images, groups)
     return findings
 
@@ -141,7 +141,7 @@ def _repeated(images: _Images, groups: Int[np.ndarray, " n"]) -> list[Finding]:
             inside = [i for i in group if images.split[i] == s]
             pairs += [(inside[0], other) for other in inside[1:]]
         if pairs:
-            what = count_of(len(pairs), "image that is in the split already", "images that are in the split already")
+            what = count_of(len(pairs), "copy of an image of the same split", "copies of images of the same split")
             items = listed(images.pair(i, j, _label_difference(images, i, j)) for i, j in pairs)
             findings.append(Finding("duplicate-images", WARNING, split.name, len(pairs), what, items))
     return findings

@@ -57,7 +57,7 @@ def write_fixed(folder: Path, splits: Sequence[CheckedSplit], names: Sequence[st
                 f"{split.name} is in tar shards, which are not copied", where="--fix", fix="unpack them first"
             )
     leaks = leaked_images(splits)
-    with atomic_folder(folder) as complete:
+    with atomic_folder(folder, fix="give another --fix") as complete:
         for split in splits:
             changes += _write_split(complete, split, leaks[split.name], len(names))
         mapping = {"path": ".", **{split.name: f"images/{split.name}" for split in splits}, "names": list(names)}

@@ -88,7 +88,7 @@ def _misplaced(pairs: _Pairs, sure: Float[np.ndarray, " n"], boxes: int) -> list
     at = np.flatnonzero((pairs.iou == nearest[pairs.prediction]) & ~well)
     one, box = pairs.prediction[at], pairs.box[at]
     misfit = np.clip((WELL_PLACED - pairs.iou[at]) / (WELL_PLACED - SAME_PLACE), 0, 1)
-    score = sure[one] * misfit * (1 - fits[box])
+    score = np.sqrt(sure[one]) * misfit * (1 - fits[box])  # the root, because the label confirms the object
     return [LabelError(MISPLACED, *row) for row in zip(score.tolist(), box.tolist(), one.tolist(), strict=True)]
 
 
