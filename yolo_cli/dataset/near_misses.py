@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from yolo_cli.dataset.formats.formats import SUFFIXES as ANNOTATION_SUFFIXES
-from yolo_cli.dataset.formats.formats import recognize
+from yolo_cli.dataset.formats.formats import Format, recognize
 from yolo_cli.dataset.image_header import SUFFIXES
 from yolo_cli.dataset.scan import label_path
 from yolo_cli.errors import UserError
@@ -47,41 +47,51 @@ def suggest_images(root: Path, split: str, given: str) -> str:
     return f"images are in {best}: write `{split}: {best}`"
 
 
+def suggest_annotations(root: Path, split: str) -> str:
+    """The annotation files of a split, such as "there is COCO JSON in annotations/train.json"; empty without any."""
+    return f"there is {found[0]} in {found[1]}" if (found := _annotations(root, split)) else ""
+
+
 def explain_no_labels(images: Sequence[str], root: Path, split: str) -> str:
     """Which labels were looked for, and which ones the dataset's folder has instead."""
     expected = os.path.relpath(label_path(images[0]), root)
     what = f"{split}: none of the {len(images):,} images has a label file such as {expected}"
     stems = {Path(image).stem for image in images[:_SAMPLE]}
     texts: Counter[str] = Counter()
-    annotations: list[str] = []
     for folder, name in _files(root):
         if name.lower().endswith(".txt") and os.path.splitext(name)[0] in stems:
             texts[folder] += 1
-        elif _has_suffix(name, ANNOTATION_SUFFIXES):
-            annotations.append(os.path.join(folder, name))
     if texts:
         found = os.path.relpath(texts.most_common(1)[0][0], root)
         return f"{what}; there are some in {found}: put them in {os.path.dirname(expected) or '.'}"
-    kind = _format_of(annotations)
-    if kind is None:
+    annotations = _annotations(root, split)
+    if annotations is None:
         return what
-    title, suffix = kind
-    fitting = [file for file in annotations if file.lower().endswith(suffix)]
-    named = [file for file in fitting if _names_split(os.path.relpath(file, root), split)] or fitting
-    entry = named[0] if len(named) == 1 else os.path.commonpath([os.path.dirname(file) for file in named])
+    title, entry = annotations
     folder = os.path.relpath(os.path.commonpath([os.path.dirname(image) for image in images]), root)
-    return (
-        f"{what}; there is {title} in {os.path.relpath(entry, root)}: "
-        f"write `{split}: {{images: {folder}, annotations: {os.path.relpath(entry, root)}}}`"
-    )
+    return f"{what}; there is {title} in {entry}: write `{split}: {{images: {folder}, annotations: {entry}}}`"
 
 
-def _format_of(annotations: Sequence[str]) -> tuple[str, str] | None:
+def _annotations(root: Path, split: str) -> tuple[str, str] | None:
+    """The format of annotations below a folder, and the file or folder of those of a split, else of all."""
+    files = [os.path.join(folder, name) for folder, name in _files(root) if _has_suffix(name, ANNOTATION_SUFFIXES)]
+    named = [file for file in files if _names_split(os.path.relpath(file, root), split)]
+    for candidates in (named, files):
+        known = _format_of(candidates)
+        if known is not None:
+            fitting = [file for file in candidates if file.lower().endswith(known.suffix)]
+            if len(fitting) > 1 and known.title.startswith("COCO"):
+                fitting = [file for file in fitting if _format_of([file]) is known][:1]
+            entry = fitting[0] if len(fitting) == 1 else os.path.commonpath([os.path.dirname(file) for file in fitting])
+            return known.title, os.path.relpath(entry, root)
+    return None
+
+
+def _format_of(annotations: Sequence[str]) -> Format | None:
     try:
-        found = recognize(annotations[:20]) if annotations else None
+        return recognize(annotations)
     except UserError:
         return None
-    return (found.title, found.suffix) if found else None
 
 
 def _suggest_root(root: Path) -> str:

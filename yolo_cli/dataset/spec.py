@@ -14,8 +14,9 @@ from yolo_cli.dataset.darknet_data import KEYS, read_darknet_data
 from yolo_cli.dataset.darknet_data import SUFFIX as DARKNET_SUFFIX
 from yolo_cli.dataset.download import fetch_archive
 from yolo_cli.dataset.entries import SplitEntry, locate, parse_entries
+from yolo_cli.dataset.formats.formats import SUFFIXES as ANNOTATION_SUFFIXES
 from yolo_cli.dataset.image_header import SUFFIXES
-from yolo_cli.dataset.near_misses import suggest_images
+from yolo_cli.dataset.near_misses import suggest_annotations, suggest_images
 from yolo_cli.dataset.scan import SHARD
 from yolo_cli.dataset.sources import EntryFiles, entry_files
 from yolo_cli.errors import UserError
@@ -121,7 +122,7 @@ def prepare(spec: DataSpec, reporter: Reporter) -> DataSpec:
             raise UserError(
                 f"no {_first_path(spec)} in {' or '.join(map(str, _roots(spec)))}",
                 where=spec.source,
-                fix=suggest_images(spec.root, next(iter(spec.splits)), _first_path(spec))
+                fix=_suggestion(spec, next(iter(spec.splits)), _first_path(spec))
                 or "correct `path`, or set YOLO_DATASETS to the folder that contains your datasets",
             )
     spec = _with_fallback(spec, reporter.info)
@@ -162,7 +163,7 @@ def split_entries(spec: DataSpec, split: str) -> list[EntryFiles]:
             raise UserError(
                 f"{split}: {missing} is not in {spec.root}",
                 where=spec.source,
-                fix=suggest_images(spec.root, split, missing)
+                fix=_suggestion(spec, split, missing)
                 or "correct the path, or set YOLO_DATASETS to the folder that contains your datasets",
             )
         found.append(entry_files(entry, spec.root, split, spec.source))
@@ -174,6 +175,16 @@ def split_entries(spec: DataSpec, split: str) -> list[EntryFiles]:
             or f"image files end in {', '.join(sorted(SUFFIXES))}, tar shards in {SHARD}",
         )
     return found
+
+
+def _suggestion(spec: DataSpec, split: str, missing: str) -> str:
+    """What there is instead of a missing path of a split."""
+    if any(missing == entry.listed for entry in spec.splits[split]):
+        return ""
+    images = [entry.path for entry in spec.splits[split]]
+    if missing not in images or os.path.splitext(missing)[1].lower() in ANNOTATION_SUFFIXES:
+        return suggest_annotations(spec.root, split)
+    return suggest_images(spec.root, split, missing)
 
 
 def split_files(spec: DataSpec, split: str) -> list[str]:

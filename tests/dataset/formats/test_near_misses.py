@@ -89,3 +89,22 @@ def test_a_folder_given_as_data_names_its_yaml(data_yaml: Callable[..., str]) ->
     file = data_yaml(train="a", names=["b"])
     with pytest.raises(UserError, match=f"is a folder; a YAML file is expected; give {file}"):
         load_spec(str(Path(file).parent))
+
+
+@pytest.mark.parametrize("missing", ["annotations/instances_trn.json", {"images": "images/train", "annotations": "x"}])
+def test_annotations_elsewhere_are_named(
+    missing: object, drawn: list[Drawn], data_yaml: Callable[..., str], tmp_path: Path
+) -> None:
+    WRITERS["coco"](drawn, tmp_path / "set")
+    (tmp_path / "set/another.json").write_text("{}")
+    with pytest.raises(UserError, match=r"; there is COCO JSON in annotations/instances_train\.json$"):
+        opened(data_yaml(train=missing, names=["cat"]))
+
+
+def test_json_files_of_other_kinds_beside_coco_are_ignored(
+    drawn: list[Drawn], data_yaml: Callable[..., str], tmp_path: Path
+) -> None:
+    WRITERS["coco"](drawn, tmp_path / "set")
+    for name, content in (("a.json", "{}"), ("b.json", "{"), ("c.json", "[]")):
+        (tmp_path / "set/annotations" / name).write_text(content)
+    assert len(opened(data_yaml(train={"images": "images/train", "annotations": "annotations"})).index) == len(drawn)

@@ -38,16 +38,7 @@ def read(files: Sequence[str], images: ImageFinder) -> Annotations:
     Classes are the categories in the order of their ids, which may have gaps. Raises UserError for a file that is not
     COCO JSON.
     """
-    if len(files) > 1:
-        raise UserError(
-            f"{len(files)} COCO files, such as {Path(files[0]).name} and {Path(files[1]).name}",
-            where=Path(files[0]).parent,
-            fix="name one of them as `annotations`",
-        )
-    source = files[0]
-    document = read_json(Path(source), max_bytes=MAX_BYTES)
-    if not is_coco(document):
-        raise UserError("is no COCO JSON (an object with images, annotations and categories)", where=source)
+    source, document = _open(files)
     result = Annotations(declared=True)
     try:
         classes = _read_categories(document, result)
@@ -57,6 +48,27 @@ def read(files: Sequence[str], images: ImageFinder) -> Annotations:
         detail = f"no {error}" if isinstance(error, KeyError) else "an entry of another type than COCO has"
         raise UserError(f"is no COCO JSON: {detail}", where=source) from None
     return result
+
+
+def _open(files: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The one COCO file among JSON files, and its content. Raises UserError where there is none, or several."""
+    found = []
+    for file in files:
+        try:
+            document = read_json(Path(file), max_bytes=MAX_BYTES)
+        except UserError:
+            if len(files) == 1:
+                raise
+            continue
+        if is_coco(document):
+            found.append((file, document))
+    if not found:
+        raise UserError("is no COCO JSON (an object with images, annotations and categories)", where=files[0])
+    if len(found) > 1:
+        first, second = (Path(file).name for file, _ in found[:2])
+        what = f"{len(found)} COCO files, such as {first} and {second}"
+        raise UserError(what, where=Path(files[0]).parent, fix="name one of them as `annotations`")
+    return found[0]
 
 
 def _read_categories(document: Mapping[str, Any], result: Annotations) -> dict[object, int]:

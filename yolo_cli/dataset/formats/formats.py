@@ -15,6 +15,7 @@ from yolo_cli.io.xml_file import read_xml
 
 SUFFIXES = frozenset((".json", ".xml"))
 MAX_BYTES = 4 * 2**30
+_TRIED = 20  # files
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,12 @@ FORMATS: Mapping[str, Format] = {
 
 
 def recognize(files: Sequence[str]) -> Format | None:
-    """The format of annotation files, by the content of the first that can be read; None where no format fits.
+    """The format of annotation files, by the content of the first of a few that has a known one; None if none has.
 
     Raises UserError where none of the files can be read.
     """
     errors = []
-    for file in files:
+    for file in files[:_TRIED]:
         suffix = os.path.splitext(file)[1].lower()
         try:
             read = read_json if suffix == ".json" else read_xml
@@ -49,5 +50,9 @@ def recognize(files: Sequence[str]) -> Format | None:
         except UserError as error:
             errors.append(error)
             continue
-        return next((one for one in FORMATS.values() if one.suffix == suffix and one.recognize(content)), None)
-    raise errors[0]
+        for known in FORMATS.values():
+            if known.suffix == suffix and known.recognize(content):
+                return known
+    if errors and len(errors) == len(files[:_TRIED]):
+        raise errors[0]
+    return None
