@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from yolo_cli.dataset.formats.annotations import NOT_LISTED, AnnotatedImage, Annotations
-from yolo_cli.dataset.formats.formats import Format, recognize
+from yolo_cli.dataset.formats.formats import recognize
 from yolo_cli.dataset.formats.image_finder import ImageFinder
 from yolo_cli.dataset.image_header import BadImage, image_size
 from yolo_cli.dataset.image_list import ImageList
@@ -105,21 +105,21 @@ def _short_list(names: Sequence[str]) -> str:
 
 
 def _read(source: AnnotationSource, finder: ImageFinder) -> Annotations:
-    found: Format | None = recognize(source.files)
+    found = recognize(source.files)
     if found is None:
         raise UserError(
             "is none of the known formats (COCO, Pascal VOC, CVAT, LabelMe)",
             where=source.path,
             fix="export the dataset as one of them, or as YOLO txt",
         )
-    fitting = [file for file in source.files if file.lower().endswith(found.suffix)]
-    annotations = found.read(fitting, finder)
+    fitting = [file for file in source.files if file.lower().endswith(found.format.suffix)]
+    annotations = found.format.read(fitting, finder, {found.file: found.content})
     if not annotations.images:
         first = f", first problem: {annotations.problems[0][2]}" if annotations.problems else ""
         folders = " or ".join(finder.folders[:3])
         where = f"no images are in {folders}" if not finder.files else f"none of its images is in {folders}"
         raise UserError(
-            f"{found.title}: {where}{first}",
+            f"{found.format.title}: {where}{first}",
             where=source.path,
             fix="write `{images: FOLDER, annotations: …}` with the folder of the images",
         )

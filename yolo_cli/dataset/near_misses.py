@@ -89,9 +89,10 @@ def _annotations(root: Path, split: str) -> tuple[str, str] | None:
 
 def _format_of(annotations: Sequence[str]) -> Format | None:
     try:
-        return recognize(annotations)
+        found = recognize(annotations)
     except UserError:
         return None
+    return found.format if found else None
 
 
 def _suggest_root(root: Path) -> str:

@@ -92,9 +92,10 @@ def _folder(folder: Path, used: tuple[str, ...] | None) -> EntryFiles:
 def _format(annotations: tuple[str, ...]) -> Format | None:
     """The format of annotation files that happen to be in a folder; None where they are something else."""
     try:
-        return recognize(annotations)
+        found = recognize(annotations)
     except UserError:
         return None
+    return found.format if found else None
 
 
 def _annotation_files(path: Path) -> tuple[str, ...]:

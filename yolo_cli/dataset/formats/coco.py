@@ -32,13 +32,13 @@ def is_coco(document: object) -> bool:
     return isinstance(document, dict) and isinstance(document.get("images"), list) and "annotations" in document
 
 
-def read(files: Sequence[str], images: ImageFinder) -> Annotations:
+def read(files: Sequence[str], images: ImageFinder, opened: Mapping[str, Any]) -> Annotations:
     """Read COCO JSON. A row of a problem is the id of an annotation.
 
     Classes are the categories in the order of their ids, which may have gaps. Raises UserError for a file that is not
     COCO JSON.
     """
-    source, document = _open(files)
+    source, document = _open(files, opened)
     result = Annotations(declared=True)
     try:
         classes = _read_categories(document, result)
@@ -50,12 +50,12 @@ def read(files: Sequence[str], images: ImageFinder) -> Annotations:
     return result
 
 
-def _open(files: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def _open(files: Sequence[str], opened: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The one COCO file among JSON files, and its content. Raises UserError where there is none, or several."""
     found = []
     for file in files:
         try:
-            document = read_json(Path(file), max_bytes=MAX_BYTES)
+            document = opened[file] if file in opened else read_json(Path(file), max_bytes=MAX_BYTES)
         except UserError:
             if len(files) == 1:
                 raise

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element
 
 from yolo_cli.dataset.formats.annotations import (
@@ -29,7 +30,7 @@ def is_cvat(root: Element) -> bool:
     return root.tag == "annotations"
 
 
-def read(files: Sequence[str], images: ImageFinder) -> Annotations:
+def read(files: Sequence[str], images: ImageFinder, opened: Mapping[str, Any]) -> Annotations:
     """Read CVAT XML, of one task or several. A row of a problem is the position of a shape in its image or track.
 
     Classes are the labels of the task, in its order. Frames of a video are images named frame_000000 and so on.
@@ -38,7 +39,7 @@ def read(files: Sequence[str], images: ImageFinder) -> Annotations:
     result = Annotations()
     by_file: dict[str, AnnotatedImage] = {}
     for source in files:
-        root = read_xml(Path(source), max_bytes=MAX_BYTES)
+        root = opened[source] if source in opened else read_xml(Path(source), max_bytes=MAX_BYTES)
         if not is_cvat(root):
             raise UserError(f"is no CVAT XML: its root is <{root.tag[:40]}>, not <annotations>", where=source)
         for label in root.iterfind("meta//labels/label"):

@@ -20,12 +20,24 @@ _TRIED = 20  # files
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format of annotation files. `recognize` takes the content of a file: a JSON value or an XML root."""
+    """A format of annotation files. `recognize` takes the content of a file: a JSON value or an XML root.
+
+    `read` takes the files, the images, and the content of files that have been parsed already.
+    """
 
     title: str
     suffix: str
     recognize: Callable[[Any], bool]
-    read: Callable[[Sequence[str], ImageFinder], Annotations]
+    read: Callable[[Sequence[str], ImageFinder, Mapping[str, Any]], Annotations]
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """A format, and the file by whose content it was recognized."""
+
+    format: Format
+    file: str
+    content: Any
 
 
 FORMATS: Mapping[str, Format] = {
@@ -36,7 +48,7 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
-def recognize(files: Sequence[str]) -> Format | None:
+def recognize(files: Sequence[str]) -> Recognized | None:
     """The format of annotation files, by the content of the first of a few that has a known one; None if none has.
 
     Raises UserError where none of the files can be read.
@@ -52,7 +64,7 @@ def recognize(files: Sequence[str]) -> Format | None:
             continue
         for known in FORMATS.values():
             if known.suffix == suffix and known.recognize(content):
-                return known
+                return Recognized(known, file, content)
     if errors and len(errors) == len(files[:_TRIED]):
         raise errors[0]
     return None

@@ -1,6 +1,6 @@
 """LabelMe JSON: one file per image, shapes as points in pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,13 @@ def is_labelme(document: object) -> bool:
     return isinstance(document, dict) and isinstance(document.get("shapes"), list)
 
 
-def read(files: Sequence[str], images: ImageFinder) -> Annotations:
+def read(files: Sequence[str], images: ImageFinder, opened: Mapping[str, Any]) -> Annotations:
     """Read LabelMe JSON. A row of a problem is the position of a shape in its file."""
     result = Annotations()
     described = set()
     for file in files:
         try:
-            document = read_json(Path(file), max_bytes=MAX_BYTES)
+            document = opened[file] if file in opened else read_json(Path(file), max_bytes=MAX_BYTES)
             if not is_labelme(document):
                 raise UserError("is no LabelMe JSON (an object with shapes)")
             image = _image(file, document, images)

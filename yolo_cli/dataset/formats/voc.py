@@ -3,8 +3,9 @@
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import numpy as np
@@ -38,7 +39,7 @@ def is_voc(root: Element) -> bool:
     return root.tag == "annotation"
 
 
-def read(files: Sequence[str], images: ImageFinder) -> Annotations:
+def read(files: Sequence[str], images: ImageFinder, opened: Mapping[str, Any]) -> Annotations:
     """Read VOC XML. A row of a problem is the position of an object in its file.
 
     Edges are positions between pixels, so that xmin 0 and xmax `width` are the whole image. In the files of the VOC
@@ -48,7 +49,7 @@ def read(files: Sequence[str], images: ImageFinder) -> Annotations:
     described = set()
     for file in files:
         try:
-            root = read_xml(Path(file), max_bytes=MAX_BYTES)
+            root = opened[file] if file in opened else read_xml(Path(file), max_bytes=MAX_BYTES)
             if not is_voc(root):
                 raise UserError(f"is no VOC XML: its root is <{root.tag[:40]}>, not <annotation>")
             image = AnnotatedImage(_find_image(file, root, images), file, _size(root))
