@@ -198,3 +198,14 @@ def test_class_names_that_the_format_cannot_hold_are_refused(make, tmp_path: Pat
     source = make(LABELS, names=("twice", "twice"))
     with pytest.raises(UserError, match="--to coco: cannot hold the train split: 4 of 4 boxes"):
         converted(source, tmp_path / "out", "coco")
+
+
+def test_a_test_split_without_images_is_left_out(make, tmp_path: Path) -> None:
+    source = make(LABELS)
+    source.write_text(source.read_text() + "test: ../test/images\n")
+    lines = converted(source, tmp_path / "out", "coco").lines
+    assert [line for line in lines if line.startswith("test is left out: ")]
+    assert "test" not in load_spec(str(tmp_path / "out/data.yaml")).splits
+    source.write_text(source.read_text().replace("test:", "val:"))
+    with pytest.raises(UserError, match=r"val: \.\./test/images is not in"):
+        converted(source, tmp_path / "again", "coco")

@@ -167,3 +167,12 @@ def test_the_users_folder_is_not_written_to(images: Path, tmp_path: Path) -> Non
     before = sorted(file for file in images.parent.rglob("*"))
     split(images, tmp_path / "out")
     assert sorted(file for file in images.parent.rglob("*")) == before
+
+
+def test_images_of_two_splits_are_used_once(images: Path, tmp_path: Path) -> None:
+    data = tmp_path / "set/data.yaml"
+    data.write_text("train: images\nval: images\ntest: ../test/images\nnames: [cat, dog, bird]\n")
+    reporter = split(data, tmp_path / "out")
+    assert "31 images are in two splits; they are used once, with the labels of the first" in reporter.lines
+    assert [line for line in reporter.lines if line.startswith("test is left out: ")]
+    assert len(names(tmp_path / "out/data.yaml", "train")) == 25

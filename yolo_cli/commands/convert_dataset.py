@@ -15,7 +15,7 @@ from yolo_cli.dataset.formats import coco, voc, yolo
 from yolo_cli.dataset.formats.records import Record
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.spec import load_spec, prepare
-from yolo_cli.dataset.splits import Split, index_split, load_split, prepare_dataset
+from yolo_cli.dataset.splits import Split, index_split, load_splits, prepare_dataset
 from yolo_cli.device import default_workers
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import atomic_folder
@@ -53,11 +53,7 @@ def convert_dataset(config: ConvertConfig, reporter: Reporter) -> Path:
     if not target.parent.is_dir():
         raise UserError("no such folder", where=target.parent, fix="make it first")
     spec = prepare_dataset(config.source, reporter, "IN")
-    own = {name: entries for name, entries in spec.splits.items() if name != "val" or not spec.val_is_fallback}
-    workers = default_workers(-1, 8)
-    splits = [
-        load_split(spec, name, single_cls=False, strict=False, workers=workers, reporter=reporter) for name in own
-    ]
+    splits = load_splits(spec, reporter, workers=default_workers(-1, 8))
 
     # Convert
     with atomic_folder(target, fix="name another folder") as folder:

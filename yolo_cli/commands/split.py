@@ -18,7 +18,7 @@ from yolo_cli.dataset.annotated_index import build_annotated_index
 from yolo_cli.dataset.entries import SplitEntry
 from yolo_cli.dataset.label_index import LabelIndex, merge_indexes
 from yolo_cli.dataset.spec import DataSpec, images_spec, split_entries
-from yolo_cli.dataset.splits import load_split, prepare_dataset
+from yolo_cli.dataset.splits import Split, load_splits, prepare_dataset
 from yolo_cli.dataset.splitting import Groups, assign_groups, images_per_class
 from yolo_cli.device import cores, default_workers
 from yolo_cli.errors import UserError
@@ -45,8 +45,9 @@ def run(config: SplitConfig, reporter: Reporter) -> Path:
     if os.path.lexists(target):
         raise UserError("exists already", where=f"--output {target}", fix="name another folder, or remove it first")
     spec = _open(config, reporter)
-    index = _all_images(spec, config, reporter)
-    origins = _origins(spec, reporter)
+    splits = load_splits(spec, reporter, workers=default_workers(config.workers, 8))
+    index = _all_images(splits, config, reporter)
+    origins = _origins(spec, [split.name for split in splits], reporter)
     names = spec.names[: int(index.classes.max(initial=0)) + 1] if spec.names_are_numbers else spec.names
 
     # Split
@@ -81,23 +82,19 @@ def _open(config: SplitConfig, reporter: Reporter) -> DataSpec:
     return prepare_dataset(config.images, reporter, "IMAGES")
 
 
-def _all_images(spec: DataSpec, config: SplitConfig, reporter: Reporter) -> LabelIndex:
+def _all_images(splits: Sequence[Split], config: SplitConfig, reporter: Reporter) -> LabelIndex:
     """The images of all splits of a dataset, each once."""
-    workers = default_workers(config.workers, 8)
-    indexes = [
-        load_split(spec, name, single_cls=False, strict=False, workers=workers, reporter=reporter).index
-        for name in spec.splits
-        if not (name == "val" and spec.val_is_fallback)
-    ]
-    index = merge_indexes(indexes)
+    index = merge_indexes([split.index for split in splits])
     if len(index.spans):
         raise UserError("images in tar shards cannot be listed", where=config.images, fix="unpack them first")
+    if repeated := sum(len(split.index) for split in splits) - len(index):
+        reporter.warn(f"{repeated:,} images are in two splits; they are used once, with the labels of the first")
     return index
 
 
-def _origins(spec: DataSpec, reporter: Reporter) -> list[_Origin]:
+def _origins(spec: DataSpec, splits: Sequence[str], reporter: Reporter) -> list[_Origin]:
     """Where the images come from. One that is in several entries is that of the first, txt labels before others."""
-    files = [entry for name in spec.splits for entry in split_entries(spec, name)]
+    files = [entry for name in splits for entry in split_entries(spec, name)]
     origins = [_Origin(None, frozenset(image for entry in files for image in entry.images))]
     for source in dict.fromkeys(entry.annotated for entry in files if entry.annotated is not None):
         index = build_annotated_index(source, cache_dir=user_cache_folder(), reporter=reporter).index

@@ -63,6 +63,25 @@ def load_split(
     return opened
 
 
+def load_splits(spec: DataSpec, reporter: Reporter, *, workers: int) -> list[Split]:
+    """All splits of a dataset, each once.
+
+    Tools export a `test` entry without any images; such a split is left out with a warning. Raises UserError where
+    another split has no readable image.
+    """
+    splits = []
+    for name in spec.splits:
+        if name == "val" and spec.val_is_fallback:
+            continue
+        try:
+            splits.append(load_split(spec, name, single_cls=False, strict=False, workers=workers, reporter=reporter))
+        except UserError as error:
+            if name != "test" or len(spec.splits) == 1:
+                raise
+            reporter.warn(f"test is left out: {error}")
+    return splits
+
+
 def index_split(
     spec: DataSpec,
     split: str,
