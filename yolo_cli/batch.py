@@ -70,6 +70,12 @@ class Detections:
         boxes = ((self.xyxy - pad) / scale).clamp(min=0).minimum(limit)
         return Detections(boxes, self.confidence, self.class_id, self.names)
 
+    def to_canvas(self, letterbox: Letterbox) -> "Detections":
+        """Map boxes from pixels of the image file to those of the network input."""
+        scale = self.xyxy.new_tensor([letterbox.scale_x, letterbox.scale_y] * 2)
+        pad = self.xyxy.new_tensor([letterbox.pad_x, letterbox.pad_y] * 2)
+        return Detections(self.xyxy * scale + pad, self.confidence, self.class_id, self.names)
+
     def name(self, class_id: int) -> str:
         """The name of a class, or its id if it has none."""
         return self.names[class_id] if 0 <= class_id < len(self.names) else str(class_id)

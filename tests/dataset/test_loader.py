@@ -2,6 +2,7 @@ import multiprocessing
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,12 +54,12 @@ def epochs(loader, count: int = 2) -> list[Batch]:
     return batches
 
 
-@pytest.mark.parametrize("rect", [False, True])
-def test_batches_do_not_depend_on_the_number_of_workers(rect: bool, index: LabelIndex) -> None:
-    expected = epochs(training(index, rect=rect))
+@pytest.mark.parametrize("changes", [{}, {"rect": True}, {"tile": 32}])
+def test_batches_do_not_depend_on_the_number_of_workers(changes: dict[str, Any], index: LabelIndex) -> None:
+    expected = epochs(training(index, **changes))
     assert len(expected) == 6
     for workers in (1, 2):
-        for actual, other in zip(epochs(training(index, rect=rect, workers=workers)), expected, strict=True):
+        for actual, other in zip(epochs(training(index, **changes, workers=workers)), expected, strict=True):
             assert same(actual, other)
 
 

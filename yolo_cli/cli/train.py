@@ -88,6 +88,14 @@ def train(
         bool,
         Option("--rect", help="Rectangular training: batches of images with similar aspect ratio. Disables mosaic."),
     ] = D.rect,
+    tile: Annotated[
+        int,
+        Option(
+            metavar="[INT]",
+            help="For small objects in large images: train on tiles of this size in pixels, and evaluate in tiles. "
+            "Without a value: the size of --img. 0: no tiles.",
+        ),
+    ] = D.tile,
     multi_scale: Annotated[
         bool, Option("--multi-scale", help="Vary the image size per batch between 0.5 and 1.5 times --img.")
     ] = D.multi_scale,

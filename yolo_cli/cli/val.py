@@ -37,6 +37,14 @@ def val(
     task: Task = D.task,
     batch: Annotated[int, Option(help="Images per batch.")] = D.batch,
     img: Img = IMG,
+    tile: Annotated[
+        int,
+        Option(
+            metavar="[INT]",
+            help="Evaluate in tiles of this size in pixels, as `yolo detect --tile` looks at large images. Without a "
+            "value: the size of --img. 0: no tiles.",
+        ),
+    ] = D.tile,
     conf: Conf = D.conf,
     iou: Iou = D.iou,
     max_det: MaxDet = D.max_det,

@@ -83,7 +83,7 @@ def _evaluation(folder: Path, config: ReportConfig, reporter: Reporter) -> Saved
 
 def _val_config(recorded: Mapping[str, Any], config: ReportConfig, options: Path, *, trained: bool) -> ValConfig:
     """The options of the evaluation that the run made, on this device. A training evaluates with the defaults."""
-    kept = ("data", "img", "single_cls") if trained else [field.name for field in fields(ValConfig)]
+    kept = ("data", "img", "tile", "single_cls") if trained else [field.name for field in fields(ValConfig)]
     values = {name: recorded[name] for name in kept if name in recorded}
     values["img"] = tuple(values.get("img") or TrainConfig().img)
     try:

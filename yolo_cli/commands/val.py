@@ -8,6 +8,7 @@ import torch
 
 from yolo_cli.batch import Batch, Detections
 from yolo_cli.config import ValConfig
+from yolo_cli.config.checks import TILE_AS_IMG
 from yolo_cli.config.thresholds import DEFAULT
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.loader import val_loader
@@ -31,6 +32,8 @@ from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.evaluation.operating_points import Criterion, OperatingData, ThresholdChoice, choose_thresholds, rates_at
 from yolo_cli.evaluation.pycocotools_check import pycocotools_metrics
 from yolo_cli.evaluation.saved_evaluation import SavedEvaluation, save_evaluation
+from yolo_cli.inference.evaluate_tiles import evaluate_tiled
+from yolo_cli.inference.predictor import Predictor, Settings
 from yolo_cli.inference.writers.result_formats import label_lines
 from yolo_cli.progress import Reporter
 from yolo_cli.report.write import try_report
@@ -159,6 +162,21 @@ def evaluate_split(
     rect = model.img is None  # an exported file with a fixed size takes no other shapes
     workers = default_workers(config.workers, config.batch)
     loader = val_loader(index, img=img, batch=config.batch, stride=model.stride, workers=workers, rect=rect)
+    if config.tile:
+        tile = max(img) if config.tile == TILE_AS_IMG else config.tile
+        settings = Settings(
+            img, config.conf, config.iou, config.max_det, agnostic=config.single_cls, tile=tile, half=config.half
+        )
+        return evaluate_tiled(
+            Predictor(model.runtime, device, settings),
+            EvalDataset(loader, index, split_ids(index)),
+            evaluator,
+            single_cls=config.single_cls,
+            tiles_per_batch=config.batch,
+            reporter=reporter,
+            observe=observe,
+            operating=OperatingPass(operating) if operating else None,
+        )
     options = EvalOptions(config.conf, config.iou, config.max_det, config.single_cls, half=config.half)
     detecting = replace(DETECTING, single_cls=config.single_cls, half=config.half)
     if model.runtime.metadata.nms is not None:  # inside the exported file: a second NMS has nothing to do

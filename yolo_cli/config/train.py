@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from yolo_cli.config.checks import check_at_least, check_choice, check_img, check_seed, parse_duration
+from yolo_cli.config.checks import check_at_least, check_choice, check_img, check_seed, check_tile, parse_duration
 from yolo_cli.errors import UserError
 
 LOSSES = ("anchor", "ota", "simota")  # `--loss`
@@ -25,6 +25,7 @@ class TrainConfig:
     batch: int = 16
     img: tuple[int, int] = (640, 640)
     rect: bool = False
+    tile: int = 0  # side in pixels of the images; 0: no tiles, -1: the larger side of --img
     resume: str = ""
     noval: bool = False
     nosave: bool = False
@@ -74,5 +75,9 @@ class TrainConfig:
         if self.image_weights and self.rect:
             what = "rectangular batches cannot be weighted"
             raise UserError(what, where="--image-weights --rect", fix="leave one out")
+        check_tile(self.tile)
+        if self.tile and (self.rect or self.cache):
+            other, what = ("--rect", "batches whole images") if self.rect else ("--cache", "keeps scaled images")
+            raise UserError(f"tiles need all pixels, but {other} {what}", where=f"--tile {other}", fix="leave one out")
         if any(layer < 0 for layer in self.freeze):
             raise UserError("layers are numbered from 0", where="--freeze")

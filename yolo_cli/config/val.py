@@ -10,6 +10,7 @@ from yolo_cli.config.checks import (
     check_img,
     check_save_conf,
     check_threshold_choice,
+    check_tile,
 )
 from yolo_cli.errors import UserError
 
@@ -24,6 +25,7 @@ class ValConfig:
     batch: int = 32
     img: tuple[int, int] = (640, 640)
     conf: float = 0.001
+    tile: int = 0  # side in pixels of the images; 0: no tiles, -1: the larger side of --img
     iou: float = 0.6
     max_det: int = 300
     task: str = "val"
@@ -49,6 +51,7 @@ class ValConfig:
         check_at_least(self, batch=1, max_det=1, workers=-1)
         check_fractions(self, "conf", "iou")
         check_img(self.img)
+        check_tile(self.tile)
         check_choice(self, "task", SPLITS)
         check_save_conf(save_conf=self.save_conf, save_txt=self.save_txt)
         check_threshold_choice(self.beta, self.min_precision)

@@ -67,20 +67,22 @@ def train_loader(
     rect: bool = False,
     stride: int = 32,
     cache: str = "",
+    tile: int = 0,
     rank: int = 0,
     world_size: int = 1,
 ) -> BatchLoader:
     """Shuffled, augmented batches on canvases of `img` (height, width).
 
     With `rect`, images of similar aspect ratio share a canvas just large enough for them, without mosaic. `cache` is
-    "ram", "disk" or empty. `batch` is per rank. Raises UserError where the cache has no room.
+    "ram", "disk" or empty. With `tile`, samples show tiles of so many pixels of larger images. `batch` is per rank.
+    Raises UserError where the cache has no room.
     """
     canvases = rect_canvases(index.sizes, img, stride, 0.0) if rect else None
     sampler = EpochBatchSampler(
         len(index), batch, img, seed=seed, shuffle=True, canvases=canvases, rank=rank, world_size=world_size
     )
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
-    loader = BatchLoader(DetectionDataset(index, img, hyp=hyp, seed=seed, pixels=pixels), sampler, workers)
+    loader = BatchLoader(DetectionDataset(index, img, hyp=hyp, seed=seed, tile=tile, pixels=pixels), sampler, workers)
     loader.set_epoch(0)
     return loader
 

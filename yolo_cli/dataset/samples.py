@@ -21,6 +21,7 @@ from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.pixel_cache import PixelCache, require_size
 from yolo_cli.dataset.sampler import SampleKey, sample_random
 from yolo_cli.dataset.shared_memory import SharedIndex
+from yolo_cli.dataset.tiles import Window, choose_window, rows_in_window
 from yolo_cli.errors import UserError
 
 
@@ -34,8 +35,19 @@ class Sample:
     letterbox: Letterbox
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """An image or a part of it; `size` (height, width) is that of the part."""
+
+    index: int
+    size: tuple[int, int]
+    window: Window | None = None
+
+
 class DetectionDataset(Dataset[Sample | UserError]):
     """Samples by key. Images are scaled to fit `fit` (height, width); without `hyp` they are not augmented.
+
+    With `tile`, augmented samples show tiles of that many pixels of images that are larger.
 
     A file that disappeared or was damaged since it was indexed yields its UserError, which the loader raises: torch
     would wrap an exception of a worker in a traceback.
@@ -48,9 +60,10 @@ class DetectionDataset(Dataset[Sample | UserError]):
         *,
         hyp: Hyperparameters | None = None,
         seed: int = 0,
+        tile: int = 0,
         pixels: PixelCache | None = None,
     ) -> None:
-        self._index, self._fit, self._hyp = index, fit, hyp
+        self._index, self._fit, self._hyp, self._tile = index, fit, hyp, tile
         self._seed, self._pixels = seed, pixels
         self._shared = SharedIndex(index)
 
@@ -123,7 +136,8 @@ class DetectionDataset(Dataset[Sample | UserError]):
         self, random: np.random.Generator, hyp: Hyperparameters, images: list[int], canvas: tuple[int, int]
     ) -> tuple[UInt8[np.ndarray, "h w 3"], Float32[np.ndarray, " n"], Float32[np.ndarray, "n 4"]]:
         """One image, or a mosaic of four, through one random transform: pixels, classes and boxes (xyxy in pixels)."""
-        sizes = [self._size(i) for i in images]
+        views = [self._view(random, i) for i in images]
+        sizes = [view.size for view in views]
         if len(images) == 1:
             source, tiles = canvas, [augment.letterbox_matrix(sizes[0], canvas)]
         else:
@@ -131,18 +145,36 @@ class DetectionDataset(Dataset[Sample | UserError]):
         transform = augment.random_transform(random, hyp, source, canvas)
         pixels = np.full((*canvas, 3), PAD_VALUE, np.uint8)
         classes, boxes = [], []
-        for i, size, tile in zip(images, sizes, tiles, strict=True):
+        for view, size, tile in zip(views, sizes, tiles, strict=True):
             matrix = augment.snap_to_pixels(transform @ tile, size)
             if not augment.is_visible(matrix, size, canvas):
                 continue
-            augment.draw_tile(pixels, self._read(i, required_size(size, matrix)), matrix, size)
-            rows = self._index.labels(i)
+            augment.draw_tile(pixels, self._pixels_of(view, matrix), matrix, size)
+            rows = self._rows_of(view)
             xyxy, keep = augment.transform_boxes(rows[:, 1:], matrix, size, canvas)
             classes.append(rows[keep, 0])
             boxes.append(xyxy[keep])
         if not boxes:
             return pixels, np.zeros(0, np.float32), np.zeros((0, 4), np.float32)
         return pixels, np.concatenate(classes), np.concatenate(boxes)
+
+    def _view(self, random: np.random.Generator, i: int) -> _View:
+        """What a sample shows of an image: all of it, or with `tile` a part."""
+        size = self._size(i)
+        if not self._tile:
+            return _View(i, size)
+        window = choose_window(random, size, self._index.labels(i)[:, 1:], self._tile)
+        return _View(i, window.size if window else size, window)
+
+    def _pixels_of(self, view: _View, matrix: augment.Matrix) -> UInt8[np.ndarray, "h w 3"]:
+        if view.window is None:
+            return self._read(view.index, required_size(view.size, matrix))
+        w = view.window
+        return self._read(view.index, None)[w.top : w.bottom, w.left : w.right]
+
+    def _rows_of(self, view: _View) -> Float32[np.ndarray, "n 5"]:
+        rows = self._index.labels(view.index)
+        return rows if view.window is None else rows_in_window(rows, view.window, self._size(view.index))
 
     def _size(self, i: int) -> tuple[int, int]:
         height, width = self._index.sizes[i]

@@ -138,24 +138,25 @@ def evaluate(
                 decoded = model.predict(pixels)
             timer.stage("network")
             detections = _detect(decoded, options)
-            _update(evaluator, dataset, batch, detections)
+            add_batch(evaluator, dataset, batch, _in_images(detections, batch))
             timer.stage("nms")
             if operating is not None:
-                _update(operating.evaluator, dataset, batch, _detect(decoded, operating.options))
+                found = _detect(decoded, operating.options)
+                add_batch(operating.evaluator, dataset, batch, _in_images(found, batch))
                 timer.last = time.perf_counter()  # leave out this time, which `yolo detect` does not need
             if observe is not None:
                 observe(number, batch, detections)
                 timer.last = time.perf_counter()  # leave out the observer's time
             images += len(batch.indices)
             bar.advance()
-    metrics = _compute_metrics(evaluator, world)
+    metrics = compute_metrics(evaluator, world)
     total = world.all_reduce_sum(torch.cat((loss_sums, torch.tensor([float(images)]))).to(device)).cpu()
     losses = (total[:3] / total[3].clamp(min=1)).tolist() if loss is not None else [float("nan")] * 3
     milliseconds = {name: 1000 * seconds / max(images, 1) for name, seconds in timer.seconds.items()}
     return Evaluation(metrics, (losses[0], losses[1], losses[2]), milliseconds)
 
 
-def _compute_metrics(evaluator: Evaluator, world: World) -> Metrics:
+def compute_metrics(evaluator: Evaluator, world: World) -> Metrics:
     """The metrics of what the evaluators of all ranks have collected, on each rank."""
     if world.size == 1:
         return evaluator.compute()
@@ -180,14 +181,19 @@ def _detect(decoded: Sequence[Tensor], options: EvalOptions) -> list[Detections]
     return [replace(d, class_id=torch.zeros_like(d.class_id)) for d in detections] if single else detections
 
 
-def _update(evaluator: Evaluator, dataset: EvalDataset, batch: Batch, detections: Sequence[Detections]) -> None:
-    """Add a batch to the evaluator, with boxes in pixels of the image files."""
+def _in_images(detections: Sequence[Detections], batch: Batch) -> list[Detections]:
+    """Detections of a batch in pixels of the image files."""
+    return [d.to_image(letterbox) for d, letterbox in zip(detections, batch.letterboxes, strict=True)]
+
+
+def add_batch(evaluator: Evaluator, dataset: EvalDataset, batch: Batch, detections: Sequence[Detections]) -> None:
+    """Add the images of a batch and their detections, in pixels of the image files, to the evaluator."""
     ids = batch.indices if dataset.image_ids is None else [dataset.image_ids[i] for i in batch.indices]
     evaluator.update(
         ids,
         [(letterbox.height, letterbox.width) for letterbox in batch.letterboxes],
         [ground_truth_boxes(dataset.index, position) for position in batch.indices],
-        [d.to_image(letterbox) for d, letterbox in zip(detections, batch.letterboxes, strict=True)],
+        detections,
     )
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from yolo_cli.batch import Batch, prepare_images
+from yolo_cli.config import ValConfig
 from yolo_cli.config.checks import parse_duration
 from yolo_cli.dataset.loader import train_loader, val_loader
 from yolo_cli.dataset.sampler import image_weights, multi_scale_size
@@ -22,6 +23,9 @@ from yolo_cli.distributed.world import SINGLE_PROCESS, World, per_rank_batch
 from yolo_cli.errors import StoppedError
 from yolo_cli.evaluation.evaluate import EvalDataset, EvalOptions, Evaluation, Observer, evaluate
 from yolo_cli.evaluation.evaluator import Evaluator
+from yolo_cli.export.torch_runtime import TorchRuntime
+from yolo_cli.inference.evaluate_tiles import evaluate_tiled
+from yolo_cli.inference.predictor import Predictor, Settings
 from yolo_cli.loss.losses import LossSettings, build_loss
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
@@ -91,6 +95,7 @@ class Trainer:
             seed=config.seed,
             workers=setup.workers,
             rect=config.rect,
+            tile=config.tile,
             stride=model.stride,
             cache=config.cache,
             rank=world.rank,
@@ -226,9 +231,22 @@ class Trainer:
     def validate(self, model: DetectionModel, observe: Observer | None = None) -> Evaluation:
         """Evaluate a model on the validation split."""
         fused = fuse(model).to(memory_format=torch.channels_last)
+        dataset = EvalDataset(self.val_loader, self.data.val.index)
+        if self.config.tile:
+            default = ValConfig()
+            settings = Settings(self.config.img, default.conf, default.iou, default.max_det, tile=self.config.tile)
+            return evaluate_tiled(
+                Predictor(TorchRuntime(model, self.device), self.device, settings),
+                dataset,
+                self.evaluator,
+                tiles_per_batch=2 * self.batch,
+                reporter=self.reporter,
+                observe=observe,
+                world=self.world,
+            )
         return evaluate(
             fused,
-            EvalDataset(self.val_loader, self.data.val.index),
+            dataset,
             self.evaluator,
             EvalOptions(),
             device=self.device,

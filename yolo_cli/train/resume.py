@@ -25,7 +25,7 @@ _WRITING = ("nosave", "noplots", "save_period", "save_every", "save_minutes", "p
 FREE = frozenset(("resume", "epochs", "patience", "device", "workers", "cache", "strict", "nan_policy", *_WRITING))
 # Options whose effective values are found when the run begins: the measured batch size, the rounded image size, the
 # optimizer that --hyp auto chooses.
-RESOLVED = ("batch", "img", "optimizer")
+RESOLVED = ("batch", "img", "tile", "optimizer")
 # Seconds that a job waits for processes of an earlier start, whose launcher was killed, to save and end.
 LINGER = 60.0
 
