@@ -54,7 +54,9 @@ def ours(task: dict[str, Any], img: int, batch: int) -> Step:
 
     weights = load_weights(Path(task["weights"])) if "weights" in task else None
     cfg = "" if weights else "n"
-    config = TrainConfig(cfg=cfg, data=task["data"], img=(img, img), batch=batch, device="cpu", epochs=3)
+    config = TrainConfig(
+        cfg=cfg, data=task["data"], img=(img, img), batch=batch, device="cpu", epochs=3, optimizer="SGD"
+    )
     data = open_train_data(config, 0, Silent())
     hyp = Hyperparameters(nominal_batch=batch)  # an update after every batch
     model = build_model(config, weights, data.names, Silent())
