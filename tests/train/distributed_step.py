@@ -28,7 +28,7 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     loop.prepare_images = lambda images, device: images.to(device).double() / 255
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
-    config = TrainConfig(data=data_file, batch=int(batch), img=(64, 64), workers=0, noplots=True)
+    config = TrainConfig(data=data_file, batch=int(batch), img=(64, 64), workers=0, noplots=True, optimizer="SGD")
     hyp, device = Hyperparameters(nominal_batch=10_000, warmup_epochs=0), torch.device("cpu")
     with process_group(device) as world:
         data = open_train_data(config, 0, Silent())
