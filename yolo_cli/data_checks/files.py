@@ -85,18 +85,23 @@ def _is_image(file: str) -> bool:
 
 
 def _orphans(split: CheckedSplit) -> Iterator[str]:
-    folders = {os.path.dirname(file) for file in split.files if not is_shard(file)}
+    images = [file for file in split.files if not is_shard(file)]
+    expected = {label_path(file) for file in images}
+    folders = {os.path.dirname(file) for file in images}
     tops = {folder for folder in folders if not any(parent in folders for parent in _parents(folder))}
-    for images in sorted(tops):
-        labels = os.path.dirname(label_path(os.path.join(images, "x.jpg")))
-        if not os.path.isdir(labels):
-            continue
-        stems = {os.path.splitext(os.path.relpath(file, images))[0] for file in files_below(Path(images), SUFFIXES)[0]}
+    for top in sorted(tops):
+        labels = os.path.dirname(label_path(os.path.join(top, "x.jpg")))
         for file in sorted(files_below(Path(labels), frozenset((".txt",)))[0]):
-            if os.path.splitext(os.path.relpath(file, labels))[0] in stems:
+            if file in expected or _has_image(os.path.join(top, os.path.relpath(file, labels))):
                 continue
-            if labels != images or _has_labels(file):
+            if labels != top or _has_labels(file):
                 yield file
+
+
+def _has_image(file: str) -> bool:
+    """Whether there is an image beside `file` that differs in its suffix only. The split may not name it."""
+    stem = os.path.splitext(file)[0]
+    return any(os.path.exists(stem + case) for suffix in SUFFIXES for case in (suffix, suffix.upper()))
 
 
 def _parents(folder: str) -> Iterator[str]:

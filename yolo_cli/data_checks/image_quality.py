@@ -15,9 +15,9 @@ UNIFORM = 8.0  # standard deviation of the luma
 BLACK = 2.0  # the same in a dark image
 BLURRED = 5.0  # standard deviation of the Laplacian at 256 pixels
 
-_MIN_TURN_EVIDENCE = 2.0  # standard errors
+_MIN_TURN_EVIDENCE = 3.0  # standard errors
 _FEW_TURNED = 5  # below, each image must show it by itself
-_CLEAR_RATIO = 1.25
+_CLEAR_RATIO = 3.0
 
 
 def check_image_quality(split: CheckedSplit) -> list[Finding]:
