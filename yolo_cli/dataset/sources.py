@@ -17,6 +17,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.io.file_tree import files_below
 from yolo_cli.io.text_file import read_lines
 
+_NO_IMAGES = (SHARD, *sorted(ANNOTATION_SUFFIXES))
 _ANNOTATION_FOLDERS = ("annotations", "Annotations")
 _IMAGE_FOLDERS = ("images", "JPEGImages")
 
@@ -77,9 +78,10 @@ def _folder(folder: Path, used: tuple[str, ...] | None) -> EntryFiles:
     listed as an image; reading it fails, so the index reports it instead of skipping it.
     """
     found, unreadable = files_below(folder, SUFFIXES | {SHARD} | ANNOTATION_SUFFIXES)
-    annotations = tuple(file for file in found if os.path.splitext(file)[1].lower() in ANNOTATION_SUFFIXES)
-    images = [file for file in found if os.path.splitext(file)[1].lower() in SUFFIXES]
-    shards = [file for file in found if is_shard(file)]
+    others = [file for file in found if file[-5:].lower().endswith(_NO_IMAGES)]  # few among up to millions
+    images = [file for file in found if not file[-5:].lower().endswith(_NO_IMAGES)] if others else found
+    shards = [file for file in others if is_shard(file)]
+    annotations = tuple(file for file in others if not is_shard(file))
     if not annotations or (shards and not images) or (known := _format(annotations)) is None:
         return EntryFiles((*(images or shards), *unreadable))
     if any(os.path.exists(label_path(image)) for image in images):
