@@ -167,7 +167,7 @@ def train(
     name: Name = D.name,
     exist_ok: ExistOk = D.exist_ok,
 ) -> None:
-    """Train a detector on images with YOLO txt labels."""
+    """Train a detector on labeled images: YOLO txt, COCO, Pascal VOC, CVAT, LabelMe."""
     options = locals()  # one parameter per field of the config, which a test checks
     job = ElasticJob.from_environment()
     if job.has_failed():  # checked before anything slow is imported
