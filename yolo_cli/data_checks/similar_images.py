@@ -24,7 +24,7 @@ _WEAK = 2  # signs per band that are changed for a look-up
 _GROUP = 24  # members of a group that are all compared
 _WINDOW = 4  # members of a larger group that each is compared with: those that follow it by name
 _MAX_DIFFERENT = 30  # of the 96 signs; of unrelated images, half differ
-_PAIRS_PER_BLOCK = 1 << 14
+_PAIRS_PER_BLOCK = 1 << 10  # so that the arrays stay in the cache of the processor
 
 
 def similar_pairs(
