@@ -10,10 +10,12 @@ from jaxtyping import Bool, Int
 
 from yolo_cli.data_checks.findings import SUSPECT, CheckedSplit, Finding, Item, Mark, View, count_of, listed
 from yolo_cli.data_checks.label_errors import MISPLACED, MISSING, SPURIOUS, WRONG_CLASS, LabelError, find_label_errors
-from yolo_cli.dataset.spec import load_spec, split_files
+from yolo_cli.dataset.spec import load_spec
+from yolo_cli.dataset.splits import index_split
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.eval_data import EvalData
 from yolo_cli.io.yaml_file import read_mapping
+from yolo_cli.progress import Silent
 
 _SENTENCES = {
     MISSING: ("object that may have no label", "objects that may have no label"),
@@ -30,7 +32,8 @@ def trained_images(weights: Path) -> frozenset[str] | None:
         if not options.is_file():
             return None
         spec = load_spec(str(read_mapping(options).get("data")))
-        return frozenset(os.path.realpath(file) for file in split_files(spec, "train"))
+        split = index_split(spec, "train", strict=False, workers=0, reporter=Silent(), allow_empty=True)
+        return frozenset(os.path.realpath(split.index.path(i)) for i in range(len(split.index)))
     except UserError:
         return None
 
