@@ -47,6 +47,11 @@ def test_values_that_do_not_go_together_are_reported() -> None:
         choose_recipe(HypChoice(automatic=True, values={"nominal_batch": 0}), Workload(100, 16, 10, pretrained=True))
 
 
+def test_biases_warm_up_to_an_explicit_learning_rate() -> None:
+    hyp = choose_recipe(HypChoice(automatic=True, values={"lr0": 0.0002}), Workload(100, 16, 10, pretrained=True)).hyp
+    assert hyp.warmup_bias_lr == 0.0002
+
+
 def test_a_file_is_taken_as_it_is() -> None:
     recipe = choose_recipe(HypChoice(values={"lr0": 0.02}), Workload(100, 16, 10, pretrained=True))
     assert (recipe.hyp, recipe.optimizer) == (Hyperparameters(lr0=0.02), "SGD")

@@ -107,6 +107,7 @@ def test_single_values_win_over_a_file(tmp_path: Path) -> None:
         ("lr0=1,lr0=2", "lr0 is given twice"),
         ("close_mosaic=1.5", "close_mosaic must be a whole number"),
         ("scratch-low,mosaic=2", "mosaic must be from 0 to 1"),
+        ("auto,mosaic=2", "mosaic must be from 0 to 1"),
         ("nowhere,lr0=0.1", "no such file"),
     ],
 )

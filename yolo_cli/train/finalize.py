@@ -75,5 +75,6 @@ def report_results(
         try_report(folder, saved, evaluation.metrics, reporter)
     reports.print_table(evaluation, reporter.info, verbose=False)
     minutes = result.seconds / 60
-    reporter.info(f"{result.epochs} epochs in {minutes:.1f} minutes; the best was epoch {result.best_epoch + 1}")
+    epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
+    reporter.info(f"{epochs} in {minutes:.1f} minutes; the best was epoch {result.best_epoch + 1}")
     reporter.info(f"results in {folder}")

@@ -74,7 +74,12 @@ def _split(text: str) -> tuple[str, dict[str, Any]]:
             values[name] = float(number)
         except ValueError:
             raise UserError(f"{name} must be a number, not {number!r}", where=where) from None
-    return base, _checked(values, where)
+    checked = _checked(values, where)
+    try:
+        Hyperparameters(**{"close_mosaic": 1, **checked})  # l1 is for the last epochs, which auto chooses
+    except UserError as error:
+        raise UserError(error.what, where=where) from None
+    return base, checked
 
 
 def _read_file(path: Path, reporter: Reporter, loss: str) -> dict[str, Any]:

@@ -278,10 +278,13 @@ class Trainer:
         budget.record(*timer.seconds())
         epochs = self.world.broadcast_object(budget.plan(epoch + 1, self.config.epochs if epoch else 0))
         self.state.progress.seconds = budget.elapsed()
+        if epoch == 0 and epochs == 1:
+            self.reporter.warn(f"--time {self.config.time}: no more than one epoch fits, and this was it")
         if epochs == self.config.epochs:
             return
         each = f"{budget.epoch_seconds:.1f} s each, validation included"
-        self.reporter.info(f"--time {self.config.time}: {epochs} epochs fit, {each}")
+        if epochs > 1:
+            self.reporter.info(f"--time {self.config.time}: {epochs} epochs fit, {each}")
         self.config = replace(self.config, epochs=epochs)
         recipe = replan(self.setup, self.config)
         if recipe.optimizer != self.config.optimizer:

@@ -81,6 +81,8 @@ def choose_recipe(choice: HypChoice, workload: Workload, optimizer: str = "") ->
         name = optimizer or "AdamW"
         chosen = _short_run(workload, name)
         reason = f"{workload.batches:,} batches from {start}, a short run"
+    if name.lower() != "sgd" and "lr0" in choice.values:
+        chosen["warmup_bias_lr"] = choice.values["lr0"]  # biases warm up as all others do
     try:
         return Recipe(replace(Hyperparameters(), **{**chosen, **choice.values}), name, reason)
     except UserError as error:
