@@ -29,7 +29,7 @@ class Batch:
     """Images of one size with their ground truth."""
 
     images: UInt8[Tensor, "b 3 h w"]  # RGB
-    targets: Float[Tensor, "n 6"]  # image in the batch, class, cx, cy, w, h; boxes are fractions of the network input
+    targets: Float[Tensor, "n 6"]  # image in the batch, class (−1: ignore), cx, cy, w, h as fractions of the input
     indices: tuple[int, ...]  # positions in the dataset
     letterboxes: tuple[Letterbox, ...]  # identities in training, where an image can be made of several files
 

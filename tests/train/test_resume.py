@@ -158,7 +158,7 @@ def test_the_original_options_can_be_repeated(small: Path, tmp_path: Path) -> No
     path = tmp_path / "exp/weights/last.pt"
     content = torch.load(path, weights_only=True)
     assert content["training"]["options"]["img"] == [64, 64]
-    assert content["training"]["requested"] == {"batch": 4, "img": [50, 50], "optimizer": ""}
+    assert content["training"]["requested"] == {"batch": 4, "img": [50, 50], "tile": 0, "optimizer": ""}
     content["training"]["requested"]["batch"] = -1  # as measured on a GPU
     torch.save(content, path)
     again = TrainConfig(resume=str(tmp_path / "exp"), img=(50, 50), batch=-1, epochs=2)

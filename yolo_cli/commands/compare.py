@@ -32,7 +32,7 @@ from yolo_cli.evaluation.comparison import (
     verdict,
 )
 from yolo_cli.evaluation.eval_data import EvalData
-from yolo_cli.evaluation.evaluate import ground_truth_boxes
+from yolo_cli.evaluation.evaluate import ground_truth
 from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.evaluation.saved_evaluation import FILE, load_evaluation
 from yolo_cli.evaluation.weighted_ap import WeightedAP
@@ -166,17 +166,23 @@ def _saved(path: Path, split: Split, classes: int) -> EvalData:
 
 def read_with_ground_truth(path: Path, split: Split, classes: int, reporter: Reporter | None = None) -> EvalData:
     """COCO predictions of a split, with its ground truth. Raises UserError for a file that does not fit the split."""
-    data = _ground_truth(split)
+    data = _ground_truth(split, classes)
     return replace(data, predictions=read_predictions(path, data.image_ids.tolist(), classes, reporter))
 
 
-def _ground_truth(split: Split) -> EvalData:
+def _ground_truth(split: Split, classes: int) -> EvalData:
     """A split without predictions."""
     index, ids = split.index, split_ids(split.index)
-    boxes = [ground_truth_boxes(index, i) for i in range(len(index))]
+    truth = [ground_truth(index, i, classes) for i in range(len(index))]
     sizes = [(int(height), int(width)) for height, width in index.sizes]
     nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    return EvalData.join([EvalData.from_images(ids, sizes, boxes, [nothing] * len(ids))])
+    return EvalData.join(
+        [
+            EvalData.from_images(
+                ids, sizes, [boxes for boxes, _ in truth], [nothing] * len(ids), [crowd for _, crowd in truth]
+            )
+        ]
+    )
 
 
 def _print_tables(comparison: Comparison, config: CompareConfig, reporter: Reporter) -> None:

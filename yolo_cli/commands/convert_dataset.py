@@ -78,15 +78,10 @@ def _write_split(
 ) -> SplitEntry:
     writer, index = WRITERS[config.to], split.index
     paths = _relative_paths(index)
-    records = [
-        Record(
-            path,
-            (int(index.sizes[i, 0]), int(index.sizes[i, 1])),
-            index.classes[index.offsets[i] : index.offsets[i + 1]],
-            index.boxes[index.offsets[i] : index.offsets[i + 1]],
-        )
-        for i, path in enumerate(paths)
-    ]
+    if index.ignored and config.to == "voc":
+        count = len(index.ignored.classes)
+        reporter.warn(f"{split.name}: {count:,} regions to be ignored are left out, which Pascal VOC does not have")
+    records = [_record(index, i, path, regions=config.to != "voc") for i, path in enumerate(paths)]
     if config.to != "coco":
         _check_stems(records, config.to)
     with reporter.bar(len(index), f"{split.name} images") as bar:
@@ -94,6 +89,15 @@ def _write_split(
             _place_image(index, i, folder / writer.images / split.name / path, copy=config.copy)
             bar.advance()
     return writer.write(records, split.name, names, folder)
+
+
+def _record(index: LabelIndex, i: int, path: str, *, regions: bool) -> Record:
+    rows = slice(index.offsets[i], index.offsets[i + 1])
+    classes, boxes = index.classes[rows], index.boxes[rows]
+    if index.ignored and regions:
+        classes = np.concatenate([classes, index.ignored.codes(i)])
+        boxes = np.concatenate([boxes, index.ignored_rows(i)[:, 1:]])
+    return Record(path, (int(index.sizes[i, 0]), int(index.sizes[i, 1])), classes, boxes)
 
 
 def _relative_paths(index: LabelIndex) -> list[str]:

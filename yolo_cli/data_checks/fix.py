@@ -14,6 +14,7 @@ import numpy as np
 from yolo_cli.data_checks.boxes import double_boxes, image_of_boxes
 from yolo_cli.data_checks.duplicates import leaked_images
 from yolo_cli.data_checks.findings import CheckedSplit
+from yolo_cli.dataset.ignore_regions import ANY_CLASS
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.scan import label_path
 from yolo_cli.dataset.yolo_labels import parse_row
@@ -128,6 +129,9 @@ def _fixed_text(
         if not line.split():
             continue
         if number not in problems:
+            if float(line.split()[0]) < 0:  # a region to be ignored, which is no box
+                kept.append(line)
+                continue
             valid += 1
             if valid in doubles:
                 changes.append((number, f"removed, a double box: {_shown(line)}"))
@@ -162,6 +166,7 @@ def _cut_at_border(tokens: Sequence[bytes], nc: int) -> bytes | None:
 
 def _rows_of_index(index: LabelIndex, row: int, doubles: Sequence[int]) -> bytes:
     rows = [labels for i, labels in enumerate(index.labels(row).tolist()) if i not in doubles]
+    rows += [[ANY_CLASS, *region[1:]] for region in index.ignored_rows(row).tolist()]
     return "".join(f"{int(c)} {x:.8g} {y:.8g} {w:.8g} {h:.8g}\n" for c, x, y, w, h in rows).encode()
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float64, Int64
 from yolo_cli.dataset.formats.annotations import NOT_LISTED, AnnotatedImage, Annotations
 from yolo_cli.dataset.formats.formats import recognize
 from yolo_cli.dataset.formats.image_finder import ImageFinder
+from yolo_cli.dataset.ignore_regions import separate_regions
 from yolo_cli.dataset.image_header import BadImage, image_size
 from yolo_cli.dataset.image_list import ImageList
 from yolo_cli.dataset.label_index import FORMAT, LabelIndex, Problem, load_cache, save_cache, with_fingerprint
@@ -88,9 +89,12 @@ def renumbered(annotated: AnnotatedIndex, names: Sequence[str], where: object) -
                 where=where,
                 fix=_fix(name, names),
             )
+    index, ignored = annotated.index, annotated.index.ignored
     table = np.array([numbers.get(name, -1) for name in annotated.names], np.int32)
-    classes = table[annotated.index.classes] if len(table) else annotated.index.classes
-    return with_fingerprint(replace(annotated.index, classes=classes))
+    if not len(table):
+        return index
+    ignored = ignored.renumbered(table) if ignored else None
+    return with_fingerprint(replace(index, classes=table[index.classes], ignored=ignored))
 
 
 def _fix(name: str, names: Sequence[str]) -> str:
@@ -164,6 +168,11 @@ def _index(annotations: Annotations, reporter: Reporter) -> LabelIndex:
     boxes = rows[:, 2:] / extent
     valid = _check_rows(owner, rows, boxes, extent, images, problems)
     boxes = np.clip(boxes[valid], 0.0, 1.0)
+    classes, boxes, offsets, ignored = separate_regions(
+        rows[valid, 1].astype(np.int32),
+        boxes.astype(np.float32),
+        _offsets(np.bincount(owner[valid], minlength=len(images)).astype(np.int64)),
+    )
     names = [os.fsencode(image.file) for image in images]
     return with_fingerprint(
         LabelIndex(
@@ -171,9 +180,10 @@ def _index(annotations: Annotations, reporter: Reporter) -> LabelIndex:
             path_offsets=_offsets(np.array([len(name) for name in names], np.int64)),
             spans=np.zeros((0, 3), np.int64),
             sizes=np.array(sizes, np.int32).reshape(-1, 2),
-            classes=rows[valid, 1].astype(np.int32),
-            boxes=boxes.astype(np.float32),
-            offsets=_offsets(np.bincount(owner[valid], minlength=len(images)).astype(np.int64)),
+            classes=classes,
+            boxes=boxes,
+            offsets=offsets,
+            ignored=ignored,
             problems=tuple(problems),
             fingerprint="",
             notes=tuple(f"{what}: {count:,}" for what, count in annotations.notes.items()),

@@ -12,17 +12,20 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from yolo_cli.dataset.formats.annotations import ENCLOSED
+from yolo_cli.dataset.ignore_regions import IgnoreRegions, merge_regions, separate_regions
 from yolo_cli.dataset.scan import ScanResult, is_shard, label_path, read_range, scan_files, scan_shard
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import atomic_path
 
-FORMAT = 5  # of the cache files; raise it with any change of what is read from labels or images
+FORMAT = 6  # of the cache files; raise it with any change of what is read from labels or images
 
+_REGION_ARRAYS = ("region_classes", "region_boxes", "region_offsets")
 _IMAGES_PER_SCAN = 1000
 _MIN_IMAGES_FOR_PROCESSES = 10_000  # below, starting processes takes longer than they save
 
@@ -44,8 +47,8 @@ class LabelIndex:
     """The readable images of a split and their boxes, n images and m boxes.
 
     `sizes` are (height, width) as displayed. `boxes` are cx, cy, w, h as fractions of the image; those of image i are
-    the rows `offsets[i]` to `offsets[i + 1]`. `fingerprint` is a hash of names, sizes and labels that does not depend
-    on the dataset's location.
+    the rows `offsets[i]` to `offsets[i + 1]`. `ignored` are the regions in which nothing is labeled. `fingerprint` is a
+    hash of names, sizes and labels that does not depend on the dataset's location.
 
     The path of an image in a tar shard is the shard's path followed by the image's name in it. `spans` holds for each
     image the length of the shard's path in bytes, and the first byte and length of the image in the shard; all 0 for
@@ -62,6 +65,7 @@ class LabelIndex:
     problems: tuple[Problem, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    ignored: IgnoreRegions | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -105,7 +109,12 @@ class LabelIndex:
 
     def single_cls(self) -> "LabelIndex":
         """The same boxes, all of class 0."""
-        return with_fingerprint(replace(self, classes=np.zeros_like(self.classes)))
+        ignored = self.ignored.single_cls() if self.ignored else None
+        return with_fingerprint(replace(self, classes=np.zeros_like(self.classes), ignored=ignored))
+
+    def ignored_rows(self, i: int) -> Float32[np.ndarray, "k 5"]:
+        """The regions of image i that are to be ignored: rows (class or −1 for all, cx, cy, w, h)."""
+        return self.ignored.rows(i) if self.ignored else np.zeros((0, 5), np.float32)
 
 
 def build_index(
@@ -203,6 +212,7 @@ def merge_indexes(indexes: Sequence[LabelIndex]) -> LabelIndex:
             problems=tuple(problems),
             fingerprint="",
             notes=tuple(note for index in indexes for note in index.notes),
+            ignored=merge_regions([index.ignored for index in indexes], [len(index) for index in indexes], order),
         )
     )
 
@@ -258,17 +268,23 @@ def _build(
         done += len(group)
         if progress:
             progress(done, files)
+    rows = separate_regions(
+        np.frombuffer(bytes(classes), np.int32),
+        np.frombuffer(bytes(boxes), np.float32).reshape(-1, 4),
+        _offsets(np.frombuffer(bytes(counts), np.int64)),
+    )
     index = LabelIndex(
         paths=b"".join(names),
         path_offsets=_offsets(np.array([len(name) for name in names], np.int64)),
         spans=np.frombuffer(bytes(spans), np.int64).reshape(-1, 3),
         sizes=np.frombuffer(bytes(sizes), np.int32).reshape(-1, 2),
-        classes=np.frombuffer(bytes(classes), np.int32),
-        boxes=np.frombuffer(bytes(boxes), np.float32).reshape(-1, 4),
-        offsets=_offsets(np.frombuffer(bytes(counts), np.int64)),
+        classes=rows[0],
+        boxes=rows[1],
+        offsets=rows[2],
         problems=tuple(problems),
         fingerprint="",
         notes=(f"{ENCLOSED}: {polygons:,}",) if polygons else (),
+        ignored=rows[3],
     )
     return with_fingerprint(index)
 
@@ -284,7 +300,10 @@ def _fingerprint(index: LabelIndex) -> str:
     for name in _names(index):
         relative = name[base:].replace(os.sep.encode(), b"/").lstrip(b"/")
         digest.update(relative + b"\0")
-    for table in (index.sizes, index.offsets, index.classes, index.boxes):
+    tables = [index.sizes, index.offsets, index.classes, index.boxes]
+    if index.ignored:
+        tables += [index.ignored.offsets, index.ignored.classes, index.ignored.boxes]
+    for table in tables:
         digest.update(np.ascontiguousarray(table, table.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
 
@@ -324,10 +343,17 @@ def save_cache(cache: Path, key: str, index: LabelIndex, names: Sequence[str] = 
                 classes=index.classes,
                 boxes=index.boxes,
                 offsets=index.offsets,
+                **_region_arrays(index.ignored),
                 problems=np.frombuffer(problems, np.uint8),
                 words=np.frombuffer(words, np.uint8),
                 fingerprint=np.array(index.fingerprint),
             )
+
+
+def _region_arrays(regions: IgnoreRegions | None) -> dict[str, Any]:
+    if regions is None:
+        return {}
+    return dict(zip(_REGION_ARRAYS, (regions.classes, regions.boxes, regions.offsets), strict=True))
 
 
 def load_cache(cache: Path, key: str) -> tuple[LabelIndex, list[str]] | None:
@@ -348,6 +374,9 @@ def load_cache(cache: Path, key: str) -> tuple[LabelIndex, list[str]] | None:
                 problems=tuple(Problem(*problem) for problem in json.loads(stored["problems"].tobytes() or b"[]")),
                 fingerprint=str(stored["fingerprint"]),
                 notes=tuple(notes),
+                ignored=IgnoreRegions(*(stored[name] for name in _REGION_ARRAYS))
+                if _REGION_ARRAYS[0] in stored
+                else None,
             )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
         return None

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from yolo_cli.batch import Letterbox
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
+from yolo_cli.dataset.ignore_regions import ANY_CLASS
 from yolo_cli.dataset.images import PAD_VALUE, decode_image, letterbox, required_size
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.pixel_cache import PixelCache, require_size
@@ -27,7 +28,10 @@ from yolo_cli.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One canvas: RGB pixels and its targets, rows of (class, cx, cy, w, h) with the box as fractions of the canvas."""
+    """One canvas: RGB pixels and its targets, rows of (class, cx, cy, w, h) with the box as fractions of the canvas.
+
+    Rows of class −1 are regions to be ignored.
+    """
 
     image: UInt8[Tensor, "3 h w"]
     targets: Float[Tensor, "n 5"]
@@ -87,7 +91,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
         canvas = (key.height, key.width)
         height, width = self._size(key.index)
         image, scaled = letterbox(self._read(key.index, None), canvas, self._fit)
-        rows = self._index.labels(key.index)
+        rows = self._rows(key.index)
         # Cached pixels may be smaller than the file, but the letterbox maps to the file's pixels.
         mapping = Letterbox(
             height,
@@ -152,6 +156,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
             augment.draw_tile(pixels, self._pixels_of(view, matrix), matrix, size)
             rows = self._rows_of(view)
             xyxy, keep = augment.transform_boxes(rows[:, 1:], matrix, size, canvas)
+            keep |= (rows[:, 0] < 0) & (xyxy[:, 2:] > xyxy[:, :2]).all(1)  # of a region, any part counts
             classes.append(rows[keep, 0])
             boxes.append(xyxy[keep])
         if not boxes:
@@ -173,8 +178,17 @@ class DetectionDataset(Dataset[Sample | UserError]):
         return self._read(view.index, None)[w.top : w.bottom, w.left : w.right]
 
     def _rows_of(self, view: _View) -> Float32[np.ndarray, "n 5"]:
-        rows = self._index.labels(view.index)
+        rows = self._rows(view.index)
         return rows if view.window is None else rows_in_window(rows, view.window, self._size(view.index))
+
+    def _rows(self, i: int) -> Float32[np.ndarray, "n 5"]:
+        """The labels of an image, and its ignore regions as rows of class −1."""
+        rows = self._index.labels(i)
+        if self._index.ignored is None:
+            return rows
+        regions = self._index.ignored_rows(i)
+        regions[:, 0] = ANY_CLASS
+        return np.concatenate([rows, regions])
 
     def _size(self, i: int) -> tuple[int, int]:
         height, width = self._index.sizes[i]

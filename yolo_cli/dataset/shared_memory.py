@@ -50,7 +50,12 @@ class SharedIndex:
             parts = [*(array.reshape(-1).view(np.uint8) for array in arrays), np.frombuffer(self.index.paths, np.uint8)]
             np.concatenate(parts, out=self._memory.numpy())
         layout = {name: (array.dtype.str, array.shape) for name, array in zip(_ARRAYS, arrays, strict=True)}
-        return {"memory": self._memory, "layout": layout, "fingerprint": self.index.fingerprint}
+        return {
+            "memory": self._memory,
+            "layout": layout,
+            "fingerprint": self.index.fingerprint,
+            "ignored": self.index.ignored,  # rarely many
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._memory = state.get("memory")
@@ -64,4 +69,6 @@ class SharedIndex:
             arrays[name] = np.ndarray(shape, kind, content, start)
             start += arrays[name].nbytes
         paths = memoryview(content)[start:]
-        self.index = LabelIndex(paths=paths, **arrays, problems=(), fingerprint=state["fingerprint"])
+        self.index = LabelIndex(
+            paths=paths, **arrays, problems=(), fingerprint=state["fingerprint"], ignored=state["ignored"]
+        )

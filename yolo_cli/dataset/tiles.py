@@ -61,5 +61,6 @@ def rows_in_window(
     cut_low, cut_high = np.clip(low, 0, extent), np.clip(high, 0, extent)
     visible = np.prod(cut_high - cut_low, axis=1)
     keep = visible >= MIN_VISIBLE * np.maximum(np.prod(high - low, axis=1), 1e-9)
+    keep |= (rows[:, 0] < 0) & (visible > 0)  # of an ignore region, any part counts
     boxes = np.concatenate([(cut_low + cut_high) / 2 / extent, (cut_high - cut_low) / extent], axis=1)
     return np.concatenate([rows[keep, :1], boxes[keep].astype(np.float32)], axis=1)

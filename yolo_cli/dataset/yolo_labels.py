@@ -3,6 +3,8 @@
 import math
 from array import array
 
+from yolo_cli.dataset.ignore_regions import ANY_CLASS
+
 TOLERANCE = 1e-4  # coordinates may exceed [0, 1] by this much (rounding by the tool that wrote them); they are clipped
 MAX_BYTES = 64 * 2**20  # a larger file is not a label file
 MAX_PROBLEMS = 1000  # listed one by one per file
@@ -17,7 +19,8 @@ def parse_labels(
 
     Returns their number, and how many of them are polygons.
 
-    A row is `class cx cy w h`, or a polygon `class x1 y1 x2 y2 x3 y3 …`, which becomes its bounding box. An invalid or
+    A row is `class cx cy w h`, or a polygon `class x1 y1 x2 y2 x3 y3 …`, which becomes its bounding box. Class −1 is a
+    region to be ignored. An invalid or
     duplicate row is left out and added to `problems` as (line, what). Any bytes are accepted; nothing is raised.
     """
     if text.startswith(b"\xef\xbb\xbf"):
@@ -96,6 +99,6 @@ def _number(token: bytes) -> float:
 def _class_error(c: float, nc: int) -> str:
     if c != int(c):
         return f"class {c:g} is not a whole number"
-    if c < 0:
+    if c < 0 and c != ANY_CLASS:
         return f"class {c:.0f} is negative"
     return f"class {c:.0f} is out of range for {nc} classes" if c >= nc else ""

@@ -13,6 +13,7 @@ from torch import Tensor
 from yolo_cli.drawing.palette import class_color
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+_HATCH_COLOR, _HATCH_STEP = (150, 150, 150), 10
 JPEG_QUALITY = 95  # of drawn images, for thin lines and letters
 
 Image = UInt8[np.ndarray, "h w 3"]
@@ -41,7 +42,8 @@ def draw_boxes(
 
     Args:
         image: RGB, or BGR with `style.bgr`.
-        boxes: class, x1, y1, x2, y2 in pixels, and optionally confidence.
+        boxes: class, x1, y1, x2, y2 in pixels, and optionally confidence. A negative class is a region to be ignored,
+            which is hatched.
         names: class names.
         style: sizes and what to draw.
 
@@ -58,6 +60,9 @@ def draw_boxes(
     rows = boxes[torch.isfinite(boxes).all(dim=1)].cpu()
     if rows.shape[1] > 5:
         rows = rows[rows[:, 5].argsort(descending=True, stable=True)]
+    for row in rows[rows[:, 0] < 0].tolist():
+        _hatch(image, _corners(row, width, height), max(1, line // 2))
+    rows = rows[rows[:, 0] >= 0]
     for row in reversed(rows.tolist()):
         cv2.rectangle(image, *_corners(row, width, height), _color(int(row[0]), style), line, cv2.LINE_AA)
     if style.labels:
@@ -88,6 +93,16 @@ def fitted_text(text: str, size: float, width: int, thickness: int = 1) -> str:
     while text and cv2.getTextSize(text + "..", FONT, size, thickness)[0][0] > width:
         text = text[:-1]
     return text + ".." if text else ""
+
+
+def _hatch(image: Image, corners: tuple[tuple[int, int], tuple[int, int]], line: int) -> None:
+    """Diagonal gray lines in a rectangle, in place."""
+    (left, top), (right, bottom) = corners
+    part = image[top : bottom + 1, left : right + 1]
+    height, width = part.shape[:2]
+    for start in range(-height, width, _HATCH_STEP * line):
+        cv2.line(part, (start, height), (start + height, 0), _HATCH_COLOR, line, cv2.LINE_AA)
+    cv2.rectangle(image, (left, top), (right, bottom), _HATCH_COLOR, line, cv2.LINE_AA)
 
 
 def _draw_labels(

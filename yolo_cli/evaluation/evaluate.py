@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -13,6 +14,7 @@ from yolo_cli.batch import Batch, Detections, prepare_images
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.boxes.nms import non_max_suppression
 from yolo_cli.config.thresholds import Conf
+from yolo_cli.dataset.ignore_regions import ANY_CLASS
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.evaluation.evaluator import Evaluator, Metrics
@@ -188,18 +190,28 @@ def _in_images(detections: Sequence[Detections], batch: Batch) -> list[Detection
 
 def add_batch(evaluator: Evaluator, dataset: EvalDataset, batch: Batch, detections: Sequence[Detections]) -> None:
     """Add the images of a batch and their detections, in pixels of the image files, to the evaluator."""
+    truth = [ground_truth(dataset.index, position, len(evaluator.names)) for position in batch.indices]
     ids = batch.indices if dataset.image_ids is None else [dataset.image_ids[i] for i in batch.indices]
     evaluator.update(
         ids,
         [(letterbox.height, letterbox.width) for letterbox in batch.letterboxes],
-        [ground_truth_boxes(dataset.index, position) for position in batch.indices],
+        [boxes for boxes, _ in truth],
         detections,
+        [crowd for _, crowd in truth],
     )
 
 
-def ground_truth_boxes(index: LabelIndex, position: int) -> Float[Tensor, "n 5"]:
-    """Class, x1, y1, x2, y2 of the ground truth of an image, in pixels of its file."""
-    rows = torch.from_numpy(index.labels(position)).double()
+def ground_truth(index: LabelIndex, position: int, classes: int) -> tuple[Float[Tensor, "n 5"], Bool[Tensor, " n"]]:
+    """Class, x1, y1, x2, y2 of the ground truth of an image, in pixels of its file, and which rows are crowd regions.
+
+    A region for all classes is a crowd region of each.
+    """
+    regions = index.ignored_rows(position)
+    everywhere = regions[regions[:, 0] == ANY_CLASS].repeat(classes, axis=0)
+    everywhere[:, 0] = np.tile(np.arange(classes), len(everywhere) // classes)
+    crowds = np.concatenate([regions[regions[:, 0] != ANY_CLASS], everywhere])
+    labels = index.labels(position)
+    rows = torch.from_numpy(np.concatenate([labels, crowds])).double()
     height, width = (int(v) for v in index.sizes[position])
     corners = cxcywh_to_xyxy(rows[:, 1:] * rows.new_tensor([width, height] * 2))
-    return torch.cat((rows[:, :1], corners), 1)
+    return torch.cat((rows[:, :1], corners), 1), torch.arange(len(rows)) >= len(labels)

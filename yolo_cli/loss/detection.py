@@ -12,6 +12,7 @@ from yolo_cli.boxes.iou import complete_iou
 from yolo_cli.config import Hyperparameters
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.loss.assign import Assignment, assign
+from yolo_cli.loss.ignore import cells_to_ignore, split_targets
 from yolo_cli.loss.ota import simota
 from yolo_cli.model.heads import AnchorHead, Boxes, RawMaps, sigmoid_boxes
 
@@ -147,13 +148,15 @@ class DetectionLoss:
 
         Args:
             raw: raw predictions per scale; auxiliary ones, if any, follow the main ones.
-            targets: image, class, cx, cy, w, h; boxes are fractions of the network input.
+            targets: image, class, cx, cy, w, h; boxes are fractions of the network input. A negative class is a
+                region to be ignored.
         """
+        targets, regions = split_targets(targets)
         main, auxiliary = raw[: len(self.anchors)], raw[len(self.anchors) :]
-        parts = self._parts(main, self.matches(main, targets, NEIGHBOR_BIAS))
+        parts = self._parts(main, self.matches(main, targets, NEIGHBOR_BIAS), regions)
         if auxiliary:
             matches = self.matches(main, targets, AUXILIARY_NEIGHBOR_BIAS)
-            parts = parts + AUXILIARY_WEIGHT * self._parts(auxiliary, matches)
+            parts = parts + AUXILIARY_WEIGHT * self._parts(auxiliary, matches, regions)
         box, obj, cls = parts.unbind()
         box, obj, cls = box * self.weights.box, obj * self.weights.obj, cls * self.weights.cls
         total = (box + obj + cls) * raw[0].shape[0]
@@ -171,7 +174,7 @@ class DetectionLoss:
             return candidates
         return simota(raw, candidates, targets, self.boxes, candidate_topk=self.candidate_topk)
 
-    def _parts(self, raw: RawMaps, matched: Sequence[Assignment]) -> Tensor:
+    def _parts(self, raw: RawMaps, matched: Sequence[Assignment], regions: Float[Tensor, "r 6"]) -> Tensor:
         """Box, objectness and class losses of all scales, unweighted."""
         box = obj = cls = raw[0].new_zeros((), dtype=torch.float32)
         counts = [len(m) for m in matched] + [y[..., 4].numel() for y in raw]
@@ -181,7 +184,9 @@ class DetectionLoss:
             box, cls = box + share_of_matches[scale] * scale_box, cls + share_of_matches[scale] * scale_cls
             objectness = prediction[..., 4].float()
             target = _objectness_target(objectness, matches, iou)
-            obj = obj + balance * share_of_cells[scale] * self._cross_entropy(objectness, target, self.hyp.obj_pw)
+            counted = _counted(target, matches, regions) if len(regions) else None
+            loss = self._cross_entropy(objectness, target, self.hyp.obj_pw, counted)
+            obj = obj + balance * share_of_cells[scale] * loss
         return torch.stack((box, obj, cls))
 
     def _box_and_class(self, prediction: Tensor, m: Assignment, scale: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,12 +205,17 @@ class DetectionLoss:
             cls = self._cross_entropy(matched[:, 5:], target, self.hyp.cls_pw)
         return iou.detach().clamp(min=0), (1 - iou).mean(), cls
 
-    def _cross_entropy(self, logits: Tensor, target: Tensor, positive_weight: float) -> Tensor:
-        """Mean binary cross-entropy; focal loss if gamma is above 0 (Lin et al. 2017, equation 5)."""
+    def _cross_entropy(
+        self, logits: Tensor, target: Tensor, positive_weight: float, counted: Tensor | None = None
+    ) -> Tensor:
+        """Mean binary cross-entropy; focal loss if gamma is above 0 (Lin et al. 2017, equation 5).
+
+        What is not `counted` adds 0 to the sum, and its gradient is 0.
+        """
         weight = None if positive_weight == 1.0 else logits.new_tensor(positive_weight)
         if self.hyp.fl_gamma <= 0:
-            return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
-        loss = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="none")
+            return F.binary_cross_entropy_with_logits(logits, target, counted, pos_weight=weight)
+        loss = F.binary_cross_entropy_with_logits(logits, target, counted, pos_weight=weight, reduction="none")
         p = logits.sigmoid()
         p_t = target * p + (1 - target) * (1 - p)
         alpha_t = target * FOCAL_ALPHA + (1 - target) * (1 - FOCAL_ALPHA)
@@ -216,6 +226,15 @@ def _flat_index(m: Assignment, shape: Sequence[int]) -> Tensor:
     """Index of each match among all predictions of a scale. `shape` begins with image, anchor, row and column."""
     _, a, h, w = shape[:4]
     return ((m.image * a + m.anchor) * h + m.row) * w + m.column
+
+
+def _counted(objectness: Tensor, m: Assignment, regions: Float[Tensor, "r 6"]) -> Tensor:
+    """1 for predictions whose objectness counts, 0 for those in ignore regions that have no target."""
+    images, _, rows, columns = objectness.shape
+    counted = (~cells_to_ignore(regions, images, rows, columns))[:, None].expand(objectness.shape).to(objectness.dtype)
+    counted = counted.contiguous()
+    counted[m.image, m.anchor, m.row, m.column] = 1.0
+    return counted
 
 
 def _objectness_target(objectness: Tensor, m: Assignment, iou: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.config import Hyperparameters
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.loss.detection import LossOutput, LossWeights
+from yolo_cli.loss.ignore import cells_to_ignore, split_targets
 from yolo_cli.model.heads import Head, RawMaps, cell_grid
 
 CENTER_RADIUS = 1.5  # in cells: a cell whose center is nearer than this to a target's, in x and in y, is a candidate
@@ -43,6 +44,12 @@ class Cells:
     def objectness(self) -> Float[Tensor, "b n"]:
         """Raw objectness of all cells."""
         return torch.cat([y[..., 4].float() for y in self.raw], 1)
+
+    def in_regions(self, regions: Float[Tensor, "r 6"]) -> Bool[Tensor, "b n"]:
+        """Which cells have their center in one of the regions (image, class, cx, cy, w, h as fractions)."""
+        height, width = self.size
+        shapes = [(height // stride, width // stride) for stride in self.head.strides]
+        return torch.cat([cells_to_ignore(regions, len(self.raw[0]), *shape).flatten(1) for shape in shapes], 1)
 
     def at(
         self, image: Int[Tensor, " m"], cell: Int[Tensor, " m"]
@@ -106,19 +113,23 @@ class YOLOXLoss:
 
         Args:
             raw: raw predictions per scale.
-            targets: image, class, cx, cy, w, h; boxes are fractions of the network input.
+            targets: image, class, cx, cy, w, h; boxes are fractions of the network input. A negative class is a
+                region to be ignored.
         """
+        targets, regions = split_targets(targets)
         cells = Cells.of(self.head, raw)
         found = assign_cells(cells, targets)
         counts = cells.stride.new_tensor([len(found.image), len(raw[0])])
         assigned, images = self.world.all_reduce_sum(counts).unbind()
-        box, obj, cls = (part / assigned.clamp(min=1) for part in self._sums(cells, found, targets))
+        box, obj, cls = (part / assigned.clamp(min=1) for part in self._sums(cells, found, targets, regions))
         box, obj, cls = box * self.weights.box, obj * self.weights.obj, cls * self.weights.cls
         # Data-parallel training averages gradients over the ranks; the parts of the ranks are to be summed.
         total = (box + obj + cls) * (images / self.nominal_batch * self.world.size)
         return LossOutput(total, box, obj, cls)
 
-    def _sums(self, cells: Cells, found: CellAssignment, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _sums(
+        self, cells: Cells, found: CellAssignment, targets: Tensor, regions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Box, objectness and class losses, summed over cells; the L1 term is a part of the box loss."""
         height, width = cells.size
         matched, (values, boxes) = targets[found.target], cells.at(found.image, found.cell)
@@ -133,7 +144,11 @@ class YOLOXLoss:
         objectness = cells.objectness()
         is_assigned = torch.zeros_like(objectness)
         is_assigned[found.image, found.cell] = 1.0
-        obj = F.binary_cross_entropy_with_logits(objectness, is_assigned, reduction="sum")
+        counted = None
+        if len(regions):
+            counted = (~cells.in_regions(regions)).to(objectness.dtype)
+            counted[found.image, found.cell] = 1.0
+        obj = F.binary_cross_entropy_with_logits(objectness, is_assigned, counted, reduction="sum")
         classes = F.one_hot(matched[:, 1].long(), self.head.nc) * found.iou[:, None]
         cls = F.binary_cross_entropy_with_logits(values[:, 5:], classes, reduction="sum")
         return box, obj, cls

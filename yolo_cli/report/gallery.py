@@ -162,9 +162,14 @@ def _drawn(findings: Findings, image: int) -> list[Overlay]:
     rows = slice(*np.searchsorted(pred.image, [image, image + 1]).tolist())
     truth = [
         (box, "missed" if missed else "truth", f"{shortened(names[c], 24)}, missed" if missed else "")
-        for box, c, missed in zip(
-            gt.xywh[boxes].tolist(), gt.class_id[boxes].tolist(), findings.missed[boxes].tolist(), strict=True
+        for box, c, missed, crowd in zip(
+            gt.xywh[boxes].tolist(),
+            gt.class_id[boxes].tolist(),
+            findings.missed[boxes].tolist(),
+            gt.crowd[boxes].tolist(),
+            strict=True,
         )
+        if not crowd
     ]
     truth.sort(key=lambda row: row[1] == "truth")
     selected = np.flatnonzero(findings.confident[rows] & (findings.errors.kind[rows] >= CORRECT)) + rows.start

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 # Notes: what is read in another way than it is written. A key is printed with its number.
 ENCLOSED = "polygons and turned boxes, read as their enclosing boxes"
 WITHOUT_BOX = "points and lines, which have no box and are left out"
-CROWDS = "crowd regions, left out"
+CROWDS = "crowd regions, in which predictions are ignored"
 NOT_LISTED = "images without an annotation, left out"
 
 Box = tuple[float, float, float, float]  # cx, cy, w, h in pixels

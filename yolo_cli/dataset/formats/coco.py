@@ -21,6 +21,7 @@ from yolo_cli.dataset.formats.annotations import (
 )
 from yolo_cli.dataset.formats.image_finder import ImageFinder
 from yolo_cli.dataset.formats.records import Record, Values, pixel_values
+from yolo_cli.dataset.ignore_regions import ANY_CLASS, crowd_code
 from yolo_cli.errors import UserError
 from yolo_cli.io.json_file import read_json
 
@@ -135,6 +136,7 @@ def _read_boxes(
             continue  # the image is missing, which is reported once
         elif row.get("iscrowd"):
             result.notes[CROWDS] += 1
+            image.rows.append((number, crowd_code(classes[category]), *_box(row, result)))
         else:
             image.rows.append((number, classes[category], *_box(row, result)))
 
@@ -161,17 +163,20 @@ def write(records: Sequence[Record], split: str, names: Sequence[str], folder: P
         height, width = record.size
         images.append({"id": number, "file_name": record.name, "width": width, "height": height})
         boxes = pixel_values(record, _corner, _center)
-        for class_id, box in zip(record.classes.tolist(), boxes, strict=True):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": class_id + 1,
-                    "bbox": box,
-                    "area": box[2] * box[3],
-                    "iscrowd": 0,
-                }
-            )
+        for code, box in zip(record.classes.tolist(), boxes, strict=True):
+            # COCO has crowds of one class only.
+            classes = range(len(names)) if code == ANY_CLASS else [code if code >= 0 else crowd_code(code)]
+            for class_id in classes:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": number,
+                        "category_id": class_id + 1,
+                        "bbox": box,
+                        "area": box[2] * box[3],
+                        "iscrowd": int(code < 0),
+                    }
+                )
     categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
     document = {"images": images, "annotations": annotations, "categories": categories}
     path = folder / "annotations" / f"{split}.json"

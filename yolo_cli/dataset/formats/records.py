@@ -15,7 +15,8 @@ Values = Float64[np.ndarray, "k 4"]
 class Record:
     """An image of a split: its path below the split's folder of images, (height, width), classes and boxes.
 
-    Boxes are cx, cy, w, h as fractions of the image, as the label index has them.
+    Boxes are cx, cy, w, h as fractions of the image, as the label index has them. A negative class is a region to be
+    ignored: −1 for all classes, or a `crowd_code`.
     """
 
     name: str

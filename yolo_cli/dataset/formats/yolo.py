@@ -6,6 +6,7 @@ from pathlib import Path
 
 from yolo_cli.dataset.entries import SplitEntry
 from yolo_cli.dataset.formats.records import Record
+from yolo_cli.dataset.ignore_regions import ANY_CLASS
 from yolo_cli.dataset.scan import label_path
 
 IMAGES = "images"
@@ -15,7 +16,7 @@ def write(records: Sequence[Record], split: str, names: Sequence[str], folder: P
     """Write `labels/SPLIT/*.txt`, empty ones for background. Numbers have the digits that a float32 needs."""
     for record in records:
         rows = [
-            " ".join([str(class_id), *(str(value).removesuffix(".0") for value in box)]) + "\n"
+            " ".join([str(max(class_id, ANY_CLASS)), *(str(value).removesuffix(".0") for value in box)]) + "\n"
             for class_id, box in zip(record.classes.tolist(), record.boxes, strict=True)
         ]
         path = Path(label_path(os.path.join(folder, IMAGES, split, record.name)))
