@@ -16,8 +16,7 @@ SHORT_RUN = 20_000
 _EMA_FRACTION = 0.05  # of the run: how far the moving average of a short run looks back
 _WARMUP_FRACTION = 0.1  # of a short run, at most _WARMUP_EPOCHS
 _WARMUP_EPOCHS = 3.0
-_CLOSING_FRACTION = 0.1  # of a short run, without mosaic
-_CLOSING_EPOCHS = 15  # at most; as many as YOLOX's published schedule has
+_CLOSING_EPOCHS = 15  # of a long run without mosaic, at most a tenth; as many as YOLOX's published schedule has
 
 # What depends on the number of epochs. --time sets it again when the first epochs are measured.
 SCHEDULED = (
@@ -90,7 +89,7 @@ def choose_recipe(choice: HypChoice, workload: Workload, optimizer: str = "") ->
 
 
 def _short_run(workload: Workload, optimizer: str) -> dict[str, Any]:
-    """Few batches: one update per batch, a short warm-up, an average that follows, and an end without mosaic."""
+    """Few batches: one update per batch, a short warm-up, and an average that follows."""
     adam = optimizer.lower() != "sgd"
     # Pretrained weights are easily destroyed, random ones are not. More images per update allow larger steps: with the
     # root of the batch size, as Malladi et al. (2022) derive for Adam.
@@ -108,7 +107,6 @@ def _short_run(workload: Workload, optimizer: str) -> dict[str, Any]:
         "nominal_batch": workload.batch,
         "ema_decay": round(1 - 1 / horizon, 6),
         "ema_ramp": round(horizon, 1),
-        "close_mosaic": min(round(_CLOSING_FRACTION * workload.epochs), _CLOSING_EPOCHS),
     }
 
 
