@@ -32,6 +32,7 @@ def photographs(reference: Path, tmp_path: Path) -> Path:
     return tmp_path / "data.yaml"
 
 
+@pytest.mark.slow
 def test_val_equals_what_detect_writes(photographs: Path, reference: Path, tmp_path: Path) -> None:
     weights, runs = str(reference / "weights/yolov5n.pt"), str(tmp_path / "runs")
     options = {"img": (320, 320), "tile": 480, "device": "cpu", "project": runs}

@@ -62,6 +62,7 @@ def test_a_long_run_accumulates_as_the_published_recipe_does() -> None:
     assert (recipe.optimizer, recipe.hyp.lr0, recipe.hyp.nominal_batch) == ("SGD", 0.01, 64)
 
 
+@pytest.mark.slow
 def test_a_run_records_what_was_chosen(small: Path, tmp_path: Path) -> None:
     reporter = Recording()
     options: dict[str, Any] = {"data": str(small), "cfg": str(small.parent / "tiny.yaml"), "img": (32, 32)}

@@ -50,6 +50,7 @@ def options(small: Path, folder: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**(base | changes))
 
 
+@pytest.mark.slow
 def test_a_run_ends_in_time_and_plans_the_schedule_for_it(small: Path, tmp_path: Path) -> None:
     reporter = Recording()
     result = train(options(small, tmp_path, time="12s"), reporter)
