@@ -58,12 +58,12 @@ class Target:
 
 
 def labels(data: bytes, folder: Path) -> None:
-    """Any bytes give boxes inside the image and a list of problems, without an exception."""
+    """Any bytes give boxes and regions inside the image and a list of problems, without an exception."""
     classes, boxes, problems = array("i"), array("f"), []
     nc = (data[0] if data else 0) % 100 + 1
     count, _ = parse_labels(data[1:], nc, classes, boxes, problems)
     assert count == len(classes) == len(boxes) // 4
-    assert all(0 <= c < nc for c in classes)
+    assert all(-1 <= c < nc for c in classes)  # −1: a region to be ignored
     assert all(0 <= v <= 1 for v in boxes)
     assert all(number >= 0 and what for number, what in problems)
 

@@ -67,7 +67,7 @@ def test_an_interrupted_run_continues_its_plan(small: Path, tmp_path: Path, monk
     original = Trainer.train_epoch
 
     def interrupted(self: Trainer, epoch: int, *args: Any) -> list[float]:
-        if epoch == 2:
+        if epoch == 1:
             self.checkpoints.save()
             raise StoppedError(15)
         return original(self, epoch, *args)
@@ -75,12 +75,12 @@ def test_an_interrupted_run_continues_its_plan(small: Path, tmp_path: Path, monk
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_epoch", interrupted)
         with pytest.raises(StoppedError):
-            train(options(small, tmp_path, time="30s"), Silent())
+            train(options(small, tmp_path, time="45s"), Silent())
     planned = read_mapping(tmp_path / "exp/opt.yaml")["epochs"]
-    assert planned > 3
+    assert planned > 1
     time.sleep(3)  # a pause does not count
     result = train(TrainConfig(resume=str(tmp_path / "exp")), Silent())
-    assert 0.5 * planned < result.epochs <= planned  # fewer where the machine has become slower
+    assert 2 <= result.epochs <= planned  # fewer where the machine has become slower
 
 
 def test_time_and_epochs_exclude_each_other(small: Path, tmp_path: Path) -> None:
