@@ -11,6 +11,7 @@ from jaxtyping import Int
 from yolo_cli.data_checks.findings import ERROR, WARNING, CheckedSplit, Finding, Item, View, count_of, listed
 from yolo_cli.data_checks.image_quality import UNIFORM
 from yolo_cli.data_checks.similar_images import SAME_DETAIL, SAME_TONES, similar_pairs
+from yolo_cli.dataset.splitting import Groups
 
 MIN_FRAMES = 4  # images of a chain
 
@@ -68,7 +69,7 @@ def leaked_images(splits: Sequence[CheckedSplit]) -> dict[str, dict[int, str]]:
 
 def _identical(images: _Images) -> Int[np.ndarray, " n"]:
     """A number per image that identical ones share: of the same file, the same content, or the same pixels."""
-    groups = _Groups(len(images.paths))
+    groups = Groups(len(images.paths))
     groups.join_equal(images.paths)
     if all(split.stats is not None for split in images.splits):
         for name in ("content", "pixels"):
@@ -76,7 +77,7 @@ def _identical(images: _Images) -> Int[np.ndarray, " n"]:
             groups.join_equal([digest if any(digest) else i for i, digest in enumerate(digests)])
     else:
         groups.join_equal(_content_keys(images))
-    return groups.roots()
+    return groups.numbers()
 
 
 def _content_keys(images: _Images) -> list[object]:
@@ -180,11 +181,11 @@ def _chains(
     images: _Images, groups: Int[np.ndarray, " n"], a: Int[np.ndarray, " p"], b: Int[np.ndarray, " p"]
 ) -> list[Finding]:
     """Chains of at least MIN_FRAMES different images that are similar one to the next, in several splits."""
-    chains = _Groups(len(images.paths))
+    chains = Groups(len(images.paths))
     for i, j in zip(a.tolist(), b.tolist(), strict=True):
         chains.join(i, j)
     items, count = [], 0
-    for chain in _members(chains.roots()):
+    for chain in _members(chains.numbers()):
         splits = images.split[chain]
         if len(np.unique(groups[chain])) < MIN_FRAMES or len(np.unique(splits)) < 2:
             continue
@@ -202,32 +203,6 @@ def _chains(
             "video-frames", WARNING, "all", len(items), f"{scenes} spread over splits ({count} images)", listed(items)
         )
     ]
-
-
-class _Groups:
-    """Union of elements into groups."""
-
-    def __init__(self, count: int) -> None:
-        self._parent = list(range(count))
-
-    def join(self, a: int, b: int) -> None:
-        a, b = self._root(a), self._root(b)
-        self._parent[max(a, b)] = min(a, b)
-
-    def join_equal(self, keys: Sequence[object]) -> None:
-        """Join the elements whose keys are equal."""
-        first: dict[object, int] = {}
-        for i, key in enumerate(keys):
-            self.join(first.setdefault(key, i), i)
-
-    def roots(self) -> Int[np.ndarray, " n"]:
-        return np.array([self._root(i) for i in range(len(self._parent))], dtype=np.int64)
-
-    def _root(self, i: int) -> int:
-        while self._parent[i] != i:
-            self._parent[i] = self._parent[self._parent[i]]
-            i = self._parent[i]
-        return i
 
 
 def _members(groups: Int[np.ndarray, " n"]) -> list[list[int]]:
