@@ -111,6 +111,7 @@ def test_converted_datasets_keep_regions(folder: Path, tmp_path: Path, to: str) 
     assert np.array_equal(before.boxes, after.boxes)
     regions = after.ignored_rows(0)
     assert sorted(regions[:, 0].tolist()) == ([-1] if to == "yolo" else [0, 1, 2])
+    assert f"2 boxes, {2 if to == 'yolo' else 6} ignore regions" in split.summary()
     np.testing.assert_allclose(regions[:, 1:], [[0.25, 0.5, 0.5, 1]] * len(regions), atol=1e-6)
 
 

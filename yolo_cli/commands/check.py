@@ -219,7 +219,9 @@ def print_table(result: CheckResult, spec: DataSpec, splits: Sequence[CheckedSpl
     """Print one line per finding with its first place, and a summary."""
     for split in splits:
         images, boxes = count_of(len(split.index), "image"), count_of(len(split.index.boxes), "box", "boxes")
-        reporter.info(f"{split.name}: {images}, {boxes}")
+        ignored = split.index.ignored
+        regions = f", {count_of(len(ignored.classes), 'ignore region')}" if ignored else ""
+        reporter.info(f"{split.name}: {images}, {boxes}{regions}")
     for finding in result.findings:
         first = f"; first: {relative(finding.items[0], spec.root)}" if finding.items else ""
         reporter.info(f"{finding.severity:>8} {finding.split:>10}  {finding.what}{first}")

@@ -29,6 +29,7 @@ class Split:
         rows = sum(1 for problem in index.problems if problem.line)
         files = len(index.problems) - rows
         line = f"{self.name}: {_count(len(index), 'image')}, {_count(len(index.boxes), 'box', 'boxes')}"
+        line += f", {_count(len(index.ignored.classes), 'ignore region')}" if index.ignored else ""
         line += f", {background:,} background" if background else ""
         left_out = [_count(number, what) for number, what in ((files, "file"), (rows, "label row")) if number]
         return line + (f"; {' and '.join(left_out)} left out, see dataset_report.json" if left_out else "")
@@ -39,6 +40,7 @@ class Split:
             "image_files": self.files,
             "images": len(self.index),
             "boxes": len(self.index.boxes),
+            "ignore_regions": len(self.index.ignored.classes) if self.index.ignored else 0,
             "fingerprint": self.index.fingerprint,
             "problems": [asdict(problem) for problem in self.index.problems],
             "notes": list(self.index.notes),
