@@ -95,6 +95,8 @@ def _short_run(workload: Workload, optimizer: str) -> dict[str, Any]:
     # root of the batch size, as Malladi et al. (2022) derive for Adam.
     lr0 = (0.001 if workload.pretrained else 0.003) if adam else 0.01
     lr0 = round(lr0 * min(max(workload.batch / 16, 0.25), 4.0) ** 0.5, 6)
+    # A new network learns little from mosaics of tiny objects in a few hundred steps.
+    augmentation = {} if workload.pretrained else {"mosaic": 0.5, "scale": 0.4}
     horizon = max(_EMA_FRACTION * workload.batches, 10.0)
     return {
         "lr0": lr0,
@@ -107,6 +109,7 @@ def _short_run(workload: Workload, optimizer: str) -> dict[str, Any]:
         "nominal_batch": workload.batch,
         "ema_decay": round(1 - 1 / horizon, 6),
         "ema_ramp": round(horizon, 1),
+        **augmentation,
     }
 
 
