@@ -46,6 +46,7 @@ def test_exit_status(data: Path) -> None:
     assert (status(strict=False), status(strict=True)) == (0, 1)
 
 
+@pytest.mark.slow
 def test_json_is_all_of_standard_output(data: Path) -> None:
     separate_splits(data)
     (data.parent / "data/labels/train/9.txt").write_text("7 .5 .5 .2 .2\n")

@@ -47,6 +47,7 @@ def test_published_weights_come_back_byte_for_byte(reference: Path, tmp_path: Pa
     assert read_network(tmp_path / "b.cfg").height == 320
 
 
+@pytest.mark.slow
 def test_a_published_checkpoint_becomes_ours(reference: Path, tmp_path: Path) -> None:
     assert run("convert", reference / "weights/yolov5n.pt", tmp_path / "a.pt") == 0
     theirs, mine = load_weights(reference / "weights/yolov5n.pt"), load_weights(tmp_path / "a.pt")

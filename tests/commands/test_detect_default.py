@@ -18,6 +18,7 @@ def config(reference: Path, tmp_path: Path) -> DetectConfig:
     return DetectConfig(source=str(image), img=(416, 416), project=str(tmp_path / "runs"), save_txt=True)
 
 
+@pytest.mark.slow
 def test_detect_without_weights_uses_the_free_ones(
     reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -240,6 +240,7 @@ def test_index_is_pickled_as_a_handle_where_there_is_room(index: LabelIndex, mon
         np.testing.assert_array_equal(copy._index.sizes, index.sizes)
 
 
+@pytest.mark.slow
 def test_spawned_workers(index: LabelIndex) -> None:
     expected = epochs(training(index, cache="ram"), 1)
     loader = training(index, cache="ram", workers=1)

@@ -67,6 +67,7 @@ def _prepare(_: int) -> int:
     return len(split_files(prepare(load_spec("shapes"), Silent()), "train"))
 
 
+@pytest.mark.slow
 def test_concurrent_processes_generate_one_dataset(own_cache: Path) -> None:
     with multiprocessing.get_context("fork").Pool(3) as pool:
         assert pool.map(_prepare, range(3)) == [synthetic.TRAIN_IMAGES] * 3

@@ -83,7 +83,7 @@ CASES = [
     pytest.param(6, {}, marks=pytest.mark.slow),  # between two epochs
     pytest.param(8, {"optimizer": "AdamW", "image_weights": True}, marks=pytest.mark.slow),
     pytest.param(9, {"multi_scale": True, "rect": True}, marks=pytest.mark.slow),
-    (10, {"hyp": "auto"}),
+    pytest.param(10, {"hyp": "auto"}, marks=pytest.mark.slow),
     (7, {"save_every": 5, "batch": 2}),  # between two saved states, with accumulated gradients
 ]
 

@@ -31,7 +31,7 @@ def thin(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "after", [pytest.param(8, marks=pytest.mark.slow), 14]
+    "after", [pytest.param(8, marks=pytest.mark.slow), pytest.param(14, marks=pytest.mark.slow)]
 )  # before and in the epoch without mosaic
 def test_an_interrupted_run_ends_with_the_same_bits(
     small: Path,
