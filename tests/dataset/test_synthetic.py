@@ -4,6 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from tests.recording import Recording
 from yolo_cli.dataset import synthetic
