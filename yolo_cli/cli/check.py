@@ -20,8 +20,8 @@ def check(
         str,
         Option(
             metavar="RUN,…",
-            help="Look for label errors with the predictions of this training run or weight file. Of several, "
-            "separated by commas or matched by a quoted glob, each image gets those that were not trained on it.",
+            help="Find label errors with the predictions of this training run or weight file. With several "
+            "(comma-separated, or a quoted glob), each image is evaluated by a model that was not trained on it.",
         ),
     ] = D.weights,
     img: Annotated[
@@ -29,15 +29,15 @@ def check(
         Option(
             parser=parse_img,
             metavar="INT [INT]",
-            help=f"Image size of the training, in pixels: one number, or height and width. Default: {D.img[0]}.",
+            help=f"Training image size in pixels: one number, or height and width. Default: {D.img[0]}.",
             show_default=False,
         ),
     ] = IMG,
     images: Annotated[
-        bool, Option("--images/--no-images", help="Read all pixels. Without: only labels and image headers.")
+        bool, Option("--images/--no-images", help="Decode all images. --no-images: read only labels and image headers.")
     ] = D.images,
     advice: Annotated[
-        bool, Option("--advice/--no-advice", help="Suggest options of the training, and measure its memory and time.")
+        bool, Option("--advice/--no-advice", help="Suggest training options, and measure memory and time.")
     ] = D.advice,
     fix: Annotated[
         str,

@@ -37,8 +37,8 @@ def train(
     hyp: Annotated[
         str,
         Option(
-            help="Hyperparameters. auto: chosen by dataset size, epochs and start. Or a YAML file, or a built-in name "
-            "such as scratch-low. Single values may follow: auto,lr0=0.002,mosaic=0.5."
+            help="Hyperparameters: auto (chosen by dataset size, number of epochs and initial weights), a YAML file, "
+            "or a built-in name such as scratch-low. Single values can follow: auto,lr0=0.002,mosaic=0.5."
         ),
     ] = D.hyp,
     epochs: Annotated[int, Option(help="Number of epochs.")] = D.epochs,
@@ -46,8 +46,8 @@ def train(
         str,
         Option(
             metavar="DURATION",
-            help="Time for the whole run instead of --epochs, such as 30m or 1h30m. The first epochs are measured, and "
-            "as many are planned as fit.",
+            help="Time budget for the whole run instead of --epochs, such as 30m or 1h30m. The first epochs are "
+            "measured to plan the number of epochs.",
         ),
     ] = D.time,
     batch: Annotated[

@@ -41,7 +41,7 @@ def val(
         int,
         Option(
             metavar="[INT]",
-            help="Evaluate in tiles of this size in pixels, as `yolo detect --tile` looks at large images. Without a "
+            help="Evaluate in tiles of this size in pixels, as `yolo detect --tile` does. Without a "
             "value: the size of --img. 0: no tiles.",
         ),
     ] = D.tile,

@@ -8,7 +8,7 @@ import torch
 
 from yolo_cli.batch import Batch, Detections
 from yolo_cli.config import ValConfig
-from yolo_cli.config.checks import TILE_AS_IMG
+from yolo_cli.config.checks import resolve_tile
 from yolo_cli.config.thresholds import DEFAULT
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.loader import val_loader
@@ -163,7 +163,7 @@ def evaluate_split(
     workers = default_workers(config.workers, config.batch)
     loader = val_loader(index, img=img, batch=config.batch, stride=model.stride, workers=workers, rect=rect)
     if config.tile:
-        tile = max(img) if config.tile == TILE_AS_IMG else config.tile
+        tile = resolve_tile(config.tile, img)
         settings = Settings(
             img, config.conf, config.iou, config.max_det, agnostic=config.single_cls, tile=tile, half=config.half
         )

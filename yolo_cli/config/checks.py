@@ -48,6 +48,11 @@ def check_tile(tile: int) -> None:
         raise UserError(f"tiles must have at least {_MIN_TILE} pixels per side", where=f"--tile {tile}")
 
 
+def resolve_tile(tile: int, img: tuple[int, int]) -> int:
+    """The side of a tile in pixels: `--tile` without a value means the larger side of `img`."""
+    return max(img) if tile == TILE_AS_IMG else tile
+
+
 def check_choice(config: object, name: str, choices: tuple[str, ...]) -> None:
     if getattr(config, name) not in choices:
         raise UserError("unknown value", where=given(config, name), fix=f"give {' or '.join(choices)}")

@@ -118,7 +118,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
         "Keep each image in one split. `--fix` leaves these out of train.",
     ),
     "duplicate-images": Explanation(
-        "The image counts several times. If its copies have different labels, the loss contradicts itself.",
+        "The image counts several times. If its copies have different labels, they contradict each other.",
         "Keep one copy, unless it is weighted on purpose.",
     ),
     "twice": Explanation("The second one is ignored, with its boxes.", "Remove the one that is wrong."),
@@ -173,7 +173,7 @@ EXPLANATIONS: Mapping[str, Explanation] = {
     ),
     "folder-per-class": Explanation(
         "Each folder holds one class, as in classification data. Objects of other classes in the same image are "
-        "probably not labeled, and the background tells the class.",
+        "probably not labeled, and the model can learn the class from the background.",
         "Label all classes in all images.",
     ),
     "no-val": Explanation("Training needs a validation split to choose the best epoch.", "Add `val:` to data.yaml."),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from yolo_cli.batch import Detections, prepare_images
 from yolo_cli.boxes.nms import non_max_suppression
-from yolo_cli.config.checks import TILE_AS_IMG, check_at_least, check_fractions, check_img, check_tile
+from yolo_cli.config.checks import check_at_least, check_fractions, check_img, check_tile, resolve_tile
 from yolo_cli.config.thresholds import DEFAULT, check_conf, lowest, resolve_conf
 from yolo_cli.dataset.images import fitted_size, letterbox
 from yolo_cli.device import check_half
@@ -160,7 +160,6 @@ def load_predictor(path: Path, device: torch.device, settings: Settings, reporte
         fix = "export it with --dynamic"
         raise UserError("needs several image sizes, but the file takes one", where="--augment", fix=fix)
     img = resolve_image_size(opened, settings.img, Settings().img, reporter)
-    tile = max(img) if settings.tile == TILE_AS_IMG else settings.tile
-    predictor = Predictor(opened.runtime, device, replace(settings, img=img, tile=tile))
+    predictor = Predictor(opened.runtime, device, replace(settings, img=img, tile=resolve_tile(settings.tile, img)))
     warn_of_fixed_thresholds(opened, predictor.conf, settings.iou, settings.max_det, reporter)
     return predictor

@@ -230,7 +230,6 @@ class Trainer:
 
     def validate(self, model: DetectionModel, observe: Observer | None = None) -> Evaluation:
         """Evaluate a model on the validation split."""
-        fused = fuse(model).to(memory_format=torch.channels_last)
         dataset = EvalDataset(self.val_loader, self.data.val.index)
         if self.config.tile:
             default = ValConfig()
@@ -245,7 +244,7 @@ class Trainer:
                 world=self.world,
             )
         return evaluate(
-            fused,
+            fuse(model).to(memory_format=torch.channels_last),
             dataset,
             self.evaluator,
             EvalOptions(),
@@ -279,7 +278,7 @@ class Trainer:
         epochs = self.world.broadcast_object(budget.plan(epoch + 1, self.config.epochs if epoch else 0))
         self.state.progress.seconds = budget.elapsed()
         if epoch == 0 and epochs == 1:
-            self.reporter.warn(f"--time {self.config.time}: no more than one epoch fits, and this was it")
+            self.reporter.warn(f"--time {self.config.time}: only one epoch fits")
         if epochs == self.config.epochs:
             return
         each = f"{budget.epoch_seconds:.1f} s each, validation included"

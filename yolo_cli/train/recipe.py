@@ -11,9 +11,9 @@ from yolo_cli.config import Hyperparameters
 from yolo_cli.errors import UserError
 from yolo_cli.train.hyperparameters import HypChoice, describe_hyperparameters
 
-# Up to so many batches in the whole run, AdamW without accumulation is used; above, the published recipe.
+# Up to this many batches in the whole run, AdamW without accumulation is used; above, the published recipe.
 SHORT_RUN = 20_000
-_EMA_FRACTION = 0.05  # of the run: how far the moving average of a short run looks back
+_EMA_FRACTION = 0.05  # of a short run: horizon of the moving average
 _WARMUP_FRACTION = 0.1  # of a short run, at most _WARMUP_EPOCHS
 _WARMUP_EPOCHS = 3.0
 _CLOSING_EPOCHS = 15  # of a long run without mosaic, at most a tenth; as many as YOLOX's published schedule has
@@ -70,7 +70,7 @@ def choose_recipe(choice: HypChoice, workload: Workload, optimizer: str = "") ->
     Raises UserError if the explicit values do not go together.
     """
     if not choice.automatic:
-        return Recipe(choice.with_defaults(), optimizer or "SGD", "--hyp")
+        return Recipe(choice.with_defaults(), optimizer or "SGD", "given by --hyp")
     start = "pretrained weights" if workload.pretrained else "scratch"
     if workload.batches > SHORT_RUN:
         name = optimizer or "SGD"
@@ -89,7 +89,7 @@ def choose_recipe(choice: HypChoice, workload: Workload, optimizer: str = "") ->
 
 
 def _short_run(workload: Workload, optimizer: str) -> dict[str, Any]:
-    """Few batches: one update per batch, a short warm-up, and an average that follows."""
+    """Few batches: one update per batch, a short warm-up, and a moving average with a short horizon."""
     adam = optimizer.lower() != "sgd"
     # Pretrained weights are easily destroyed, random ones are not. More images per update allow larger steps: with the
     # root of the batch size, as Malladi et al. (2022) derive for Adam.

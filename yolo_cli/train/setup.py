@@ -13,7 +13,7 @@ from yolo_cli import plots
 from yolo_cli.anchors.autoanchor import check_anchors
 from yolo_cli.batch import prepare_images
 from yolo_cli.config import AUTO_BATCH, Hyperparameters, TrainConfig
-from yolo_cli.config.checks import TILE_AS_IMG
+from yolo_cli.config.checks import resolve_tile
 from yolo_cli.dataset.loader import train_loader
 from yolo_cli.dataset.sampler import largest_multi_scale_size
 from yolo_cli.dataset.splits import checked_image_size
@@ -119,8 +119,7 @@ def set_up(
         images = islice(_training_images(config, hyp, data, img, model.stride, device), NORM_BATCHES)
         if count := restore_norms(model.to(device), images):
             reporter.info(f"{count} folded batch norms got statistics of training images")
-    tile = max(img) if config.tile == TILE_AS_IMG else config.tile
-    config = replace(config, img=img, tile=tile, optimizer=recipe.optimizer, resume="")
+    config = replace(config, img=img, tile=resolve_tile(config.tile, img), optimizer=recipe.optimizer, resume="")
     check_trainable(config, model, len(data.train.index), world)
     frozen = freeze_layers(model, config.freeze)
     batch = per_rank_batch(config.batch, world)

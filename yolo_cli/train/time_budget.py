@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from statistics import median
 
-_PLANNING_FRACTION = 0.2  # of the epochs: so long the plan may also grow; afterwards it only shrinks
+_PLANNING_FRACTION = 0.2  # of the epochs: until then the plan may also grow, afterwards it only shrinks
 _FINAL_SECONDS = 5.0  # for plots and reports at the end, besides the validation of the best weights
 
 
@@ -40,9 +40,11 @@ class TimeBudget:
         return median(map(sum, zip(self._training, self._validation, strict=True)))
 
     def plan(self, done: int, planned: int) -> int:
-        """The number of epochs that fit, when `done` are done and so many were `planned`; at least `done`.
+        """The total number of epochs that fit, at least `done`.
 
-        `planned` 0 means that there is no plan yet.
+        Args:
+            done: finished epochs.
+            planned: total number of epochs in the plan so far; 0 without a plan.
         """
         final = _FINAL_SECONDS + 1.5 * (max(self._validation) or max(self._training) / 4)
         left = self.seconds - self.elapsed() - final
