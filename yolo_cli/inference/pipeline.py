@@ -98,8 +98,10 @@ def detect(
         prefetch.stop()
         network.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
-        writer.close()
-        prefetch.join(_READERS_END)
+        try:
+            writer.close()
+        finally:  # a reader that still runs when Python ends would abort the process
+            prefetch.join(_READERS_END)
 
 
 def _batches(
