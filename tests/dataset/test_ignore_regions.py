@@ -101,7 +101,7 @@ def test_predictions_in_a_region_do_not_count(folder: Path) -> None:
     assert evaluated([140, 70, 190, 99]) < 0.8
 
 
-@pytest.mark.parametrize("to", ["yolo", "coco"])
+@pytest.mark.parametrize("to", ["yolo", "coco", "voc"])
 def test_converted_datasets_keep_regions(folder: Path, tmp_path: Path, to: str) -> None:
     config = ConvertConfig(str(folder / "data.yaml"), str(tmp_path / "out"), to=to)
     convert_dataset(config, Silent())

@@ -48,16 +48,19 @@ def test_shares_of_whole_images_and_of_tiles_without_boxes() -> None:
     assert empty / 3000 == pytest.approx(BACKGROUND, abs=0.03)
 
 
-def test_a_box_is_cut_by_the_window_and_left_out_where_little_of_it_is_visible() -> None:
+def test_a_box_is_cut_by_the_window_and_ignored_where_little_of_it_is_visible() -> None:
     size, window = (100, 200), Window(50, 0, 150, 100)
     rows = np.array(
         [
             [1, 0.5, 0.5, 0.1, 0.2],  # 90 to 110, 40 to 60: whole
             [2, 0.25, 0.5, 0.1, 0.2],  # 40 to 60: half of it
             [3, 0.21, 0.5, 0.1, 0.2],  # 32 to 52: a tenth of it
+            [1, 0.10, 0.5, 0.1, 0.2],  # 10 to 30: nothing
+            [-1, 0.21, 0.5, 0.1, 0.2],  # of a region, any part counts
         ],
         np.float32,
     )
     inside = rows_in_window(rows, window, size)
-    np.testing.assert_allclose(inside, [[1, 0.5, 0.5, 0.2, 0.2], [2, 0.05, 0.5, 0.1, 0.2]], atol=1e-6)
+    sliver = [-1, 0.01, 0.5, 0.02, 0.2]
+    np.testing.assert_allclose(inside, [[1, 0.5, 0.5, 0.2, 0.2], [2, 0.05, 0.5, 0.1, 0.2], sliver, sliver], atol=1e-6)
     assert 0.1 < MIN_VISIBLE < 0.5

@@ -78,10 +78,7 @@ def _write_split(
 ) -> SplitEntry:
     writer, index = WRITERS[config.to], split.index
     paths = _relative_paths(index)
-    if index.ignored and config.to == "voc":
-        count = len(index.ignored.classes)
-        reporter.warn(f"{split.name}: {count:,} regions to be ignored are left out, which Pascal VOC does not have")
-    records = [_record(index, i, path, regions=config.to != "voc") for i, path in enumerate(paths)]
+    records = [_record(index, i, path) for i, path in enumerate(paths)]
     if config.to != "coco":
         _check_stems(records, config.to)
     with reporter.bar(len(index), f"{split.name} images") as bar:
@@ -91,10 +88,10 @@ def _write_split(
     return writer.write(records, split.name, names, folder)
 
 
-def _record(index: LabelIndex, i: int, path: str, *, regions: bool) -> Record:
+def _record(index: LabelIndex, i: int, path: str) -> Record:
     rows = slice(index.offsets[i], index.offsets[i + 1])
     classes, boxes = index.classes[rows], index.boxes[rows]
-    if index.ignored and regions:
+    if index.ignored:
         classes = np.concatenate([classes, index.ignored.codes(i)])
         boxes = np.concatenate([boxes, index.ignored_rows(i)[:, 1:]])
     return Record(path, (int(index.sizes[i, 0]), int(index.sizes[i, 1])), classes, boxes)

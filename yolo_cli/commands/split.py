@@ -100,7 +100,8 @@ def _origins(spec: DataSpec, splits: Sequence[str], reporter: Reporter) -> list[
         index = build_annotated_index(source, cache_dir=user_cache_folder(), reporter=reporter).index
         own = {os.fspath(index.path(i)) for i in range(len(index))}
         own.difference_update(*(origin.images for origin in origins))
-        origins.append(_Origin(SplitEntry(source.image_folder(), source.path), frozenset(own)))
+        entry = SplitEntry(source.image_folder(), source.path, ignore_difficult=source.ignore_difficult)
+        origins.append(_Origin(entry, frozenset(own)))
     return origins
 
 
@@ -189,7 +190,7 @@ def _write(
     keys: dict[str, Any] = {}
     for name, rows in subsets:
         paths = [os.fspath(index.path(i)) for i in rows.tolist()]
-        entries: list[str | dict[str, str]] = []
+        entries: list[str | dict[str, str | bool]] = []
         for origin in origins:
             own = [path for path in paths if path in origin.images]
             if not own:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from yolo_cli.dataset.formats.annotations import NOT_LISTED, AnnotatedImage, Annotations
+from yolo_cli.dataset.formats.annotations import DIFFICULT, NOT_LISTED, AnnotatedImage, Annotations
 from yolo_cli.dataset.formats.formats import recognize
 from yolo_cli.dataset.formats.image_finder import ImageFinder
-from yolo_cli.dataset.ignore_regions import separate_regions
+from yolo_cli.dataset.ignore_regions import crowd_code, separate_regions
 from yolo_cli.dataset.image_header import BadImage, image_size
 from yolo_cli.dataset.image_list import ImageList
 from yolo_cli.dataset.label_index import FORMAT, LabelIndex, Problem, load_cache, save_cache, with_fingerprint
@@ -28,13 +28,15 @@ _PIXEL = 1.0  # by which boxes may exceed an image (rounding by the tool that wr
 class AnnotationSource:
     """Annotation files of one split, the folders in which their images may be, and a list of those that are used.
 
-    `listed` are the lines of an `ImageList`; None where all are used.
+    `listed` are the lines of an `ImageList`; None where all are used. With `ignore_difficult`, objects that VOC calls
+    difficult are regions to be ignored.
     """
 
     path: str
     files: tuple[str, ...]
     folders: tuple[str, ...]
     listed: tuple[str, ...] | None = None
+    ignore_difficult: bool = False
 
     def image_folder(self) -> str:
         """The folder that the images are in."""
@@ -60,7 +62,8 @@ def build_annotated_index(source: AnnotationSource, *, cache_dir: Path | None, r
     cache, key = None, ""
     if cache_dir is not None:
         digest = hashlib.blake2b(digest_size=12)
-        for part in (source.path, *source.folders, *source.files, *(source.listed or ("*",))):
+        difficult = ("ignore_difficult",) if source.ignore_difficult else ()
+        for part in (source.path, *source.folders, *source.files, *(source.listed or ("*",)), *difficult):
             digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
         cache = cache_dir / "labels" / f"{digest.hexdigest()}-annotations.npz"
         key = _state_hash([*source.files, *finder.files])
@@ -129,6 +132,8 @@ def _read(source: AnnotationSource, finder: ImageFinder) -> Annotations:
         )
     if source.listed is not None:
         _keep_listed(annotations, source)
+    if source.ignore_difficult:
+        _ignore_difficult(annotations)
     annotations.images.sort(key=lambda image: image.file)
     return annotations
 
@@ -139,6 +144,14 @@ def _keep_listed(annotations: Annotations, source: AnnotationSource) -> None:
     annotations.images = [image for image in annotations.images if used.selects(image.file)]
     annotations.problems += [(line, 0, "is in the list, but has no annotation") for line in used.not_found()]
     annotations.notes.pop(NOT_LISTED, None)
+
+
+def _ignore_difficult(annotations: Annotations) -> None:
+    """Make crowd regions of difficult objects."""
+    for image in annotations.images:
+        if difficult := set(image.difficult):
+            annotations.notes[DIFFICULT] += len(difficult)
+            image.rows = [(row[0], crowd_code(row[1]), *row[2:]) if row[0] in difficult else row for row in image.rows]
 
 
 def _index(annotations: Annotations, reporter: Reporter) -> LabelIndex:

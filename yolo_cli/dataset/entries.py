@@ -8,6 +8,7 @@ from typing import Any
 from yolo_cli.errors import UserError
 
 _KEYS = ("images", "annotations", "list")
+_IGNORE_DIFFICULT = "ignore_difficult"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +17,13 @@ class SplitEntry:
 
     A bare path is an image folder, a txt list, an image, a tar shard, an annotation file or a folder of those. With
     `annotations` (a file or folder), `path` is the folder of the images. `listed` is a txt list of those that are used.
+    With `ignore_difficult`, objects that VOC calls difficult are regions to be ignored.
     """
 
     path: str
     annotations: str = ""
     listed: str = ""
+    ignore_difficult: bool = False
 
     def __str__(self) -> str:
         return self.annotations or self.path
@@ -29,12 +32,12 @@ class SplitEntry:
         """All paths, each of which must exist."""
         return tuple(path for path in (self.path, self.annotations, self.listed) if path)
 
-    def to_value(self) -> str | dict[str, str]:
+    def to_value(self) -> str | dict[str, str | bool]:
         """The entry as it is written in a data.yaml."""
-        values = dict(zip(_KEYS, (self.path, self.annotations, self.listed), strict=True))
         if not self.annotations and not self.listed:
             return self.path
-        return {key: value for key, value in values.items() if value}
+        values = dict(zip(_KEYS, (self.path, self.annotations, self.listed), strict=True))
+        return {key: value for key, value in (values | {_IGNORE_DIFFICULT: self.ignore_difficult}).items() if value}
 
 
 def parse_entries(value: Any, name: str, source: Path) -> tuple[SplitEntry, ...]:
@@ -47,14 +50,19 @@ def _parse_entry(entry: Any, name: str, source: Path) -> SplitEntry:
         return SplitEntry(entry.strip())
     if not isinstance(entry, dict):
         raise UserError(f"{name}: a path, a list of paths, or {{images: …, annotations: …}} is expected", where=source)
-    if unknown := [key for key in entry if key not in _KEYS]:
-        raise UserError(f"{name}: {unknown[0]!r} is not one of {', '.join(_KEYS)}", where=source)
-    if not all(isinstance(value, str) and value.strip() for value in entry.values()):
+    if unknown := [key for key in entry if key not in (*_KEYS, _IGNORE_DIFFICULT)]:
+        raise UserError(f"{name}: {unknown[0]!r} is not one of {', '.join((*_KEYS, _IGNORE_DIFFICULT))}", where=source)
+    if not all(isinstance(entry.get(key, "."), str) and entry.get(key, ".").strip() for key in _KEYS):
         raise UserError(f"{name}: images, annotations and list are paths", where=source)
+    ignore_difficult = entry.get(_IGNORE_DIFFICULT, False)
+    if not isinstance(ignore_difficult, bool):
+        raise UserError(f"{name}: {_IGNORE_DIFFICULT} is true or false", where=source)
     images, annotations, listed = (entry.get(key, "").strip() for key in _KEYS)
     if not images and not annotations:
         raise UserError(f"{name}: a list needs `images` or `annotations`, too", where=source)
-    return SplitEntry(images, annotations, listed) if images else SplitEntry(annotations, "", listed)
+    if not images:
+        return SplitEntry(annotations, "", listed, ignore_difficult)
+    return SplitEntry(images, annotations, listed, ignore_difficult)
 
 
 def locate(root: Path, given: str) -> Path | None:

@@ -18,6 +18,13 @@ def crowd_code(class_id: int) -> int:
     return -2 - class_id
 
 
+def classes_of(code: int, classes: int) -> Sequence[int]:
+    """The classes of a row, for formats whose regions have one class: all `classes` for a region without one."""
+    if code == ANY_CLASS:
+        return range(classes)
+    return [code if code >= 0 else crowd_code(code)]
+
+
 @dataclass(frozen=True)
 class IgnoreRegions:
     """The regions of the images of a split.

@@ -1,7 +1,7 @@
 """The files of a split: images with txt labels, tar shards, and annotation files of other formats."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yolo_cli.dataset.annotated_index import AnnotationSource
@@ -36,6 +36,17 @@ class EntryFiles:
 
 def entry_files(entry: SplitEntry, root: Path, split: str, where: Path) -> EntryFiles:
     """Find the files of an entry of a split. Raises UserError, with `where`, for a path that does not exist."""
+    files = _entry_files(entry, root, split, where)
+    if not entry.ignore_difficult:
+        return files
+    if files.annotated is None:
+        raise UserError(
+            f"{split}: ignore_difficult, but {entry} has no Pascal VOC annotations", where=where, fix="remove it"
+        )
+    return replace(files, annotated=replace(files.annotated, ignore_difficult=True))
+
+
+def _entry_files(entry: SplitEntry, root: Path, split: str, where: Path) -> EntryFiles:
     path, annotations, listed = (_existing(given, root, where) if given else None for given in _parts(entry))
     assert path is not None
     used = read_image_list(listed) if listed else None

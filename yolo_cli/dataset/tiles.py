@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
+from yolo_cli.dataset.ignore_regions import ANY_CLASS
+
 WHOLE = 0.2  # share of the samples that show the whole image, as detection in tiles also looks at it
 BACKGROUND = 0.1  # share of the samples whose tile lies anywhere; the others show at least one box
-MIN_VISIBLE = 0.25  # fraction of a box's area: a box of which a tile shows less is left out
+MIN_VISIBLE = 0.25  # fraction of a box's area: the part of a box of which a tile shows less is ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,18 @@ def choose_window(
 def rows_in_window(
     rows: Float32[np.ndarray, "n 5"], window: Window, size: tuple[int, int]
 ) -> Float32[np.ndarray, "m 5"]:
-    """The labels (class, cx, cy, w, h as fractions) of an image of `size`, as fractions of the window and cut by it."""
+    """The labels (class, cx, cy, w, h as fractions) of an image of `size`, as fractions of the window and cut by it.
+
+    What is left of a box that is mostly outside is neither an object nor background: a row of class −1.
+    """
     scale = np.array([size[1], size[0]], np.float64)
     offset, extent = np.array([window.left, window.top]), np.array(window.size[::-1])
     center, half = rows[:, 1:3] * scale - offset, rows[:, 3:5] * scale / 2
     low, high = center - half, center + half
     cut_low, cut_high = np.clip(low, 0, extent), np.clip(high, 0, extent)
     visible = np.prod(cut_high - cut_low, axis=1)
-    keep = visible >= MIN_VISIBLE * np.maximum(np.prod(high - low, axis=1), 1e-9)
-    keep |= (rows[:, 0] < 0) & (visible > 0)  # of an ignore region, any part counts
+    whole = visible >= MIN_VISIBLE * np.maximum(np.prod(high - low, axis=1), 1e-9)
+    keep = whole | (visible > 0)
     boxes = np.concatenate([(cut_low + cut_high) / 2 / extent, (cut_high - cut_low) / extent], axis=1)
-    return np.concatenate([rows[keep, :1], boxes[keep].astype(np.float32)], axis=1)
+    classes = np.where(whole, rows[:, 0], ANY_CLASS)
+    return np.concatenate([classes[keep, None], boxes[keep]], axis=1).astype(np.float32)

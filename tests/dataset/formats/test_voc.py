@@ -169,3 +169,17 @@ def test_a_folder_of_xml_without_any_image_is_an_error(
 
 def test_a_data_yaml_without_names_is_no_error_before_the_labels_are_read(data_yaml: Callable[..., str]) -> None:
     assert load_spec(data_yaml(train="Annotations")).names == ()
+
+
+def test_difficult_objects_are_objects_or_regions(open_object, data_yaml: Callable[..., str], tmp_path: Path) -> None:
+    difficult = f"<object><name>cat</name><difficult>1</difficult>{BOX.format(0, 0, 32, 24)}</object>"
+    assert len(open_object(cat(BOX.format(32, 0, 64, 48)) + difficult).labels(0)) == 2
+    entry = {"images": "images/train", "annotations": "xml", "ignore_difficult": True}
+    index = opened(data_yaml(train=entry, names=["cat"])).index
+    assert index.labels(0).tolist() == [[0, 0.75, 0.5, 0.5, 1]]
+    assert index.ignored_rows(0).tolist() == [[0, 0.25, 0.25, 0.5, 0.5]]
+    assert "difficult objects, in which predictions are ignored: 1" in index.notes
+    with pytest.raises(UserError, match="ignore_difficult is true or false"):
+        load_spec(data_yaml(train=entry | {"ignore_difficult": "yes please"}))
+    with pytest.raises(UserError, match="has no Pascal VOC annotations"):
+        opened(data_yaml(train={"images": "images/train", "ignore_difficult": True}, names=["cat"]))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 ENCLOSED = "polygons and turned boxes, read as their enclosing boxes"
 WITHOUT_BOX = "points and lines, which have no box and are left out"
 CROWDS = "crowd regions, in which predictions are ignored"
+DIFFICULT = "difficult objects, in which predictions are ignored"
 NOT_LISTED = "images without an annotation, left out"
 
 Box = tuple[float, float, float, float]  # cx, cy, w, h in pixels
@@ -20,13 +21,15 @@ Row = tuple[int, int, float, float, float, float]  # number in its file, class, 
 class AnnotatedImage:
     """An image file, the annotation file that describes it, and its rows.
 
-    `size` is the (height, width) that the boxes refer to, None where the annotation does not state it.
+    `size` is the (height, width) that the boxes refer to, None where the annotation does not state it. `difficult`
+    are the numbers of the rows that VOC calls so.
     """
 
     file: str
     source: str
     size: tuple[int, int] | None
     rows: list[Row] = field(default_factory=list)
+    difficult: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from yolo_cli.dataset.formats.annotations import (
 )
 from yolo_cli.dataset.formats.image_finder import ImageFinder
 from yolo_cli.dataset.formats.records import Record, Values, pixel_values
-from yolo_cli.dataset.ignore_regions import ANY_CLASS, crowd_code
+from yolo_cli.dataset.ignore_regions import classes_of, crowd_code
 from yolo_cli.errors import UserError
 from yolo_cli.io.json_file import read_json
 
@@ -164,9 +164,7 @@ def write(records: Sequence[Record], split: str, names: Sequence[str], folder: P
         images.append({"id": number, "file_name": record.name, "width": width, "height": height})
         boxes = pixel_values(record, _corner, _center)
         for code, box in zip(record.classes.tolist(), boxes, strict=True):
-            # COCO has crowds of one class only.
-            classes = range(len(names)) if code == ANY_CLASS else [code if code >= 0 else crowd_code(code)]
-            for class_id in classes:
+            for class_id in classes_of(code, len(names)):
                 annotations.append(
                     {
                         "id": len(annotations) + 1,

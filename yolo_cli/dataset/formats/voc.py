@@ -26,6 +26,7 @@ from yolo_cli.dataset.formats.annotations import (
 )
 from yolo_cli.dataset.formats.image_finder import ImageFinder
 from yolo_cli.dataset.formats.records import Record, Values, pixel_values
+from yolo_cli.dataset.ignore_regions import classes_of
 from yolo_cli.errors import UserError
 from yolo_cli.io.xml_file import read_xml
 
@@ -69,6 +70,8 @@ def read(files: Sequence[str], images: ImageFinder, opened: Mapping[str, Any]) -
                 result.problems.append((file, number, "object without a name"))
                 continue
             image.rows.append((number, result.class_of(name), *_box(entry, offset, result)))
+            if (entry.findtext("difficult") or "").strip() == "1":
+                image.difficult += (number,)
     if left_out := len(images.files) - len(described):
         result.notes[NOT_LISTED] += left_out
     return result
@@ -135,7 +138,7 @@ def _polygon_points(polygon: Element) -> tuple[list[float], list[float]]:
 def write(records: Sequence[Record], split: str, names: Sequence[str], folder: Path) -> SplitEntry:
     """Write `Annotations/SPLIT/*.xml` and `ImageSets/Main/SPLIT.txt`; images are in `JPEGImages/SPLIT`.
 
-    Edges get decimals where whole pixels would move a box.
+    Edges get decimals where whole pixels would move a box. Regions to be ignored become difficult objects.
     """
     annotations = folder / "Annotations" / split
     stems = []
@@ -148,7 +151,8 @@ def write(records: Sequence[Record], split: str, names: Sequence[str], folder: P
     sets = folder / "ImageSets" / "Main" / f"{split}.txt"
     sets.parent.mkdir(parents=True, exist_ok=True)
     sets.write_bytes("".join(f"{stem}\n" for stem in stems).encode("utf-8", "surrogateescape"))
-    return SplitEntry(f"{IMAGES}/{split}", f"Annotations/{split}")
+    regions = any((record.classes < 0).any() for record in records)
+    return SplitEntry(f"{IMAGES}/{split}", f"Annotations/{split}", ignore_difficult=regions)
 
 
 def _document(record: Record, split: str, names: Sequence[str]) -> bytes:
@@ -160,15 +164,16 @@ def _document(record: Record, split: str, names: Sequence[str]) -> bytes:
         _add(size, tag, value)
     _add(root, "segmented", 0)
     values = pixel_values(record, _edges, _centers)
-    for class_id, box in zip(record.classes.tolist(), values, strict=True):
-        entry = SubElement(root, "object")
-        _add(entry, "name", names[class_id])
-        _add(entry, "pose", "Unspecified")
-        _add(entry, "truncated", 0)
-        _add(entry, "difficult", 0)
-        edges = SubElement(entry, "bndbox")
-        for tag, edge in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
-            _add(edges, tag, edge)
+    for code, box in zip(record.classes.tolist(), values, strict=True):
+        for class_id in classes_of(code, len(names)):
+            entry = SubElement(root, "object")
+            _add(entry, "name", names[class_id])
+            _add(entry, "pose", "Unspecified")
+            _add(entry, "truncated", 0)
+            _add(entry, "difficult", int(code < 0))
+            edges = SubElement(entry, "bndbox")
+            for tag, edge in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True):
+                _add(edges, tag, edge)
     indent(root)
     return tostring(root, encoding="utf-8")
 
