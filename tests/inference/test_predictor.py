@@ -18,10 +18,10 @@ from yolo_cli.dataset.images import read_image
 from yolo_cli.dataset.label_index import build_index
 from yolo_cli.dataset.loader import val_loader
 from yolo_cli.export.torch_runtime import TorchRuntime
-from yolo_cli.inference.candidates import decode_candidates
 from yolo_cli.inference.predictor import Predictor, Settings
 from yolo_cli.inference.tiles import Tile, merge_tiles, split_into_tiles
 from yolo_cli.inference.tta import augmented_rows
+from yolo_cli.model.candidates import decode_candidates
 from yolo_cli.model.darknet_head import DarknetDetect
 from yolo_cli.progress import Silent
 from yolo_cli.weights.load import load_weights

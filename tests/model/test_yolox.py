@@ -11,9 +11,9 @@ import torch
 from fixtures import formula
 
 from yolo_cli.errors import UserError
-from yolo_cli.inference.candidates import decode_candidates
 from yolo_cli.model.architecture import find_architecture, from_mapping
 from yolo_cli.model.build import DetectionModel, count_parameters
+from yolo_cli.model.candidates import decode_candidates
 from yolo_cli.model.fuse import fuse
 from yolo_cli.weights.pytorch.yolox import our_name
 

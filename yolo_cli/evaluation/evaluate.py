@@ -13,14 +13,17 @@ from torch.utils.data import DataLoader
 from yolo_cli.batch import Batch, Detections, prepare_images
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.boxes.nms import non_max_suppression
-from yolo_cli.config.thresholds import Conf
+from yolo_cli.config.thresholds import Conf, lowest
 from yolo_cli.dataset.ignore_regions import ANY_CLASS
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.evaluation.evaluator import Evaluator, Metrics
 from yolo_cli.export.runtime import Runtime
+from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.loss.losses import Loss
 from yolo_cli.model.build import DetectionModel
+from yolo_cli.model.candidates import decode_candidates
+from yolo_cli.model.heads import RawMaps
 from yolo_cli.progress import Reporter
 
 Observer = Callable[[int, Batch, Sequence[Detections]], None]  # batch number, batch, detections (network pixels)
@@ -125,19 +128,21 @@ def evaluate(
     evaluator.reset()
     if operating is not None:
         operating.evaluator.reset()
+    network = model.model if isinstance(model, TorchRuntime) else model
+    conf = min(lowest(each.conf) for each in (options, *([operating.options] if operating else [])))
     timer = _Timer(device)
     loss_sums, images = torch.zeros(3), 0
     with reporter.bar(len(dataset.loader), "validate") as bar:
         for number, batch in enumerate(dataset.loader):
             timer.stage("load")
             pixels = prepare_images(batch.images, device, half=options.half)
-            if isinstance(model, DetectionModel):
-                raw = model(pixels)
+            if isinstance(network, DetectionModel):
+                raw = network(pixels)
                 if loss is not None:
                     loss_sums += loss(raw, batch.targets.to(device)).values().cpu() * len(batch.indices)
-                decoded: Sequence[Tensor] = list(model.decode(raw))
+                decoded = _decode(network, raw, conf)
             else:
-                decoded = model.predict(pixels)
+                decoded = network.predict(pixels)
             timer.stage("network")
             detections = _detect(decoded, options)
             add_batch(evaluator, dataset, batch, _in_images(detections, batch))
@@ -156,6 +161,13 @@ def evaluate(
     losses = (total[:3] / total[3].clamp(min=1)).tolist() if loss is not None else [float("nan")] * 3
     milliseconds = {name: 1000 * seconds / max(images, 1) for name, seconds in timer.seconds.items()}
     return Evaluation(metrics, (losses[0], losses[1], losses[2]), milliseconds)
+
+
+def _decode(model: DetectionModel, raw: RawMaps, conf: float) -> Sequence[Tensor]:
+    """Decoded rows of each image, at least those whose confidence can exceed `conf`."""
+    if raw[0].is_cuda:  # choosing rows there takes longer than decoding all of them
+        return model.decode(raw).unbind()
+    return decode_candidates(model.head, raw, conf)
 
 
 def compute_metrics(evaluator: Evaluator, world: World) -> Metrics:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from yolo_cli.boxes.nms import load_operator
+from yolo_cli.boxes.greedy_nms import load_operator
 from yolo_cli.errors import UserError, first_line
 from yolo_cli.export.metadata import from_json
 from yolo_cli.export.runtime import FileRuntime, check_zip

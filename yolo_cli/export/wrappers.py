@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
-from yolo_cli.boxes.nms import load_operator
+from yolo_cli.boxes.greedy_nms import load_operator
 from yolo_cli.config.thresholds import lowest
 from yolo_cli.export.metadata import NMSSettings
 from yolo_cli.model.build import DetectionModel

@@ -20,11 +20,11 @@ from yolo_cli.device import check_half
 from yolo_cli.errors import UserError
 from yolo_cli.export.runtime import Runtime
 from yolo_cli.export.torch_runtime import TorchRuntime
-from yolo_cli.inference.candidates import decode_candidates
 from yolo_cli.inference.sources.frames import ModelInput
 from yolo_cli.inference.tiles import Tile, merge_tiles, split_into_tiles
 from yolo_cli.inference.tta import augmented_rows
 from yolo_cli.model.build import DetectionModel
+from yolo_cli.model.candidates import decode_candidates
 from yolo_cli.progress import Reporter
 from yolo_cli.weights.load import load_model, resolve_image_size, warn_of_fixed_thresholds
 

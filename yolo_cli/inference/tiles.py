@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from yolo_cli.batch import Detections
-from yolo_cli.boxes.nms import nms
+from yolo_cli.boxes.greedy_nms import nms
 
 OVERLAP = 0.2  # fraction of a tile's side; an object smaller than this is whole in at least one tile
 _NEAR = 3.0  # pixels; a box this close to a tile's edge counts as cut by it
