@@ -1,26 +1,21 @@
 """The page in Chromium: no errors, no network, sorting, filters, links, and a phone's width."""
 
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 
+from tests.browser import browser, needs_chromium, open_page, run_script
 from tests.report.evaluations import data_of, saved_of
 from yolo_cli.progress import Silent
 from yolo_cli.report.write import write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+__all__ = ["browser"]  # a fixture
+
 NAMES = ("<script>alert(1)</script>", "cat \"'>", "שלום", *(f"class {i}" for i in range(20)))
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(scope="module")
@@ -39,41 +34,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = saved_of(data_of(truth, found[::2], 70), NAMES, folder / "images")
     (folder / "run").mkdir()
     return write_report(folder / "run", saved, base=base, base_name="base", resamples=100, reporter=Silent())
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Opened:
-    """A page, and what it printed on the console and asked for."""
-
-    page: Page
-    console: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-
-def open_page(browser: Browser, file: Path, width: int = 1280) -> Opened:
-    opened = Opened(browser.new_page(viewport={"width": width, "height": 800}))
-    opened.page.on("console", lambda message: opened.console.append(message.text))
-    opened.page.on("pageerror", lambda error: opened.console.append(str(error)))
-    opened.page.on("request", lambda request: opened.requests.append(request.url))
-    opened.page.goto(file.as_uri())
-    return opened
-
-
-def run_script(browser: Browser, file: Path, script: str) -> dict[str, Any]:
-    """What a script leaves in `result`."""
-    opened = open_page(browser, file)
-    result: dict[str, Any] = opened.page.evaluate(f"() => {{ const result = {{}}; {script}; return result; }}")
-    assert opened.console == []
-    opened.page.close()
-    return result
 
 
 def test_it_loads_without_errors_and_without_network(report: Path, browser: Browser, tmp_path: Path) -> None:
