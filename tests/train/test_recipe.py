@@ -57,6 +57,12 @@ def test_a_file_is_taken_as_it_is() -> None:
     assert (recipe.hyp, recipe.optimizer) == (Hyperparameters(lr0=0.02), "SGD")
 
 
+@pytest.mark.parametrize(("classes", "weight"), [(0, 0.5), (1, 0.5), (2, 6.0), (6, 2.0), (24, 0.5), (80, 0.5)])
+def test_few_classes_keep_the_class_loss_of_many(classes: int, weight: float) -> None:
+    assert choose_recipe(AUTO, Workload(100, 16, 10, pretrained=True, classes=classes)).hyp.cls == weight
+    assert choose_recipe(AUTO, Workload(100, 16, 10, pretrained=False, classes=classes)).hyp.cls == 0.5
+
+
 def test_a_long_run_accumulates_as_the_published_recipe_does() -> None:
     recipe = choose_recipe(AUTO, Workload(118_000, 16, 300, pretrained=False))
     assert (recipe.optimizer, recipe.hyp.lr0, recipe.hyp.nominal_batch) == ("SGD", 0.01, 64)

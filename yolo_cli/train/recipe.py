@@ -16,6 +16,7 @@ SHORT_RUN = 20_000
 _EMA_FRACTION = 0.05  # of a short run: horizon of the moving average
 _WARMUP_FRACTION = 0.1  # of a short run, at most _WARMUP_EPOCHS
 _WARMUP_EPOCHS = 3.0
+_CLASSES = 24  # a short run from weights has at least the class weight that the published recipe has with so many
 _CLOSING_EPOCHS = 15  # of a long run without mosaic, at most a tenth; as many as YOLOX's published schedule has
 
 # What depends on the number of epochs. --time sets it again when the first epochs are measured.
@@ -43,6 +44,7 @@ class Workload:
     batch: int  # images per batch, summed over all devices
     epochs: int
     pretrained: bool
+    classes: int = 0  # of a loss whose class weight is scaled by their number, else 0
 
     @property
     def batches(self) -> int:
@@ -109,8 +111,16 @@ def _short_run(workload: Workload, optimizer: str) -> dict[str, Any]:
         "nominal_batch": workload.batch,
         "ema_decay": round(1 - 1 / horizon, 6),
         "ema_ramp": round(horizon, 1),
+        **_class_weight(workload),
         **augmentation,
     }
+
+
+def _class_weight(workload: Workload) -> dict[str, float]:
+    """The loss multiplies `cls` by the number of classes ÷ 80, which leaves little of it where there are few."""
+    if not workload.pretrained or not 1 < workload.classes < _CLASSES:
+        return {}
+    return {"cls": round(Hyperparameters().cls * _CLASSES / workload.classes, 3)}
 
 
 def _long_run(workload: Workload, optimizer: str) -> dict[str, Any]:

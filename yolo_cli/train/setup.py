@@ -24,6 +24,7 @@ from yolo_cli.errors import UserError
 from yolo_cli.io.yaml_file import write_mapping
 from yolo_cli.loss.losses import LossSettings, build_loss, check_loss
 from yolo_cli.model.build import DetectionModel, count_parameters, gflops
+from yolo_cli.model.heads import AnchorHead
 from yolo_cli.model.transfer import transfer
 from yolo_cli.progress import Reporter
 from yolo_cli.run import reports
@@ -99,7 +100,7 @@ def set_up(
 
     weights = initial_weights(config, reporter) if not point else None
     model = point.weights.build_model() if point else build_model(config, weights, data.names, reporter)
-    recipe = _resumed(point) if point else _choose(config, choice, data)
+    recipe = _resumed(point) if point else _choose(config, choice, data, model)
     hyp = recipe.hyp
     base_license = point.weights.base_license if point else inherited(weights.license) if weights else ""
     img = checked_image_size(config.img, model.stride, reporter)
@@ -113,7 +114,7 @@ def set_up(
         batch = measure_batch(model, loss, largest_img(config, img, model.stride), device)
         config = replace(config, batch=-world.all_reduce_max(-batch) * world.size)  # the smallest of all processes
         reporter.info(f"--batch -1: {config.batch} images fill {MEMORY_FRACTION:.0%} of the free memory")
-        recipe = _choose(config, choice, data)
+        recipe = _choose(config, choice, data, model)
         hyp = recipe.hyp
     if config.weights and not point and world.is_main:  # the other processes get the main one's weights
         images = islice(_training_images(config, hyp, data, img, model.stride, device), NORM_BATCHES)
@@ -137,14 +138,15 @@ def set_up(
 def replan(setup: TrainSetup, config: TrainConfig) -> Recipe:
     """The recipe for another number of epochs; what is already in use, such as augmentation, stays."""
     requested = replace(config, optimizer=(setup.requested or {}).get("optimizer", config.optimizer))
-    recipe = _choose(requested, setup.choice, setup.data)
+    recipe = _choose(requested, setup.choice, setup.data, setup.model)
     planned = {name: getattr(recipe.hyp, name) for name in SCHEDULED}
     return replace(recipe, hyp=replace(setup.hyp, **planned))
 
 
-def _choose(config: TrainConfig, choice: HypChoice, data: TrainData) -> Recipe:
+def _choose(config: TrainConfig, choice: HypChoice, data: TrainData, model: DetectionModel) -> Recipe:
     batch = config.batch if config.batch != AUTO_BATCH else TrainConfig().batch  # not measured yet
-    workload = Workload(len(data.train.index), batch, config.epochs, pretrained=bool(config.weights))
+    classes = model.nc if isinstance(model.head, AnchorHead) else 0
+    workload = Workload(len(data.train.index), batch, config.epochs, pretrained=bool(config.weights), classes=classes)
     return choose_recipe(choice, workload, config.optimizer)
 
 
