@@ -32,6 +32,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "closing": ("--hyp", "auto,close_mosaic=3"),
     "flat": ("--hyp", "auto,flat=0.5"),
     "by-epoch": ("--hyp", "auto,lr_per_batch=0"),
+    "full-variety": ("--hyp", "auto,mosaic_window=0"),
     "ota": ("--loss", "ota"),
     "cls": ("--hyp", "auto,cls=2"),
 }

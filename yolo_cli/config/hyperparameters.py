@@ -9,6 +9,8 @@ _FRACTIONS = frozenset(
     ("lrf", "ema_decay", "hsv_h", "hsv_s", "hsv_v", "translate", "scale", "flipud", "fliplr", "mosaic", "mixup")
 )
 
+MIN_WINDOW = 4  # as many images as a mosaic has
+
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
@@ -47,6 +49,7 @@ class Hyperparameters:
     fliplr: float = 0.5
     mosaic: float = 1.0
     mixup: float = 0.0
+    mosaic_window: int = 64  # images that are neighbors in an epoch's order and form mosaics together; 0: all
     close_mosaic: int = 0  # epochs at the end without mosaic and mixup
     l1: float = 0.0  # weight of the L1 distance of boxes in these epochs, with --loss simota
 
@@ -65,5 +68,7 @@ class Hyperparameters:
             raise UserError(f"flat must be below 1, not {self.flat!r}")
         if self.nominal_batch < 1 or self.anchor_t <= 1:
             raise UserError("nominal_batch must be at least 1 and anchor_t above 1")
+        if 0 < self.mosaic_window < MIN_WINDOW:
+            raise UserError(f"mosaic_window must be 0 or at least {MIN_WINDOW}, not {self.mosaic_window!r}")
         if self.l1 and not self.close_mosaic:
             raise UserError("l1 is for the epochs without mosaic, but close_mosaic is 0")

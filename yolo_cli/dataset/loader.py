@@ -3,7 +3,9 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -15,11 +17,13 @@ from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.pixel_cache import build_pixel_cache
-from yolo_cli.dataset.sampler import EpochBatchSampler, rect_canvases
+from yolo_cli.dataset.sampler import EpochBatchSampler, WindowSampler, rect_canvases
 from yolo_cli.dataset.samples import DetectionDataset, Sample
 from yolo_cli.errors import UserError
 
 _VAL_PAD = 0.5  # border of rectangular validation batches, in strides
+# Bytes of pixels that a worker prepares in one piece: 64 images at 640, as many as a window has.
+_SERIES = 64 * 3 * 640 * 640
 
 
 class BatchLoader(DataLoader[Batch]):
@@ -29,9 +33,9 @@ class BatchLoader(DataLoader[Batch]):
         self.batches = batches
         super().__init__(
             dataset,  # type: ignore[arg-type]
-            batch_sampler=batches,
+            batch_sampler=WindowSampler(batches, longest=_SERIES if workers else 0),
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=partial(_collate_series, batch=batches.batch),
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker if workers else None,
             # Its own generator, because iterating would draw from torch's global one, and so change the weights.
@@ -47,13 +51,18 @@ class BatchLoader(DataLoader[Batch]):
         """
         self.batches.set_epoch(epoch, start_batch, weights, mosaic=mosaic)
 
+    def __len__(self) -> int:
+        """The number of batches that the next iteration yields."""
+        return len(self.batches)
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, UserError):
-                # A new exception: one that is also a local variable forms a cycle with its traceback, which would keep
-                # the workers alive until the next garbage collection, perhaps in a process forked in the meantime.
-                raise UserError(str(batch))
-            yield batch
+        for series in super().__iter__():
+            for batch in series:
+                if isinstance(batch, UserError):
+                    # A new exception: one that is also a local variable forms a cycle with its traceback, which would
+                    # keep the workers alive until the next garbage collection, perhaps in a process forked by then.
+                    raise UserError(str(batch))
+                yield batch
 
 
 def train_loader(
@@ -79,7 +88,15 @@ def train_loader(
     """
     canvases = rect_canvases(index.sizes, img, stride, 0.0) if rect else None
     sampler = EpochBatchSampler(
-        len(index), batch, img, seed=seed, shuffle=True, canvases=canvases, rank=rank, world_size=world_size
+        len(index),
+        batch,
+        img,
+        seed=seed,
+        shuffle=True,
+        canvases=canvases,
+        window=hyp.mosaic_window,
+        rank=rank,
+        world_size=world_size,
     )
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
     loader = BatchLoader(DetectionDataset(index, img, hyp=hyp, seed=seed, tile=tile, pixels=pixels), sampler, workers)
@@ -124,6 +141,12 @@ def collate(samples: list[Sample | UserError]) -> Batch | UserError:
         indices=tuple(sample.index for sample in good),
         letterboxes=tuple(sample.letterbox for sample in good),
     )
+
+
+def _collate_series(samples: Iterable[Sample | UserError], batch: int) -> list[Batch | UserError]:
+    """Samples, made one by one, as batches of `batch`."""
+    remaining = iter(samples)
+    return [collate(part) for part in iter(lambda: list(islice(remaining, batch)), [])]
 
 
 def _start_worker(_: int) -> None:

@@ -23,7 +23,8 @@ class SampleKey:
     """What a sample depends on besides the seed: epoch, image, and canvas (height, width).
 
     `repeat` counts the image's earlier occurrences in the epoch, which weighted sampling causes. Without it, all
-    occurrences would be augmented in the same way. `mosaic` allows mosaic and mixup.
+    occurrences would be augmented in the same way. `mosaic` allows mosaic and mixup, with other images of `window`, or
+    of the whole dataset if that is empty.
     """
 
     epoch: int
@@ -32,6 +33,7 @@ class SampleKey:
     height: int
     width: int
     mosaic: bool = False
+    window: tuple[int, ...] = ()
 
 
 def sample_random(seed: int, key: SampleKey) -> np.random.Generator:
@@ -102,6 +104,9 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     `canvases` = (order, sizes) from `rect_canvases` makes the batches rectangular; shuffling then permutes whole
     batches, and `weights` are ignored. Otherwise `weights` draws images with replacement. Rank `rank` of `world_size`
     takes its share of one common order; with `shuffle`, shares are padded from the start of the order to equal length.
+
+    Mosaics take their images from a window of `window` neighbors in the order, or with 0 from all. Windows depend on
+    the order only: not on the batch size, the number of ranks, or that of workers.
     """
 
     def __init__(
@@ -114,10 +119,13 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         shuffle: bool = False,
         canvases: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "n 2"]] | None = None,
         weights: Float[np.ndarray, " n"] | None = None,
+        window: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._count, self._batch, self._canvas = count, batch, canvas
+        self.batch = batch
+        self._count, self._canvas = count, canvas
+        self._window = window
         self._seed, self._shuffle, self._canvases = seed, shuffle, canvases
         self._batches = rect_batches(canvases[1], batch) if canvases is not None else None
         self._weights, self._rank, self._world_size = weights, rank, world_size
@@ -138,7 +146,7 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     def __len__(self) -> int:
         """The number of batches that the next iteration yields."""
         if self._batches is None:
-            batches = math.ceil(len(self._positions(self._count)) / self._batch)
+            batches = math.ceil(len(self._positions(self._count)) / self.batch)
         else:
             batches = len(self._positions(len(self._batches)))
         return max(batches - self._start, 0)
@@ -158,9 +166,12 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
             order = random.permutation(self._count) if self._shuffle else np.arange(self._count)
             repeats = np.broadcast_to(np.int64(0), len(order))  # every image occurs once
         own = self._own(self._count)
-        for start in range(self._start * self._batch, len(own), self._batch):
-            chosen = own[start : start + self._batch]
-            yield [SampleKey(self._epoch, int(order[i]), int(repeats[i]), *self._canvas, self._mosaic) for i in chosen]
+        window = _Windows(order, self._window if self._mosaic else 0)
+        for start in range(self._start * self.batch, len(own), self.batch):
+            yield [
+                SampleKey(self._epoch, int(order[i]), int(repeats[i]), *self._canvas, self._mosaic, window.at(int(i)))
+                for i in own[start : start + self.batch]
+            ]
 
     def _rectangular(
         self,
@@ -182,6 +193,51 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     def _positions(self, count: int) -> range:
         end = math.ceil(count / self._world_size) * self._world_size if self._shuffle else count
         return range(self._rank, end, self._world_size)
+
+
+class WindowSampler(Sampler[list[SampleKey]]):
+    """Joins batches that begin in the same window to series, each made by one worker, which decodes images once.
+
+    A series has up to `longest` bytes of pixels, and at least one batch.
+    """
+
+    def __init__(self, batches: EpochBatchSampler, longest: int) -> None:
+        self._batches, self._longest = batches, longest
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        series: list[SampleKey] = []
+        for batch in self._batches:
+            first = batch[0]
+            if series and not (first.window and first.window == series[0].window and self._fits(series, batch)):
+                yield series
+                series = []
+            series = series + batch
+        if series:
+            yield series
+
+    def _fits(self, series: list[SampleKey], batch: list[SampleKey]) -> bool:
+        pixels = series[0].height * series[0].width
+        return 3 * pixels * (len(series) + len(batch)) <= self._longest
+
+
+class _Windows:
+    """Splits an order of images into windows of `size`; the last takes the rest, so it has up to 2 × `size` − 1."""
+
+    def __init__(self, order: Int[np.ndarray, " n"], size: int) -> None:
+        self._order, self._size = order, size
+        self._count = len(order) // size if size else 0
+        self._number, self._images = -1, tuple[int, ...]()
+
+    def at(self, position: int) -> tuple[int, ...]:
+        """The images of the window that a position is in; empty where one window is the whole order."""
+        if self._count < 2:
+            return ()
+        number = min(position // self._size, self._count - 1)
+        if number != self._number:
+            start = number * self._size
+            end = start + self._size if number + 1 < self._count else None
+            self._number, self._images = number, tuple(self._order[start:end].tolist())
+        return self._images
 
 
 def _earlier_occurrences(order: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

@@ -3,6 +3,8 @@
 A sample is a pure function of (seed, epoch, index): the same for any number of workers, and after a resume.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +18,9 @@ from torch.utils.data import Dataset
 from yolo_cli.batch import Letterbox
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
+from yolo_cli.dataset.decoded_window import DecodedWindow
 from yolo_cli.dataset.ignore_regions import ANY_CLASS
-from yolo_cli.dataset.images import PAD_VALUE, decode_image, letterbox, required_size
+from yolo_cli.dataset.images import PAD_VALUE, decode_image, fitted_size, letterbox, required_size
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.pixel_cache import PixelCache, require_size
 from yolo_cli.dataset.sampler import SampleKey, sample_random
@@ -69,6 +72,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
     ) -> None:
         self._index, self._fit, self._hyp, self._tile = index, fit, hyp, tile
         self._seed, self._pixels = seed, pixels
+        self._decoded = DecodedWindow()
         self._shared = SharedIndex(index)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,6 +90,10 @@ class DetectionDataset(Dataset[Sample | UserError]):
             return self._letterboxed(key) if self._hyp is None else self._augmented(key, self._hyp)
         except UserError as error:
             return error
+
+    def __getitems__(self, keys: list[SampleKey]) -> Iterator[Sample | UserError]:
+        """Samples one by one, so that a series of batches is never in memory twice."""
+        return map(self.__getitem__, keys)
 
     def _letterboxed(self, key: SampleKey) -> Sample:
         canvas = (key.height, key.width)
@@ -110,11 +118,12 @@ class DetectionDataset(Dataset[Sample | UserError]):
 
     def _augmented(self, key: SampleKey, hyp: Hyperparameters) -> Sample:
         random = sample_random(self._seed, key)
+        self._decoded.enter(key.window)
         canvas = (key.height, key.width)
         if key.mosaic and random.random() < hyp.mosaic:
-            image, classes, xyxy = self._compose(random, hyp, self._mosaic_images(random, key.index), canvas)
+            image, classes, xyxy = self._compose(random, hyp, self._mosaic_images(random, key, key.index), canvas)
             if random.random() < hyp.mixup:
-                images = self._mosaic_images(random, int(random.integers(len(self))))
+                images = self._mosaic_images(random, key, *self._choose(random, key, 1))
                 other_image, other_classes, other_xyxy = self._compose(random, hyp, images, canvas)
                 ratio = augment.mixup_ratio(random)
                 cv2.addWeighted(image, ratio, other_image, 1 - ratio, 0.0, dst=image)
@@ -133,8 +142,14 @@ class DetectionDataset(Dataset[Sample | UserError]):
         rows[:, 1:] /= (key.width, key.height) * 2
         return _sample(image, rows, key.index, Letterbox(key.height, key.width, 1.0, 1.0, 0.0, 0.0))
 
-    def _mosaic_images(self, random: np.random.Generator, first: int) -> list[int]:
-        return [first, *(int(i) for i in random.integers(len(self), size=3))]
+    def _mosaic_images(self, random: np.random.Generator, key: SampleKey, first: int) -> list[int]:
+        return [first, *self._choose(random, key, 3)]
+
+    def _choose(self, random: np.random.Generator, key: SampleKey, count: int) -> list[int]:
+        """Images to combine with that of a sample."""
+        if not key.window:
+            return [int(i) for i in random.integers(len(self), size=count)]
+        return [key.window[i] for i in random.integers(len(key.window), size=count)]
 
     def _compose(
         self, random: np.random.Generator, hyp: Hyperparameters, images: list[int], canvas: tuple[int, int]
@@ -197,6 +212,19 @@ class DetectionDataset(Dataset[Sample | UserError]):
     def _read(self, i: int, min_size: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
         if self._pixels is not None:
             return self._pixels[i]
+        if self._decoded.is_used:
+            # Mosaics draw the image at several scales, from pixels that do not depend on which is drawn first.
+            min_size = None if self._tile else self._largest_drawn(i)
+            return self._decoded.read(i, lambda: self._decode(i, min_size))
+        return self._decode(i, min_size)
+
+    def _largest_drawn(self, i: int) -> tuple[int, int]:
+        """The (height, width) that an image is drawn at by the largest gain."""
+        gain = 1.0 if self._hyp is None else 1.0 + self._hyp.scale
+        height, width = fitted_size(self._size(i), self._fit)
+        return math.ceil(height * gain), math.ceil(width * gain)
+
+    def _decode(self, i: int, min_size: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
         image = decode_image(self._index.content(i), self._index.path(i), min_size)
         if min_size is None:
             require_size(image, self._index, i)
