@@ -9,8 +9,6 @@ from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
 from yolo_cli.dataset.images import PAD_VALUE, shrink
 
-UNCHANGED = replace(Hyperparameters(), translate=0.0, scale=0.0, hsv_h=0.0, hsv_s=0.0, hsv_v=0.0)
-
 sides = st.integers(20, 300)
 sizes = st.tuples(sides, sides)
 canvases = st.tuples(st.integers(64, 256), st.integers(64, 256))
@@ -163,33 +161,20 @@ def test_thin_boxes_are_dropped() -> None:
 @given(st.booleans(), st.booleans(), st.integers(0, 100))
 def test_flipping_twice_changes_nothing(up: bool, left: bool, seed: int) -> None:
     random = generator(seed)
-    image = random.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    planes = random.integers(0, 256, (3, 20, 30), dtype=np.uint8)
     xyxy = np.sort(random.uniform(0, 20, (5, 2, 2)), 1).reshape(5, 4).astype(np.float32)
-    once = augment.flip(image, xyxy, up=up, left=left)
+    once = augment.flip(planes, xyxy, up=up, left=left)
     twice = augment.flip(*once, up=up, left=left)
-    np.testing.assert_array_equal(twice[0], image)
+    np.testing.assert_array_equal(twice[0], planes)
     np.testing.assert_allclose(twice[1], xyxy, atol=1e-5)
 
 
 def test_flip_moves_pixels_and_boxes_together() -> None:
-    image = np.zeros((20, 30, 3), np.uint8)
-    image[2:7, 4:10] = 255
+    planes = np.zeros((3, 20, 30), np.uint8)
+    planes[:, 2:7, 4:10] = 255
     for up, left in ((True, False), (False, True), (True, True)):
-        flipped, xyxy = augment.flip(image, np.array([[4, 2, 10, 7]], np.float32), up=up, left=left)
-        assert tuple(xyxy[0]) == white_extent(flipped)
-
-
-def test_apply_hsv() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    assert augment.hsv_tables(generator(0), UNCHANGED) is None
-    tables = augment.hsv_tables(generator(0), replace(UNCHANGED, hsv_v=1e-9))
-    unchanged = image.copy()
-    augment.apply_hsv(unchanged, tables)
-    assert np.abs(unchanged.astype(int) - image).max() <= 6  # the rounding error of 8-bit HSV
-    dark = np.stack([np.arange(256) % 180, np.arange(256), np.arange(256) // 2], -1).astype(np.uint8)[None]
-    darker = image.copy()
-    augment.apply_hsv(darker, dark)
-    np.testing.assert_allclose(darker.max(2), image.max(2) // 2, atol=1)
+        flipped, xyxy = augment.flip(planes, np.array([[4, 2, 10, 7]], np.float32), up=up, left=left)
+        assert tuple(xyxy[0]) == white_extent(flipped.transpose(1, 2, 0))
 
 
 def test_perspective_never_reaches_the_horizon() -> None:

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from yolo_cli.batch import Letterbox
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
+from yolo_cli.dataset.color import jittered_planes, random_jitter
 from yolo_cli.dataset.decoded_window import DecodedWindow
 from yolo_cli.dataset.ignore_regions import ANY_CLASS
 from yolo_cli.dataset.images import PAD_VALUE, decode_image, fitted_size, letterbox, required_size
@@ -114,7 +115,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
         canvas_size = np.array([key.width, key.height], np.float32)
         rows[:, 1:3] = (rows[:, 1:3] * size + pad) / canvas_size
         rows[:, 3:5] = rows[:, 3:5] * size / canvas_size
-        return _sample(image, rows, key.index, mapping)
+        return _sample(jittered_planes(image, None), rows, key.index, mapping)
 
     def _augmented(self, key: SampleKey, hyp: Hyperparameters) -> Sample:
         random = sample_random(self._seed, key)
@@ -130,17 +131,15 @@ class DetectionDataset(Dataset[Sample | UserError]):
                 classes, xyxy = np.concatenate([classes, other_classes]), np.concatenate([xyxy, other_xyxy])
         else:
             image, classes, xyxy = self._compose(random, hyp, [key.index], canvas)
-        tables = augment.hsv_tables(random, hyp)
-        if tables is not None:
-            augment.apply_hsv(image, tables)
+        planes = jittered_planes(image, random_jitter(random, hyp))
         up, left = random.random(2) < (hyp.flipud, hyp.fliplr)
-        image, xyxy = augment.flip(image, xyxy, up=bool(up), left=bool(left))
+        planes, xyxy = augment.flip(planes, xyxy, up=bool(up), left=bool(left))
         rows = np.empty((len(xyxy), 5), np.float32)
         rows[:, 0] = classes
         rows[:, 1:3] = (xyxy[:, :2] + xyxy[:, 2:]) / 2
         rows[:, 3:5] = xyxy[:, 2:] - xyxy[:, :2]
         rows[:, 1:] /= (key.width, key.height) * 2
-        return _sample(image, rows, key.index, Letterbox(key.height, key.width, 1.0, 1.0, 0.0, 0.0))
+        return _sample(planes, rows, key.index, Letterbox(key.height, key.width, 1.0, 1.0, 0.0, 0.0))
 
     def _mosaic_images(self, random: np.random.Generator, key: SampleKey, first: int) -> list[int]:
         return [first, *self._choose(random, key, 3)]
@@ -231,7 +230,5 @@ class DetectionDataset(Dataset[Sample | UserError]):
         return image
 
 
-def _sample(image: UInt8[np.ndarray, "h w 3"], rows: np.ndarray, index: int, mapping: Letterbox) -> Sample:
-    planes = np.empty((3, *image.shape[:2]), np.uint8)
-    cv2.split(image, [planes[0], planes[1], planes[2]])
+def _sample(planes: UInt8[np.ndarray, "3 h w"], rows: np.ndarray, index: int, mapping: Letterbox) -> Sample:
     return Sample(torch.from_numpy(planes), torch.from_numpy(rows), index, mapping)
