@@ -1,7 +1,7 @@
 """The types that are passed between dataset, model and evaluation: a batch of images, and detections."""
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,23 @@ class Letterbox:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetCounts:
+    """What the host has counted in the targets of a batch, so that it need not wait for a GPU to learn it.
+
+    The targets are in the order of their images, and after them come the regions to be ignored.
+    """
+
+    regions: int
+    most: int  # largest number of targets of one image
+
+    @staticmethod
+    def of(targets: Float[Tensor, "n 6"]) -> "TargetCounts":
+        """Count targets in any order; their values are read."""
+        boxes = targets[targets[:, 1] >= 0]
+        return TargetCounts(len(targets) - len(boxes), int(boxes[:, 0].long().bincount().max()) if len(boxes) else 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Images of one size with their ground truth."""
 
@@ -32,10 +49,16 @@ class Batch:
     targets: Float[Tensor, "n 6"]  # image in the batch, class (−1: ignore), cx, cy, w, h as fractions of the input
     indices: tuple[int, ...]  # positions in the dataset
     letterboxes: tuple[Letterbox, ...]  # identities in training, where an image can be made of several files
+    counts: TargetCounts | None = None  # None: the targets are in any order, and the loss counts them
 
     def pin_memory(self) -> "Batch":
         """A copy in page-locked memory; called by `DataLoader(pin_memory=True)`."""
-        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.indices, self.letterboxes)
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
+
+    def to(self, device: torch.device) -> "Batch":
+        """A copy on a device; from page-locked memory it is made while the host continues."""
+        images, targets = (part.to(device, non_blocking=True) for part in (self.images, self.targets))
+        return replace(self, images=images, targets=targets)
 
 
 def prepare_images(images: Tensor, device: torch.device, *, half: bool = False) -> Float[Tensor, "b 3 h w"]:

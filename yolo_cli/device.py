@@ -35,6 +35,23 @@ def select_device(request: str) -> torch.device:
     return torch.device(f"cuda:{number}")
 
 
+def mixed_precision(device: torch.device) -> torch.dtype | None:
+    """The type that training computes in where that is safe: bfloat16 on GPUs that have it, or float16; None: float32.
+
+    bfloat16 has the range of float32, so that no gradient has to be scaled.
+    """
+    if device.type != "cuda":
+        return None
+    with torch.cuda.device(device):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """A context in which the network computes in `mixed_precision`."""
+    dtype = mixed_precision(device)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
 def check_half(half: bool, device: torch.device) -> None:
     """Raises UserError for `--half` without a CUDA GPU."""
     if half and device.type != "cuda":

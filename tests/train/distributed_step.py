@@ -14,7 +14,7 @@ from yolo_cli.device import seed_everything
 from yolo_cli.distributed.world import process_group
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Silent
-from yolo_cli.train import loop
+from yolo_cli.train import loop, step
 from yolo_cli.train.setup import TrainSetup
 from yolo_cli.train.signals import StopRequest
 from yolo_cli.train.train_data import open_train_data
@@ -26,7 +26,7 @@ def main() -> None:
     data_file, out, batch, norms = sys.argv[1:]
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    loop.prepare_images = lambda images, device: images.to(device).double() / 255
+    step.prepare_images = lambda images, device: images.to(device).double() / 255
     torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
     config = TrainConfig(data=data_file, batch=int(batch), img=(64, 64), workers=0, noplots=True, optimizer="SGD")
     hyp, device = Hyperparameters(nominal_batch=10_000, warmup_epochs=0), torch.device("cpu")
@@ -39,6 +39,7 @@ def main() -> None:
             synchronize_norms(model)
         trainer = loop.Trainer(TrainSetup(config, hyp, data, model, device, 0), Path(out).parent, world=world)
         losses = trainer.train_epoch(0, StopRequest())
+        trainer.average_gradients()
         evaluation = trainer.validate(trainer.ema.model)
         if world.is_main:
             gradients = {name: p.grad for name, p in model.named_parameters()}

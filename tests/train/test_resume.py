@@ -18,8 +18,10 @@ from yolo_cli.commands.train import run as train
 from yolo_cli.config import TrainConfig
 from yolo_cli.errors import StoppedError, UserError
 from yolo_cli.io.yaml_file import read_mapping
+from yolo_cli.loss.detection import LossOutput
 from yolo_cli.progress import Silent
 from yolo_cli.train.loop import Trainer
+from yolo_cli.train.step import TrainStep
 from yolo_cli.weights.load import load_weights
 
 
@@ -42,17 +44,17 @@ class CutError(Exception):
 def cut(options: TrainConfig, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Train, and raise in the middle of a step after `after` complete ones."""
     steps = 0
-    original = Trainer.step
+    original = TrainStep.run
 
-    def step(self: Trainer, *args: Any) -> torch.Tensor:
+    def run(self: TrainStep, *args: Any) -> None:
         nonlocal steps
         steps += 1
         if steps > after:
             raise CutError
-        return original(self, *args)
+        original(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", step)
+        patch.setattr(TrainStep, "run", run)
         with pytest.raises(CutError):
             train(options, Silent())
 
@@ -220,29 +222,29 @@ def test_a_signal_saves_after_the_batch_and_prints_how_to_resume(
     assert position["epoch"] >= 1
 
 
+def infinite(parts: LossOutput) -> LossOutput:
+    return LossOutput(*(part * torch.inf for part in (parts.total, parts.box, parts.obj, parts.cls)))
+
+
 class Poison:
     """Makes the loss of one step infinite."""
 
     def __init__(self, at: int) -> None:
-        self.at, self.count, self.original = at, 0, Trainer.step
+        self.at, self.count, self.original = at, 0, TrainStep.run
 
-    def __call__(self, trainer: Trainer, epoch: int, number: int, batch: Any) -> torch.Tensor:
+    def __call__(self, step: TrainStep, *args: Any) -> None:
         self.count += 1
-        bias = trainer.model.head.m[0].bias  # type: ignore[index, union-attr]
-        before = bias.detach().clone()
+        loss = step.loss
         if self.count == self.at:
-            bias.data.fill_(float("inf"))
-        try:
-            return self.original(trainer, epoch, number, batch)
-        finally:
-            if self.count == self.at:
-                bias.data.copy_(before)
+            step.loss = lambda *of: infinite(loss(*of))
+        self.original(step, *args)
+        step.loss = loss
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_a_loss_that_is_not_finite(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
     poison = Poison(8)
-    monkeypatch.setattr(Trainer, "step", lambda *args: poison(*args))  # noqa: PLW0108 - a function, so that it becomes a method
+    monkeypatch.setattr(TrainStep, "run", lambda *args: poison(*args))  # noqa: PLW0108 - a function, so that it becomes a method
     reporter = Recording()
     options = config(small, tmp_path, nan_policy=policy)
     if policy == "stop":
@@ -325,8 +327,10 @@ def test_another_number_of_batches_keeps_the_position(
     training["batches"], training["progress"]["batch"], training["progress"]["last_update"] = 60, 30, 149
     torch.save(content, path)
     reporter, updates = Recording(), []
-    original = Trainer.update
-    monkeypatch.setattr(Trainer, "update", lambda self: (updates.append(self.state.progress.epoch), original(self))[1])
+    original = TrainStep.update
+    monkeypatch.setattr(
+        TrainStep, "update", lambda self: (updates.append(self.state.progress.epoch), original(self))[1]
+    )
     train(TrainConfig(resume=str(tmp_path / "exp")), reporter)
     assert "epochs had 60 batches and now have 6, of other images" in reporter.lines
     assert any(line.endswith("in epoch 3 after batch 3") for line in reporter.lines)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch.utils.data import DataLoader
 
-from yolo_cli.batch import Batch
+from yolo_cli.batch import Batch, TargetCounts
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.pixel_cache import build_pixel_cache
@@ -29,13 +29,16 @@ _SERIES = 64 * 3 * 640 * 640
 class BatchLoader(DataLoader[Batch]):
     """A DataLoader of `Batch`es whose epoch can be set. It re-raises a worker's UserError without a traceback."""
 
-    def __init__(self, dataset: DetectionDataset, batches: EpochBatchSampler, workers: int) -> None:
-        self.batches = batches
+    def __init__(
+        self, dataset: DetectionDataset, batches: EpochBatchSampler, workers: int, *, pin_memory: bool = False
+    ) -> None:
+        self.batches, self._samples = batches, dataset
         super().__init__(
             dataset,  # type: ignore[arg-type]
             batch_sampler=WindowSampler(batches, longest=_SERIES if workers else 0),
             num_workers=workers,
             collate_fn=partial(_collate_series, batch=batches.batch),
+            pin_memory=pin_memory,
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker if workers else None,
             # Its own generator, because iterating would draw from torch's global one, and so change the weights.
@@ -54,6 +57,13 @@ class BatchLoader(DataLoader[Batch]):
     def __len__(self) -> int:
         """The number of batches that the next iteration yields."""
         return len(self.batches)
+
+    def batch(self, number: int) -> Batch:
+        """A batch of the epoch, made again in this process. Raises UserError where an image has become unreadable."""
+        made = collate([self._samples[key] for key in self.batches.keys(number)])
+        if isinstance(made, UserError):
+            raise made
+        return made
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         for series in super().__iter__():
@@ -79,11 +89,13 @@ def train_loader(
     tile: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    pin_memory: bool = False,
 ) -> BatchLoader:
     """Shuffled, augmented batches on canvases of `img` (height, width).
 
     With `rect`, images of similar aspect ratio share a canvas just large enough for them, without mosaic. `cache` is
     "ram", "disk" or empty. With `tile`, samples show tiles of so many pixels of larger images. `batch` is per rank.
+    `pin_memory` puts batches into page-locked memory, from which they are copied to a GPU while it computes.
     Raises UserError where the cache has no room.
     """
     canvases = rect_canvases(index.sizes, img, stride, 0.0) if rect else None
@@ -99,7 +111,8 @@ def train_loader(
         world_size=world_size,
     )
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
-    loader = BatchLoader(DetectionDataset(index, img, hyp=hyp, seed=seed, tile=tile, pixels=pixels), sampler, workers)
+    dataset = DetectionDataset(index, img, hyp=hyp, seed=seed, tile=tile, pixels=pixels)
+    loader = BatchLoader(dataset, sampler, workers, pin_memory=pin_memory)
     loader.set_epoch(0)
     return loader
 
@@ -116,6 +129,7 @@ def val_loader(
     cache: str = "",
     rank: int = 0,
     world_size: int = 1,
+    pin_memory: bool = False,
 ) -> BatchLoader:
     """Every image once, letterboxed, without augmentation; `Batch.indices` holds the order.
 
@@ -124,7 +138,7 @@ def val_loader(
     canvases = rect_canvases(index.sizes, img, stride, pad) if rect else None
     sampler = EpochBatchSampler(len(index), batch, img, canvases=canvases, rank=rank, world_size=world_size)
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
-    return BatchLoader(DetectionDataset(index, img, pixels=pixels), sampler, workers)
+    return BatchLoader(DetectionDataset(index, img, pixels=pixels), sampler, workers, pin_memory=pin_memory)
 
 
 def collate(samples: list[Sample | UserError]) -> Batch | UserError:
@@ -135,11 +149,14 @@ def collate(samples: list[Sample | UserError]) -> Batch | UserError:
     counts = torch.tensor([len(sample.targets) for sample in good])
     image_numbers = torch.repeat_interleave(torch.arange(len(good)), counts)
     rows = torch.cat([sample.targets for sample in good])
+    targets = torch.cat([image_numbers[:, None].to(rows.dtype), rows], 1)
+    region = targets[:, 1] < 0
     return Batch(
         images=torch.stack([sample.image for sample in good]),
-        targets=torch.cat([image_numbers[:, None].to(rows.dtype), rows], 1),
+        targets=torch.cat((targets[~region], targets[region])) if region.any() else targets,
         indices=tuple(sample.index for sample in good),
         letterboxes=tuple(sample.letterbox for sample in good),
+        counts=TargetCounts.of(targets),
     )
 
 

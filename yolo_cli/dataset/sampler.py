@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -150,6 +151,12 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         else:
             batches = len(self._positions(len(self._batches)))
         return max(batches - self._start, 0)
+
+    def keys(self, number: int) -> list[SampleKey]:
+        """The keys of one batch of the epoch."""
+        from_there = copy(self)
+        from_there._start = number
+        return next(iter(from_there))
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         if self._canvases is None or self._batches is None:

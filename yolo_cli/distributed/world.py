@@ -42,11 +42,13 @@ class World:
         """Whether this is rank 0, the only one that prints and writes files."""
         return self.rank == 0
 
-    def share_of_sum(self, counts: Sequence[int], device: torch.device) -> Tensor:
+    def share_of_sum(self, counts: Sequence[Tensor | int], device: torch.device) -> Tensor:
         """Each count divided by its sum over the ranks: 0 if the sum is 0, and 1 with a single process."""
         if self.size == 1:
             return torch.ones(len(counts), device=device)
-        mine = torch.tensor(counts, dtype=torch.float64, device=device)
+        # new_full, because a tensor made of Python numbers is a copy that waits for a GPU
+        one = torch.ones((), dtype=torch.float64, device=device)
+        mine = torch.stack([c.to(one) if isinstance(c, Tensor) else one.new_full((), c) for c in counts])
         return (mine / self.all_reduce_sum(mine).clamp(min=1)).float()
 
     def all_reduce_sum(self, values: Tensor) -> Tensor:
@@ -84,6 +86,14 @@ class World:
         with _peer_errors():
             dist.gather_object(value, box, dst=0, group=self.control)
         return list(box) if box else []  # type: ignore[arg-type]
+
+    def average_(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors by their mean over the ranks, in place."""
+        if self.size == 1:
+            return
+        with torch.no_grad():
+            for tensor in tensors:
+                tensor.copy_(self.all_reduce_sum(tensor) / self.size)
 
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors with those of the main process, in place."""

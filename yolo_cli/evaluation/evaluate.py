@@ -139,7 +139,8 @@ def evaluate(
             if isinstance(network, DetectionModel):
                 raw = network(pixels)
                 if loss is not None:
-                    loss_sums += loss(raw, batch.targets.to(device)).values().cpu() * len(batch.indices)
+                    parts = loss(raw, batch.targets.to(device, non_blocking=True), batch.counts)
+                    loss_sums += parts.values().cpu() * len(batch.indices)
                 decoded = _decode(network, raw, conf)
             else:
                 decoded = network.predict(pixels)

@@ -1,5 +1,6 @@
 """The detection loss: CIoU for boxes, binary cross-entropy for objectness and classes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from yolo_cli.batch import TargetCounts
 from yolo_cli.boxes.iou import complete_iou
 from yolo_cli.config import Hyperparameters
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
-from yolo_cli.loss.assign import Assignment, assign
+from yolo_cli.loss.assign import Assignment, assign, fixed_shapes
 from yolo_cli.loss.ignore import cells_to_ignore, split_targets
-from yolo_cli.loss.ota import simota
+from yolo_cli.loss.ota import pad_targets, simota, simota_fixed
 from yolo_cli.model.heads import AnchorHead, Boxes, RawMaps, sigmoid_boxes
 
 FOCAL_ALPHA = 0.25
@@ -116,6 +118,7 @@ class DetectionLoss:
         balance = dict(zip(from_fine, scale_balance(len(anchors)), strict=True))
         self.balance = tuple(balance[i] for i in range(len(anchors)))
         self.positive, self.negative = 1 - label_smoothing / 2, label_smoothing / 2
+        self.fixed = fixed_shapes(anchors.device)  # see there
 
     @classmethod
     def from_head(
@@ -143,42 +146,72 @@ class DetectionLoss:
             world=world,
         )
 
-    def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"]) -> LossOutput:
+    def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"], counts: TargetCounts | None = None) -> LossOutput:
         """Loss of a batch.
 
         Args:
             raw: raw predictions per scale; auxiliary ones, if any, follow the main ones.
             targets: image, class, cx, cy, w, h; boxes are fractions of the network input. A negative class is a
                 region to be ignored.
+            counts: of the targets; without it they are in any order, and counted here.
         """
-        targets, regions = split_targets(targets)
-        main, auxiliary = raw[: len(self.anchors)], raw[len(self.anchors) :]
-        parts = self._parts(main, self.matches(main, targets, NEIGHBOR_BIAS), regions)
-        if auxiliary:
-            matches = self.matches(main, targets, AUXILIARY_NEIGHBOR_BIAS)
-            parts = parts + AUXILIARY_WEIGHT * self._parts(auxiliary, matches, regions)
-        box, obj, cls = parts.unbind()
+        if self.fixed and self.matching == "ota" and counts is None:
+            counts = TargetCounts.of(targets)
+            targets = targets[torch.where(targets[:, 1] < 0, torch.inf, targets[:, 0]).argsort(stable=True)]
+        targets, regions = split_targets(targets, counts)
+        scales, most = len(self.anchors), counts.most if counts else 0
+        groups = [(raw[:scales], self.matches(raw[:scales], targets, NEIGHBOR_BIAS, most), 1.0)]
+        if auxiliary := raw[scales:]:
+            matches = self.matches(raw[:scales], targets, AUXILIARY_NEIGHBOR_BIAS, most)
+            groups.append((auxiliary, matches, AUXILIARY_WEIGHT))
+        sizes = [count for maps, matched, _ in groups for count in _counts(maps, matched)]
+        shares = self.world.share_of_sum([*sizes, len(raw[0])], raw[0].device)
+        parts = [
+            weight * self._parts(maps, matched, regions, share)
+            for (maps, matched, weight), share in zip(groups, shares[:-1].split(2 * scales), strict=True)
+        ]
+        box, obj, cls = (parts[0] + parts[1] if auxiliary else parts[0]).unbind()
         box, obj, cls = box * self.weights.box, obj * self.weights.obj, cls * self.weights.cls
         total = (box + obj + cls) * raw[0].shape[0]
         if self.world.size > 1:  # times the global batch size; data-parallel training averages gradients over the ranks
-            total = total / self.world.share_of_sum([raw[0].shape[0]], raw[0].device)[0] * self.world.size
+            total = total / shares[-1] * self.world.size
         return LossOutput(total, box, obj, cls)
 
-    def matches(self, raw: RawMaps, targets: Float[Tensor, "n 6"], neighbor_bias: float) -> list[Assignment]:
-        """The assignment of targets to predictions per scale."""
+    def matches(
+        self, raw: RawMaps, targets: Float[Tensor, "n 6"], neighbor_bias: float, most: int = 0
+    ) -> list[Assignment]:
+        """The assignment of targets to predictions per scale.
+
+        With `fixed` and SimOTA, targets are in the order of their images, and `most` is the largest number of one.
+        """
+        ota = self.matching == "ota"
+        if self.fixed and ota:
+            targets = pad_targets(targets, len(raw[0]), most)
         candidates = [
-            assign(targets, anchors, (y.shape[2], y.shape[3]), anchor_t=self.hyp.anchor_t, neighbor_bias=neighbor_bias)
+            assign(
+                targets,
+                anchors,
+                (y.shape[2], y.shape[3]),
+                anchor_t=self.hyp.anchor_t,
+                neighbor_bias=neighbor_bias,
+                fixed=self.fixed,
+            )
             for y, anchors in zip(raw, self.anchors, strict=True)
         ]
-        if self.matching == "anchor":
+        if not ota:
             return candidates
-        return simota(raw, candidates, targets, self.boxes, candidate_topk=self.candidate_topk)
+        reduce = simota_fixed if self.fixed else simota
+        return reduce(raw, candidates, targets, self.boxes, candidate_topk=self.candidate_topk)
 
-    def _parts(self, raw: RawMaps, matched: Sequence[Assignment], regions: Float[Tensor, "r 6"]) -> Tensor:
-        """Box, objectness and class losses of all scales, unweighted."""
+    def _parts(
+        self, raw: RawMaps, matched: Sequence[Assignment], regions: Float[Tensor, "r 6"], shares: Tensor
+    ) -> Tensor:
+        """Box, objectness and class losses of all scales, unweighted.
+
+        `shares` are this rank's shares of the matches of each scale, then of its predictions.
+        """
         box = obj = cls = raw[0].new_zeros((), dtype=torch.float32)
-        counts = [len(m) for m in matched] + [y[..., 4].numel() for y in raw]
-        share_of_matches, share_of_cells = self.world.share_of_sum(counts, raw[0].device).split(len(raw))
+        share_of_matches, share_of_cells = shares.split(len(raw))
         for scale, (prediction, matches, balance) in enumerate(zip(raw, matched, self.balance, strict=True)):
             iou, scale_box, scale_cls = self._box_and_class(prediction, matches, scale)
             box, cls = box + share_of_matches[scale] * scale_box, cls + share_of_matches[scale] * scale_cls
@@ -196,14 +229,18 @@ class DetectionLoss:
             return zero.new_zeros(0), zero, zero
         # An embedding lookup, because its gradient is the same on every run. The gradient of plain indexing adds the
         # rows of one prediction in the order in which the threads of a CPU reach them.
-        matched = F.embedding(_flat_index(m, prediction.shape), prediction.flatten(0, 3)).float()
+        matched = F.embedding(m.flat_index(prediction.shape), prediction.flatten(0, 3)).float()
         iou = complete_iou(self.boxes(matched[:, :4], m.anchor_wh, scale), m.box)
-        cls = zero
+        box, cls = 1 - iou, zero
+        counted = None if m.valid is None else m.valid[:, None].to(matched.dtype).expand_as(matched[:, 5:])
         if self.nc > 1:  # with a single class, objectness is enough
             target = torch.full_like(matched[:, 5:], self.negative)
-            target[torch.arange(len(m), device=target.device), m.class_id] = self.positive
-            cls = self._cross_entropy(matched[:, 5:], target, self.hyp.cls_pw)
-        return iou.detach().clamp(min=0), (1 - iou).mean(), cls
+            target.scatter_(1, m.class_id[:, None], self.positive)
+            cls = self._cross_entropy(matched[:, 5:], target, self.hyp.cls_pw, counted)
+        if m.valid is None:
+            return iou.detach().clamp(min=0), box.mean(), cls
+        count = m.valid.sum().clamp(min=1)
+        return iou.detach().clamp(min=0), torch.where(m.valid, box, 0.0).sum() / count, cls * (len(m) / count)
 
     def _cross_entropy(
         self, logits: Tensor, target: Tensor, positive_weight: float, counted: Tensor | None = None
@@ -212,7 +249,7 @@ class DetectionLoss:
 
         What is not `counted` adds 0 to the sum, and its gradient is 0.
         """
-        weight = None if positive_weight == 1.0 else logits.new_tensor(positive_weight)
+        weight = None if positive_weight == 1.0 else logits.new_full((), positive_weight)
         if self.hyp.fl_gamma <= 0:
             return F.binary_cross_entropy_with_logits(logits, target, counted, pos_weight=weight)
         loss = F.binary_cross_entropy_with_logits(logits, target, counted, pos_weight=weight, reduction="none")
@@ -222,19 +259,24 @@ class DetectionLoss:
         return (loss * alpha_t * (1 - p_t) ** self.hyp.fl_gamma).mean()
 
 
-def _flat_index(m: Assignment, shape: Sequence[int]) -> Tensor:
-    """Index of each match among all predictions of a scale. `shape` begins with image, anchor, row and column."""
-    _, a, h, w = shape[:4]
-    return ((m.image * a + m.anchor) * h + m.row) * w + m.column
+def _counts(raw: RawMaps, matched: Sequence[Assignment]) -> list[Tensor | int]:
+    """The number of matches of each scale, then of its predictions."""
+    return [m.count() for m in matched] + [y[..., 4].numel() for y in raw]
+
+
+def _positions(m: Assignment, shape: Sequence[int]) -> Tensor:
+    """The index of each match among all predictions of a scale; what is no match gets the one behind them."""
+    index = m.flat_index(shape)
+    return index if m.valid is None else torch.where(m.valid, index, math.prod(shape[:4]))
 
 
 def _counted(objectness: Tensor, m: Assignment, regions: Float[Tensor, "r 6"]) -> Tensor:
     """1 for predictions whose objectness counts, 0 for those in ignore regions that have no target."""
     images, _, rows, columns = objectness.shape
-    counted = (~cells_to_ignore(regions, images, rows, columns))[:, None].expand(objectness.shape).to(objectness.dtype)
-    counted = counted.contiguous()
-    counted[m.image, m.anchor, m.row, m.column] = 1.0
-    return counted
+    outside = (~cells_to_ignore(regions, images, rows, columns))[:, None].expand(objectness.shape)
+    counted = torch.cat((outside.flatten(), outside.new_ones(1))).to(objectness.dtype)
+    counted.index_fill_(0, _positions(m, objectness.shape), 1.0)
+    return counted[:-1].view(objectness.shape)
 
 
 def _objectness_target(objectness: Tensor, m: Assignment, iou: Tensor) -> Tensor:
@@ -243,11 +285,11 @@ def _objectness_target(objectness: Tensor, m: Assignment, iou: Tensor) -> Tensor
     If several targets match one prediction, the last match is used on every device: a plain indexed write would leave
     the order to the device.
     """
-    target = torch.zeros_like(objectness)
     if not len(m):
-        return target
-    position = _flat_index(m, target.shape)
-    last = torch.full((target.numel(),), -1, dtype=torch.int64, device=target.device)
+        return torch.zeros_like(objectness)
+    target = objectness.new_zeros(objectness.numel() + 1)  # the last one for what is no match
+    position = _positions(m, objectness.shape)
+    last = torch.full(target.shape, -1, dtype=torch.int64, device=target.device)
     last.scatter_reduce_(0, position, torch.arange(len(m), device=target.device), "amax")
-    target.view(-1)[position] = iou[last[position]]  # equal positions get equal values, so their order has no effect
-    return target
+    target[position] = iou[last[position]]  # equal positions get equal values, so their order has no effect
+    return target[:-1].view(objectness.shape)

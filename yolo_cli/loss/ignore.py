@@ -4,9 +4,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from yolo_cli.batch import TargetCounts
 
-def split_targets(targets: Float[Tensor, "n 6"]) -> tuple[Float[Tensor, "t 6"], Float[Tensor, "r 6"]]:
-    """Targets (image, class, cx, cy, w, h), and regions, whose class is negative."""
+
+def split_targets(
+    targets: Float[Tensor, "n 6"], counts: TargetCounts | None
+) -> tuple[Float[Tensor, "t 6"], Float[Tensor, "r 6"]]:
+    """Targets (image, class, cx, cy, w, h), and regions, whose class is negative.
+
+    With `counts`, the regions are the last rows, and nothing is read from a GPU.
+    """
+    if counts is not None:
+        boxes = len(targets) - counts.regions
+        return targets[:boxes], targets[boxes:]
     region = targets[:, 1] < 0
     return targets[~region], targets[region]
 

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from yolo_cli.batch import TargetCounts
 from yolo_cli.config import Hyperparameters
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.errors import UserError
@@ -20,8 +21,11 @@ from yolo_cli.model.heads import AnchorHead, RawMaps
 class Loss(Protocol):
     """What a training minimizes."""
 
-    def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"]) -> LossOutput:
-        """Loss of a batch; `targets` are rows image, class, cx, cy, w, h, boxes as fractions of the network input."""
+    def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"], counts: TargetCounts | None = None) -> LossOutput:
+        """Loss of a batch; `targets` are rows image, class, cx, cy, w, h, boxes as fractions of the network input.
+
+        With `counts`, they are in the order that it describes.
+        """
         ...
 
 

@@ -1,10 +1,12 @@
 """YOLOv7's label assignment (`--loss ota`): SimOTA, which keeps the cheapest of the candidates of `assign`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.boxes.iou import pairwise_iou
@@ -62,15 +64,132 @@ def simota(
     return [_reassign(y, c, keep, new, targets) for y, c, keep, new in parts]
 
 
+def pad_targets(targets: Float[Tensor, "n 6"], images: int, most: int) -> Float[Tensor, "p 6"]:
+    """The targets with `most` rows per image. Rows that fill up have width and height 0, so that no anchor matches.
+
+    `targets` are in the order of their images.
+    """
+    number = torch.arange(images, device=targets.device, dtype=targets.dtype)
+    image = targets[:, 0].contiguous()
+    within = torch.arange(len(targets), device=targets.device) - torch.searchsorted(image, image)
+    padded = targets.new_zeros(images, most, 6)
+    padded[:, :, 0] = number[:, None]
+    padded[image.long(), within] = targets
+    return padded.flatten(0, 1)
+
+
+@torch.no_grad()
+def simota_fixed(
+    raw: RawMaps,
+    candidates: Sequence[Assignment],
+    targets: Float[Tensor, "p 6"],
+    decode_boxes: Boxes,
+    *,
+    candidate_topk: int,
+) -> list[Assignment]:
+    """`simota` of the whole batch at once, in which no shape depends on values.
+
+    Args:
+        raw: raw predictions per scale.
+        candidates: per scale, with a row for each possible match (`assign` with `fixed`).
+        targets: padded to the same number per image (`pad_targets`).
+        decode_boxes: the head's `boxes`.
+        candidate_topk: number of IoUs that k is the sum of.
+
+    Returns:
+        The candidates per scale, each with its final target, and in `valid` whether it is assigned.
+    """
+    images = len(raw[0])
+    most = len(targets) // images
+    if not most:
+        return list(candidates)
+    by_image = [_ByImage(images, most, len(c)) for c in candidates]
+    rows = [F.embedding(c.flat_index(y.shape), y.flatten(0, 3)).float() for y, c in zip(raw, candidates, strict=True)]
+    decoded = [
+        _in_input(decode_boxes(values[:, :4], c.anchor_wh, scale), c, y.shape)
+        for scale, (y, values, c) in enumerate(zip(raw, rows, candidates, strict=True))
+    ]
+    valid = torch.cat([view.split(c.valid) for view, c in zip(by_image, candidates, strict=True)], 1)
+    boxes = torch.cat([view.split(box) for view, box in zip(by_image, decoded, strict=True)], 1)
+    logits = torch.cat([view.split(values[:, 4:]) for view, values in zip(by_image, rows, strict=True)], 1)
+    gt = targets.view(images, most, 6)
+    possible = valid[:, None] & (gt[:, :, 4] > 0)[:, :, None]
+    iou = _batch_iou(cxcywh_to_xyxy(gt[..., 2:6]), cxcywh_to_xyxy(boxes)).masked_fill(~possible, 0.0)
+    cost = _batch_class_cost(logits, gt[..., 1].long()) - IOU_WEIGHT * (iou + _EPS).log()
+    matches = _batch_dynamic_k(cost.masked_fill(~possible, torch.inf), iou, candidate_topk) & possible
+    assigned = matches.any(1)
+    target = matches.int().argmax(1) + torch.arange(images, device=gt.device)[:, None] * most
+    sizes = [view.per_image for view in by_image]
+    parts = zip(raw, candidates, by_image, assigned.split(sizes, 1), target.split(sizes, 1), strict=True)
+    return [_reassign(y, c, view.join(keep), view.join(new), targets) for y, c, view, keep, new in parts]
+
+
+@dataclass(frozen=True, slots=True)
+class _ByImage:
+    """Rows of one scale, in the order neighbor and anchor, image, target; and the same by image."""
+
+    images: int
+    most: int  # targets per image
+    rows: int
+
+    @property
+    def per_image(self) -> int:
+        return self.rows // self.images
+
+    def split(self, values: Tensor | None) -> Tensor:
+        """(rows, …) → (images, rows per image, …)."""
+        assert values is not None
+        blocks = values.unflatten(0, (-1, self.images, self.most))
+        return blocks.transpose(0, 1).flatten(1, 2)
+
+    def join(self, values: Tensor) -> Tensor:
+        """(images, rows per image) → (rows)."""
+        return values.unflatten(1, (-1, self.most)).transpose(0, 1).flatten()
+
+
+def _batch_iou(a: Float[Tensor, "b t 4"], b: Float[Tensor, "b r 4"]) -> Float[Tensor, "b t r"]:
+    """`pairwise_iou` in each image."""
+    a, b = a[:, :, None], b[:, None]
+    low, high = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    intersection = (high - low).clamp(min=0).prod(-1)
+    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - intersection
+    return torch.where(union > 0, intersection / union, torch.zeros_like(union))
+
+
+def _batch_class_cost(logits: Float[Tensor, "b r o"], classes: Int[Tensor, "b t"]) -> Float[Tensor, "b t r"]:
+    """`class_cost` in each image."""
+    none, correction = _class_terms(logits)
+    index = classes[:, None].expand(-1, logits.shape[1], -1)
+    return (correction.gather(2, index) - none[..., None]).transpose(1, 2)
+
+
+def _batch_dynamic_k(
+    cost: Float[Tensor, "b t r"], iou: Float[Tensor, "b t r"], candidate_topk: int
+) -> Bool[Tensor, "b t r"]:
+    """`dynamic_k` in each image. What is no candidate has an IoU of 0 and the highest costs, and may be True."""
+    most = min(candidate_topk, iou.shape[2])
+    k = iou.topk(most, dim=2).values.sum(2).int().clamp(min=1)
+    cheapest = cost.argsort(dim=2, stable=True)[..., :most]  # k is at most the sum of so many IoUs
+    taken = torch.arange(most, device=cost.device) < k[..., None]
+    matches = torch.zeros_like(cost, dtype=torch.bool).scatter_(2, cheapest, taken)
+    lowest_cost = torch.zeros_like(matches).scatter_(1, cost.argmin(1, keepdim=True), True)
+    return torch.where((matches & cost.isfinite()).sum(1, keepdim=True) > 1, lowest_cost, matches)
+
+
 def class_cost(logits: Float[Tensor, "r o"], classes: Int[Tensor, " t"]) -> Float[Tensor, "t r"]:
     """Binary cross-entropy of √(class · objectness) against the one-hot class of each target, summed over classes.
 
     Columns of `logits` are objectness, then the classes.
     """
-    probability = (logits[:, 1:].sigmoid() * logits[:, :1].sigmoid()).sqrt().clamp(_EPS, 1 - 1e-6)
+    none, correction = _class_terms(logits)
+    return correction[:, classes].T - none
+
+
+def _class_terms(logits: Float[Tensor, "*r o"]) -> tuple[Float[Tensor, "*r"], Float[Tensor, "*r c"]]:
+    """Minus the class cost for no class at all, and what the target's class adds to the cost."""
+    probability = (logits[..., 1:].sigmoid() * logits[..., :1].sigmoid()).sqrt().clamp(_EPS, 1 - 1e-6)
     log_p, log_not_p = probability.log(), (1 - probability).log()
-    # the sum for no class at all, corrected at the target's class
-    return (log_not_p - log_p)[:, classes].T - log_not_p.sum(1)
+    return log_not_p.sum(-1), log_not_p - log_p
 
 
 def dynamic_k(cost: Float[Tensor, "t r"], iou: Float[Tensor, "t r"], candidate_topk: int) -> Bool[Tensor, "t r"]:
@@ -84,25 +203,38 @@ def dynamic_k(cost: Float[Tensor, "t r"], iou: Float[Tensor, "t r"], candidate_t
 
 def _decode(y: Tensor, c: Assignment, decode_boxes: Boxes, scale: int) -> Tensor:
     """Predicted cx, cy, w, h of the matches, as fractions of the network input."""
-    rows, columns = y.shape[2:4]
     box = decode_boxes(y[c.image, c.anchor, c.row, c.column, :4].float(), c.anchor_wh, scale)
+    return _in_input(box, c, y.shape)
+
+
+def _in_input(box: Tensor, c: Assignment, shape: Sequence[int]) -> Tensor:
+    """Decoded boxes of the matches, in cells and relative to their cells, as fractions of the network input."""
     center = box[:, :2] + torch.stack((c.column, c.row), 1)
-    return torch.cat((center, box[:, 2:]), 1) / box.new_tensor([columns, rows, columns, rows])
+    return torch.cat((center, box[:, 2:]), 1) / _sides(box, shape)
+
+
+def _sides(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Columns, rows, columns, rows of a scale. Filled in, because a tensor of Python numbers waits for a GPU."""
+    rows, columns = shape[2:4]
+    sides = like.new_full((4,), columns)
+    sides[1::2] = rows
+    return sides
 
 
 def _reassign(y: Tensor, c: Assignment, keep: Tensor, target: Tensor, targets: Tensor) -> Assignment:
-    """The candidates of one scale where `keep` is set, with their new targets."""
-    rows, columns = y.shape[2:4]
-    row, column, target = c.row[keep], c.column[keep], target[keep]
-    box = targets[target, 2:6] * targets.new_tensor([columns, rows, columns, rows])
+    """The candidates of one scale with their new targets. `keep` tells which are assigned; only these, or `valid`."""
+    rows = torch.arange(len(c), device=keep.device) if c.valid is not None else keep.nonzero()[:, 0]
+    row, column, target = c.row[rows], c.column[rows], target[rows]
+    box = targets[target, 2:6] * _sides(targets, y.shape)
     box[:, :2] -= torch.stack((column, row), 1)
     return Assignment(
-        image=c.image[keep],
-        anchor=c.anchor[keep],
+        image=c.image[rows],
+        anchor=c.anchor[rows],
         row=row,
         column=column,
         class_id=targets[target, 1].long(),
         box=box,
-        anchor_wh=c.anchor_wh[keep],
+        anchor_wh=c.anchor_wh[rows],
         target=target,
+        valid=None if c.valid is None else keep,
     )

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from yolo_cli.batch import TargetCounts
 from yolo_cli.boxes.convert import cxcywh_to_xyxy
 from yolo_cli.config import Hyperparameters
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
@@ -108,19 +109,20 @@ class YOLOXLoss:
         self.head, self.weights, self.l1, self.world = head, loss_weights(hyp), l1, world
         self.nominal_batch = hyp.nominal_batch
 
-    def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"]) -> LossOutput:
+    def __call__(self, raw: RawMaps, targets: Float[Tensor, "n 6"], counts: TargetCounts | None = None) -> LossOutput:
         """Loss of a batch. The total is that of one step of `nominal_batch` images: the loss times this batch's share.
 
         Args:
             raw: raw predictions per scale.
             targets: image, class, cx, cy, w, h; boxes are fractions of the network input. A negative class is a
                 region to be ignored.
+            counts: of the targets, if they are in the order that it describes.
         """
-        targets, regions = split_targets(targets)
+        targets, regions = split_targets(targets, counts)
         cells = Cells.of(self.head, raw)
         found = assign_cells(cells, targets)
-        counts = cells.stride.new_tensor([len(found.image), len(raw[0])])
-        assigned, images = self.world.all_reduce_sum(counts).unbind()
+        sizes = cells.stride.new_tensor([len(found.image), len(raw[0])])
+        assigned, images = self.world.all_reduce_sum(sizes).unbind()
         box, obj, cls = (part / assigned.clamp(min=1) for part in self._sums(cells, found, targets, regions))
         box, obj, cls = box * self.weights.box, obj * self.weights.obj, cls * self.weights.cls
         # Data-parallel training averages gradients over the ranks; the parts of the ranks are to be summed.

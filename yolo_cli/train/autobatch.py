@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from yolo_cli.device import autocast
 from yolo_cli.errors import UserError
 from yolo_cli.loss.losses import Loss
 from yolo_cli.model.build import DetectionModel
@@ -60,7 +61,7 @@ def fits(model: DetectionModel, loss: Loss, img: tuple[int, int], device: torch.
         row = torch.tensor([[0.0, 0, 0.5, 0.5, 0.3, 0.3]], device=device)
         targets = row.repeat(images, 1)
         targets[:, 0] = torch.arange(images, device=device)
-        with torch.autocast(device.type, enabled=device.type == "cuda"):
+        with autocast(device):
             raw = model.train()(pixels)
         loss(raw, targets).total.backward()
     except RuntimeError as error:

@@ -54,13 +54,15 @@ class CheckpointManager:
             self._write(f"epoch{epoch + 1}.pt", epoch)
         self.save(ended=ended)
 
+    def is_due_by_count(self, step: int) -> bool:
+        """Whether --save-every requires a state after this step; the same in all processes."""
+        return self._config.save_every > 0 and (step + 1) % self._config.save_every == 0
+
     def is_due(self, step: int) -> bool:
         """Whether --save-every or --save-minutes require a state after this step."""
-        config = self._config
-        if not self._enabled:
-            return False
-        by_count = config.save_every > 0 and (step + 1) % config.save_every == 0
-        return by_count or (config.save_minutes > 0 and time.monotonic() - self._saved >= 60 * config.save_minutes)
+        minutes = self._config.save_minutes
+        by_time = minutes > 0 and time.monotonic() - self._saved >= 60 * minutes
+        return self._enabled and (by_time or self.is_due_by_count(step))
 
     def save(self, *, ended: bool = False) -> None:
         """Write last.pt and keep the previous one."""

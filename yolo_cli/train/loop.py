@@ -1,4 +1,4 @@
-"""The training loop, from the run down to a single step."""
+"""The training loop: epochs, validation and checkpoints. `TrainStep` is a single step."""
 
 import math
 import time
@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 
-from yolo_cli.batch import Batch, prepare_images
+from yolo_cli.batch import Batch
 from yolo_cli.config import ValConfig
 from yolo_cli.config.checks import parse_duration
 from yolo_cli.dataset.loader import train_loader, val_loader
-from yolo_cli.dataset.sampler import image_weights, multi_scale_size
+from yolo_cli.dataset.sampler import image_weights
+from yolo_cli.device import mixed_precision
 from yolo_cli.distributed.world import SINGLE_PROCESS, World, per_rank_batch
 from yolo_cli.errors import StoppedError
 from yolo_cli.evaluation.evaluate import EvalDataset, EvalOptions, Evaluation, Observer, evaluate
@@ -36,11 +34,13 @@ from yolo_cli.run.provenance import memory_gigabytes
 from yolo_cli.train.autobatch import out_of_memory_advice
 from yolo_cli.train.checkpointing import CheckpointManager
 from yolo_cli.train.nan_guard import NanGuard
-from yolo_cli.train.optim import GROUPS, ModelEMA, Schedule, apply_settings, build_optimizer, set_train_mode
+from yolo_cli.train.optim import GROUPS, ModelEMA, Schedule, build_optimizer, set_train_mode
+from yolo_cli.train.prefetch import on_device
 from yolo_cli.train.resume import ResumePoint, plain_options, resume_hint
 from yolo_cli.train.setup import TrainSetup, replan
 from yolo_cli.train.signals import StopRequest, catch_signals
 from yolo_cli.train.state import TrainState, rescale
+from yolo_cli.train.step import TrainStep
 from yolo_cli.train.time_budget import EpochTimer, TimeBudget
 
 BatchDrawer = Callable[[int, Batch], None]  # called with the number and the batch, for each batch of the first epoch
@@ -75,15 +75,15 @@ class Trainer:
         self.model = model.to(setup.device).to(memory_format=torch.channels_last)
         world.broadcast_(self.model.state_dict().values())
         self.ema = ModelEMA(self.model, hyp.ema_decay, hyp.ema_ramp)
-        self.network = _parallel(self.model, world, setup.device, sync_bn=config.sync_bn)
-        self.optimizer = build_optimizer(model, config.optimizer, hyp, config.batch)
-        self.scaler = torch.amp.GradScaler(setup.device.type, enabled=setup.device.type == "cuda")
+        optimizer = build_optimizer(model, config.optimizer, hyp, config.batch)
+        scaled = mixed_precision(setup.device) == torch.float16
+        self.state = TrainState(
+            self.model, self.ema, optimizer, torch.amp.GradScaler(setup.device.type, enabled=scaled)
+        )
 
-        loss = config.loss or model.architecture.loss
-        settings = LossSettings(hyp, config.img, config.label_smoothing, world=world)
-        self.loss = build_loss(loss, model, settings)
-        self.closing_loss = build_loss(loss, model, replace(settings, closing=True))
-        self.val_loss = build_loss(loss, self.ema.model, LossSettings(hyp, config.img))
+        self.val_loss = build_loss(
+            config.loss or model.architecture.loss, self.ema.model, LossSettings(hyp, config.img)
+        )
         self.evaluator = Evaluator(data.names)
 
         self.batch = per_rank_batch(config.batch, world)
@@ -100,6 +100,7 @@ class Trainer:
             cache=config.cache,
             rank=world.rank,
             world_size=world.size,
+            pin_memory=setup.device.type == "cuda",
         )
         self.val_loader = val_loader(
             data.val.index,
@@ -110,12 +111,13 @@ class Trainer:
             cache=config.cache,
             rank=world.rank,
             world_size=world.size,
+            pin_memory=setup.device.type == "cuda",
         )
         self.batches_per_epoch = len(self.train_loader.batches)
-        self.schedule = Schedule(hyp, config.epochs, self.batches_per_epoch, config.batch, config.cos_lr)
-        self.nan_guard = NanGuard(setup, folder, world, self.reporter, batches_per_epoch=self.batches_per_epoch)
+        schedule = Schedule(hyp, config.epochs, self.batches_per_epoch, config.batch, config.cos_lr)
+        self.nan_guard = NanGuard(setup, folder, world, self.reporter, self.train_loader)
+        self.step = TrainStep(setup, self.state, schedule, self.nan_guard, world)
 
-        self.state = TrainState(self.model, self.ema, self.optimizer, self.scaler)
         self.finished = False
         if setup.point:
             self._resume(setup.point)
@@ -160,11 +162,12 @@ class Trainer:
                 better = self._update_best(epoch)
                 early = epoch - progress.best_epoch >= self.config.patience > 0 and progress.fitness is not None
                 progress.epoch, progress.batch, progress.losses, progress.skipped = epoch + 1, 0, [0.0] * 3, 0
+                self.average_gradients()
                 self.checkpoints.save_epoch(epoch, better=better, ended=last or early)
                 if early:
                     best = progress.best_epoch + 1
                     self.reporter.info(f"stopped early: no improvement since epoch {best} (--patience)")
-                self._stop_if_requested(stop, ended=last or early)
+                self._stop_if_requested(self.world.all_reduce_max(stop.signal_number()), ended=last or early)
                 if early:
                     break
         return self.state.progress.epoch
@@ -174,59 +177,49 @@ class Trainer:
         set_train_mode(self.model, self.config.freeze)
         progress, total = self.state.progress, self.batches_per_epoch
         self._plan_epoch(epoch, progress.batch)
-        sums = torch.tensor(progress.losses, device=self.device, dtype=torch.float32)
         unplanned = self.budget is not None and epoch == 0  # --time: this epoch is measured first
         title = f"epoch {epoch + 1}" if unplanned else f"epoch {epoch + 1}/{self.config.epochs}"
+        batches = on_device(self.train_loader, self.device)
         with self.reporter.bar(total - progress.batch, title) as bar:
-            for number, batch in enumerate(self.train_loader, start=progress.batch):
+            for number, batch in enumerate(batches, start=progress.batch):
                 if draw is not None:
                     draw(number, batch)
-                sums += self.step(epoch, number, batch)
+                self.step.run(epoch, number, batch)
                 progress.batch = number + 1
-                mean = (sums / max(number + 1 - progress.skipped, 1)).tolist()
-                bar.advance(self._bar_text(mean, batch))
-                progress.losses = sums.tolist()
-                self._stop_if_requested(stop)
-                if self.checkpoints.is_due(epoch * total + number):
+                signal, save = 0, False
+                if self._reads_values(epoch, number, stop):
+                    signal, save = self._read_values(epoch * total + number, stop)
+                bar.advance(self._bar_text(progress.mean_losses(number + 1), batch))
+                self._stop_if_requested(signal)
+                if save:
+                    self.average_gradients()
                     self.checkpoints.save()
-        return (sums / max(total - progress.skipped, 1)).tolist()
+        return progress.mean_losses(total)
 
-    def step(self, epoch: int, number: int, batch: Batch) -> Tensor:
-        """One batch: forward, backward and, if enough gradients are accumulated, an update. Returns the loss parts."""
-        step = epoch * self.batches_per_epoch + number
-        settings = self.schedule.at(step)
-        apply_settings(self.optimizer, settings)
-        images = prepare_images(batch.images, self.device)
-        if self.config.multi_scale:
-            canvas = (images.shape[2], images.shape[3])  # with --rect it differs among batches
-            size = multi_scale_size(self.config.seed, epoch, number, canvas, self.model.stride)
-            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        statistics = self.nan_guard.save_statistics()
-        with torch.autocast(self.device.type, enabled=self.scaler.is_enabled()):
-            raw = self.network(images)
-        loss = self.closing_loss if epoch >= self.closing_epoch else self.loss
-        parts = loss(raw, batch.targets.to(self.device, non_blocking=True))
-        values = self.world.all_reduce_sum(parts.values())
-        if not torch.isfinite(values).all():
-            own = not torch.isfinite(parts.values()).all()
-            self.nan_guard.handle(epoch, number, batch, statistics, own=own)
-            self.state.progress.skipped += 1
-            return torch.zeros_like(values)
-        self.scaler.scale(parts.total).backward()
-        if step - self.state.progress.last_update >= settings.accumulate:
-            self.update()
-            self.state.progress.last_update = step
-        return values
+    def _reads_values(self, epoch: int, number: int, stop: StopRequest) -> bool:
+        """Whether the values of the latest steps are read after this one; the same in all processes."""
+        step, total = epoch * self.batches_per_epoch + number, self.batches_per_epoch
+        due = self.step.values.full or number + 1 == total or self.checkpoints.is_due_by_count(step)
+        return due or (self.world.size == 1 and (stop.signal_number() > 0 or self.checkpoints.is_due(step)))
 
-    def update(self) -> None:
-        """One optimizer step with the accumulated gradients, and an update of the moving average."""
-        if self.hyp.clip_grad_norm > 0:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.hyp.clip_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update()
+    def _read_values(self, step: int, stop: StopRequest) -> tuple[int, bool]:
+        """Add up the losses of the latest steps, and handle those that are not finite.
+
+        Returns the number of a signal that a process has received, or 0, and whether a state is to be saved.
+        """
+        progress = self.state.progress
+        steps, (signal, save) = self.step.values.read(stop.signal_number(), self.checkpoints.is_due(step))
+        for values in steps:
+            if values.finite:
+                progress.add_losses(values.losses)
+            else:
+                self.nan_guard.handle(values)
+                progress.skipped += 1
+        return signal, save > 0
+
+    def average_gradients(self) -> None:
+        """Average the gradients that the processes have accumulated, before a state is saved."""
+        self.world.average_([p.grad for p in self.model.parameters() if p.grad is not None])
 
     def validate(self, model: DetectionModel, observe: Observer | None = None) -> Evaluation:
         """Evaluate a model on the validation split."""
@@ -254,11 +247,6 @@ class Trainer:
             observe=observe,
             world=self.world,
         )
-
-    @property
-    def closing_epoch(self) -> int:
-        """The first epoch without mosaic and mixup."""
-        return self.config.epochs - self.hyp.close_mosaic
 
     def _identity(self) -> dict[str, Any]:
         """What a state belongs to, as plain data."""
@@ -288,11 +276,10 @@ class Trainer:
         recipe = replan(self.setup, self.config)
         if recipe.optimizer != self.config.optimizer:
             self.config = replace(self.config, optimizer=recipe.optimizer)
-            self.optimizer = build_optimizer(self.model, recipe.optimizer, recipe.hyp, self.config.batch)
-            self.state.optimizer = self.optimizer
+            self.state.optimizer = build_optimizer(self.model, recipe.optimizer, recipe.hyp, self.config.batch)
         self.hyp = recipe.hyp
         self.ema.decay, self.ema.ramp = self.hyp.ema_decay, self.hyp.ema_ramp
-        self.schedule = replace(self.schedule, hyp=self.hyp, epochs=epochs)
+        self.step.schedule = replace(self.step.schedule, hyp=self.hyp, epochs=epochs)
         self.checkpoints.identity = self._identity()
         if self.world.is_main:
             write_options(self.folder / "opt.yaml", self.config)
@@ -300,8 +287,8 @@ class Trainer:
 
     def _schedule_values(self, epoch: int) -> dict[str, float]:
         """Columns of results.csv that show what the schedule did."""
-        mosaic = self.hyp.mosaic if epoch < self.closing_epoch and not self.config.rect else 0.0
-        values = {f"x/lr{i}": group["lr"] for i, group in enumerate(self.optimizer.param_groups)}
+        mosaic = self.hyp.mosaic if epoch < self.step.schedule.closing_epoch and not self.config.rect else 0.0
+        values = {f"x/lr{i}": group["lr"] for i, group in enumerate(self.state.optimizer.param_groups)}
         return values | {"x/ema_decay": self.ema.current_decay, "x/mosaic": mosaic}
 
     def _resume(self, point: ResumePoint) -> None:
@@ -314,20 +301,20 @@ class Trainer:
         place = f"in epoch {progress.epoch + 1} after batch {progress.batch}"
         self.reporter.info(f"continuing {self.folder} {'after its last epoch' if self.finished else place}")
 
-    def _stop_if_requested(self, stop: StopRequest, *, ended: bool = False) -> None:
+    def _stop_if_requested(self, signal: int, *, ended: bool = False) -> None:
         """Save the state and raise StoppedError, in all processes after the same batch.
 
         If the run has `ended`, the state is saved already, and only the best weights are still to be evaluated.
         """
-        number = self.world.all_reduce_max(stop.signal_number())
-        if not number:
+        if not signal:
             return
         progress, place = self.state.progress, "after the last epoch"
         if not ended:
+            self.average_gradients()
             self.checkpoints.save()
             place = f"in epoch {progress.epoch + 1} after batch {progress.batch} of {self.batches_per_epoch}"
         self.reporter.info(resume_hint(place, self.folder, self.config.device))
-        raise StoppedError(number)
+        raise StoppedError(signal)
 
     def _evaluate_average(self) -> dict[str, float]:
         """Evaluate the moving average; returns columns of results.csv."""
@@ -346,7 +333,7 @@ class Trainer:
             for class_id, precision in self.state.progress.per_class:
                 class_weights[int(class_id)] = (1 - precision) ** 2
             weights = image_weights(index, self.model.nc, class_weights)
-        self.train_loader.set_epoch(epoch, start, weights=weights, mosaic=epoch < self.closing_epoch)
+        self.train_loader.set_epoch(epoch, start, weights=weights, mosaic=epoch < self.step.schedule.closing_epoch)
 
     def _update_best(self, epoch: int) -> bool:
         """Whether this epoch is the best so far; if so, it is stored as such."""
@@ -359,20 +346,10 @@ class Trainer:
 
     def _bar_text(self, losses: list[float], batch: Batch) -> str:
         box, obj, cls = losses
-        lr = self.optimizer.param_groups[GROUPS.index("weights")]["lr"]
+        lr = self.state.optimizer.param_groups[GROUPS.index("weights")]["lr"]
         height, width = batch.images.shape[2:]
         memory = memory_gigabytes(self.device)
         return f"box {box:.4f} obj {obj:.4f} cls {cls:.4f} lr {lr:.2g} {memory:.1f}G {width}×{height}"
-
-
-def _parallel(model: DetectionModel, world: World, device: torch.device, *, sync_bn: bool) -> torch.nn.Module:
-    """The model, or with several processes a wrapper that averages its gradients over them."""
-    if world.size == 1:
-        return model
-    if sync_bn:
-        torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # parameters and buffers stay the same objects
-    # Without --sync-bn, DistributedDataParallel copies the main process's running statistics before each step.
-    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
 def _columns(evaluation: Evaluation) -> dict[str, float]:

@@ -4,9 +4,10 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from yolo_cli.config import OPTIMIZERS, Hyperparameters
 from yolo_cli.errors import UserError
@@ -40,14 +41,38 @@ def build_optimizer(model: nn.Module, name: str, hyp: Hyperparameters, batch: in
     if name.lower() not in known:
         raise UserError("unknown optimizer", where=f"--optimizer {name}", fix=f"give one of {', '.join(OPTIMIZERS)}")
     decay = hyp.weight_decay * batch * accumulation(hyp, batch) / hyp.nominal_batch
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": parameters, "weight_decay": decay if group == "weights" else 0.0}
         for group, parameters in parameter_groups(model).items()
     ]
-    if known[name.lower()] == "SGD":
-        return torch.optim.SGD(groups, lr=hyp.lr0, momentum=hyp.momentum, nesterov=hyp.momentum > 0, foreach=True)
-    adam = torch.optim.Adam if known[name.lower()] == "Adam" else torch.optim.AdamW
-    return adam(groups, lr=hyp.lr0, betas=(hyp.momentum, 0.999), foreach=True)
+    # A fused optimizer updates all parameters in one operation, which can leave the update out without the host.
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())
+    how: dict[str, Any] = {"fused": True} if fused else {"foreach": True}
+    if known[name.lower()] != "SGD":
+        adam = torch.optim.Adam if known[name.lower()] == "Adam" else torch.optim.AdamW
+        return adam(groups, lr=hyp.lr0, betas=(hyp.momentum, 0.999), **how)
+    optimizer = torch.optim.SGD(groups, lr=hyp.lr0, momentum=hyp.momentum, nesterov=hyp.momentum > 0, **how)
+    if hyp.momentum > 0:
+        # Otherwise the first update creates them, without values if it is left out.
+        for parameter in (p for group in groups for p in group["params"] if p.requires_grad):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+@torch.no_grad()
+def step_if_finite(optimizer: torch.optim.Optimizer, norm: Tensor) -> None:
+    """Update the parameters, unless the norm of their gradient is NaN or infinite.
+
+    A fused optimizer decides on the device, as torch's GradScaler has it do; for others the norm is read.
+    """
+    if not optimizer.defaults.get("fused"):
+        if norm.isfinite():
+            optimizer.step()
+        return
+    fused: Any = optimizer
+    fused.grad_scale, fused.found_inf = None, (~norm.isfinite()).float()
+    optimizer.step()
+    del fused.grad_scale, fused.found_inf
 
 
 def accumulation(hyp: Hyperparameters, batch: int) -> int:
@@ -80,6 +105,11 @@ class Schedule:
             return 0
         # A run shorter than this ends during the warm-up, so that a short fine-tuning cannot destroy the weights.
         return max(round(self.hyp.warmup_epochs * self.batches), self.hyp.warmup_min_steps)
+
+    @property
+    def closing_epoch(self) -> int:
+        """The first epoch without mosaic and mixup."""
+        return self.epochs - self.hyp.close_mosaic
 
     def decay(self, epoch: float) -> float:
         """Learning rate at a time, in epochs, relative to lr0: linear, or cosine (Loshchilov & Hutter 2017).

@@ -5,7 +5,7 @@ the position determines them. Everything else is stored here, and a run that con
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,6 +32,14 @@ class Progress:
     per_class: list[list[float]] = field(default_factory=list)  # of the last validation: class, mAP@0.5:0.95
     rows: list[list[str]] = field(default_factory=list)  # of results.csv
     seconds: float = 0.0  # of the budget of --time that are spent; 0 without it
+
+    def add_losses(self, losses: Sequence[float]) -> None:
+        """Add the losses of a batch to the sums of the epoch, in float32."""
+        self.losses = np.add(self.losses, losses, dtype=np.float32).tolist()
+
+    def mean_losses(self, batches: int) -> list[float]:
+        """The mean over those of the first `batches` batches of the epoch that were not skipped."""
+        return np.divide(self.losses, max(batches - self.skipped, 1), dtype=np.float32).tolist()
 
 
 def rescale(progress: Progress, before: int, now: int) -> None:
@@ -78,7 +86,7 @@ class TrainState:
             self.model.load_state_dict(state["model"])
             self.ema.model.load_state_dict(average)
             self.ema.updates = int(state["ema_updates"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(_as_on_this_device(state["optimizer"], self.optimizer))
             self.scaler.load_state_dict(state["scaler"])
             parameters = dict(self.model.named_parameters())
             for name, gradient in state["gradients"].items():
@@ -88,6 +96,12 @@ class TrainState:
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             what = f"the saved state does not fit ({first_line(error)})"
             raise UserError(what, fix="start from its weights: --weights") from None
+
+
+def _as_on_this_device(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """A saved state of an optimizer, with the implementation that is used here."""
+    how = {name: optimizer.defaults[name] for name in ("foreach", "fused")}
+    return {**saved, "param_groups": [{**group, **how} for group in saved["param_groups"]]}
 
 
 def _random_state() -> dict[str, Any]:
