@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolo_cli.dataset import label_index as labels_module
+from yolo_cli.dataset import scan_pool
 from yolo_cli.dataset.label_index import LabelIndex, build_index, label_path
 from yolo_cli.dataset.yolo_labels import MAX_PROBLEMS, parse_labels, parse_row
 from yolo_cli.errors import UserError
@@ -200,8 +200,8 @@ class TestCache:
     @staticmethod
     def count_scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         scans: list[int] = []
-        scan = labels_module._scan
-        monkeypatch.setattr(labels_module, "_scan", lambda files, nc: (scans.append(len(files)), scan(files, nc))[1])
+        scan = scan_pool._scan
+        monkeypatch.setattr(scan_pool, "_scan", lambda files, nc: (scans.append(len(files)), scan(files, nc))[1])
         return scans
 
     def test_unchanged_files_are_scanned_once(self, make_images, own_cache: Path, monkeypatch) -> None:
@@ -249,8 +249,8 @@ class TestCache:
 
 
 def test_several_processes_build_the_same_index(make_images, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels_module, "_MIN_IMAGES_FOR_PROCESSES", 1)
-    monkeypatch.setattr(labels_module, "_IMAGES_PER_SCAN", 2)
+    monkeypatch.setattr(scan_pool, "_MIN_IMAGES_FOR_PROCESSES", 1)
+    monkeypatch.setattr(scan_pool, "_IMAGES_PER_SCAN", 2)
     images = make_images([(20, 20)] * 7, ["0 .5 .5 .1 .1\n8 0 0 0 0"] * 7)
     calls: list[tuple[int, int]] = []
     shared = index_of(images, workers=2, progress=lambda done, total: calls.append((done, total)))

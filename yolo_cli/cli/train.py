@@ -128,6 +128,13 @@ def train(
             help="Cache decoded images, in memory or in the cache folder. Without a value: ram.",
         ),
     ] = D.cache,
+    shuffle_window: Annotated[
+        int,
+        Option(
+            help="Number of tar shards whose images are shuffled together, so that few shards are read at a time. "
+            "0: all. -1: 8 for shards at URLs, all for shards on a disk."
+        ),
+    ] = D.shuffle_window,
     resume: Annotated[
         str,
         Option(

@@ -32,6 +32,7 @@ class TrainConfig:
     noautoanchor: bool = False
     noplots: bool = False
     cache: str = ""
+    shuffle_window: int = -1  # in tar shards; 0: all of them, -1: 8 if they are at URLs, else all
     image_weights: bool = False
     device: str = ""
     multi_scale: bool = False
@@ -58,7 +59,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.batch != AUTO_BATCH:
             check_at_least(self, batch=1)
-        check_at_least(self, epochs=1, repeats=1, workers=-1, patience=0, save_period=-1, save_every=0, save_minutes=0)
+        check_at_least(
+            self,
+            epochs=1,
+            repeats=1,
+            workers=-1,
+            shuffle_window=-1,
+            patience=0,
+            save_period=-1,
+            save_every=0,
+            save_minutes=0,
+        )
         check_img(self.img)
         check_seed(self.seed)
         if self.loss:

@@ -9,7 +9,8 @@ import numpy as np
 from yolo_cli.data_checks.findings import ERROR, WARNING, CheckedSplit, Finding, Item, View, count_of, listed
 from yolo_cli.dataset.image_header import SUFFIXES
 from yolo_cli.dataset.label_index import Problem
-from yolo_cli.dataset.scan import is_shard, label_path
+from yolo_cli.dataset.scan import label_path
+from yolo_cli.dataset.shards.urls import is_shard
 from yolo_cli.io.file_tree import files_below
 
 # How a problem of the label index is counted, by words of its message; the first that occurs. Others are syntax.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from yolo_cli.dataset.shards.urls import check_url, expand_ranges, is_shard, is_url
 from yolo_cli.errors import UserError
 
 _KEYS = ("images", "annotations", "list")
@@ -15,8 +16,9 @@ _IGNORE_DIFFICULT = "ignore_difficult"
 class SplitEntry:
     """One entry of a split.
 
-    A bare path is an image folder, a txt list, an image, a tar shard, an annotation file or a folder of those. With
-    `annotations` (a file or folder), `path` is the folder of the images. `listed` is a txt list of those that are used.
+    A bare path is an image folder, a txt list, an image, a tar shard or its URL, an annotation file or a folder of
+    those. With `annotations` (a file or folder), `path` is the folder of the images. `listed` is a txt list of those
+    that are used.
     With `ignore_difficult`, objects that VOC calls difficult are regions to be ignored.
     """
 
@@ -41,8 +43,20 @@ class SplitEntry:
 
 
 def parse_entries(value: Any, name: str, source: Path) -> tuple[SplitEntry, ...]:
-    """The entries of a split. Raises UserError for anything but paths and mappings of paths."""
-    return tuple(_parse_entry(entry, name, source) for entry in (value if isinstance(value, list) else [value]))
+    """The entries of a split. Raises UserError for anything but paths, URLs of tar shards and mappings of paths."""
+    entries = [_parse_entry(entry, name, source) for entry in (value if isinstance(value, list) else [value])]
+    return tuple(single for entry in entries for single in _expand(entry, name, source))
+
+
+def _expand(entry: SplitEntry, name: str, source: Path) -> list[SplitEntry]:
+    """The entries that `train-{000..041}.tar` stands for; any other is returned as it is."""
+    for url in filter(is_url, (entry.annotations, entry.listed)):
+        raise UserError(f"{name}: {url}: only tar shards can be at a URL", where=source)
+    if is_url(entry.path):
+        check_url(entry.path, f"{source}: {name}")
+    if not is_shard(entry.path) or entry.annotations or entry.listed:
+        return [entry]
+    return [SplitEntry(path) for path in expand_ranges(entry.path, f"{source}: {name}")]
 
 
 def _parse_entry(entry: Any, name: str, source: Path) -> SplitEntry:

@@ -4,13 +4,10 @@ import contextlib
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +16,17 @@ from jaxtyping import Float32, Int32, Int64
 
 from yolo_cli.dataset.formats.annotations import ENCLOSED
 from yolo_cli.dataset.ignore_regions import IgnoreRegions, merge_regions, separate_regions
-from yolo_cli.dataset.scan import ScanResult, is_shard, label_path, read_range, scan_files, scan_shard
+from yolo_cli.dataset.scan import ScanResult, label_path, read_range
+from yolo_cli.dataset.scan_pool import scan_all, scan_groups
+from yolo_cli.dataset.shards.spool import read_spooled
+from yolo_cli.dataset.shards.store import ShardState, release_connections, shard_states
+from yolo_cli.dataset.shards.urls import is_shard, is_url, without_scheme
 from yolo_cli.errors import UserError
 from yolo_cli.io.atomic import atomic_path
 
-FORMAT = 6  # of the cache files; raise it with any change of what is read from labels or images
+FORMAT = 7  # of the cache files; raise it with any change of what is read from labels or images
 
 _REGION_ARRAYS = ("region_classes", "region_boxes", "region_offsets")
-_IMAGES_PER_SCAN = 1000
-_MIN_IMAGES_FOR_PROCESSES = 10_000  # below, starting processes takes longer than they save
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,8 @@ class LabelIndex:
 
     The path of an image in a tar shard is the shard's path followed by the image's name in it. `spans` holds for each
     image the length of the shard's path in bytes, and the first byte and length of the image in the shard; all 0 for
-    an image that is a file of its own. Without shards `spans` is empty.
+    an image that is a file of its own. Without shards `spans` is empty. `remote` holds the states of the shards that
+    are at URLs, and `spool` the folder in which a `ShardSpool` keeps copies of them, if there is one.
     """
 
     paths: bytes | memoryview
@@ -66,38 +66,58 @@ class LabelIndex:
     fingerprint: str
     notes: tuple[str, ...] = ()
     ignored: IgnoreRegions | None = None
+    remote: Mapping[str, ShardState] = field(default_factory=dict)
+    spool: str = ""
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def path(self, i: int) -> Path:
         """The path of image i."""
-        return Path(os.fsdecode(bytes(self.paths[self.path_offsets[i] : self.path_offsets[i + 1]])))
+        return Path(self.name(i))
+
+    def name(self, i: int) -> str:
+        """The path of image i as text; of an image in a shard at a URL, that URL and the image's name in it."""
+        return os.fsdecode(bytes(self.paths[self.path_offsets[i] : self.path_offsets[i + 1]]))
 
     def file(self, i: int) -> Path:
         """The file on disk that contains image i: its own, or a shard."""
-        return Path(os.fsdecode(shard)) if (shard := self._shard(i)) else self.path(i)
+        return Path(self.shard(i) or self.name(i))
+
+    def state(self, i: int) -> str:
+        """The size and version of the file that contains image i. Raises UserError where it cannot be read."""
+        file = self.shard(i) or self.name(i)
+        if file in self.remote:
+            return f"{self.remote[file].size} {self.remote[file].version}"
+        try:
+            state = os.stat(file)
+        except OSError as error:
+            raise UserError(f"cannot be read ({error.strerror})", where=self.name(i)) from None
+        return f"{state.st_size} {state.st_mtime_ns}"
 
     def content(self, i: int) -> bytes:
         """The encoded content of image i. Raises UserError where it cannot be read."""
-        shard = self._shard(i)
+        shard = self.shard(i)
         try:
             if not shard:
                 return self.path(i).read_bytes()
             _, start, length = self.spans[i].tolist()
-            content = read_range(os.fsdecode(shard), start, length)
+            if self.spool and is_url(shard):
+                content = read_spooled(self.spool, shard, start, length)
+            else:
+                content = read_range(shard, start, length)
         except OSError as error:
-            raise UserError(f"cannot be read ({error.strerror})", where=self.path(i)) from None
+            raise UserError(f"cannot be read ({error.strerror})", where=self.name(i)) from None
         if len(content) < length:
             raise UserError(
-                "the shard ends before it", where=self.path(i), fix="do not change the dataset during a run"
+                "the shard ends before it", where=self.name(i), fix="do not change the dataset during a run"
             )
         return content
 
-    def _shard(self, i: int) -> bytes:
-        """The path of the shard that contains image i; empty where it is a file of its own."""
+    def shard(self, i: int) -> str:
+        """The path or URL of the shard that contains image i; empty where it is a file of its own."""
         start = self.path_offsets[i]
-        return bytes(self.paths[start : start + self.spans[i, 0]]) if len(self.spans) else b""
+        return os.fsdecode(bytes(self.paths[start : start + self.spans[i, 0]])) if len(self.spans) else ""
 
     def labels(self, i: int) -> Float32[np.ndarray, "k 5"]:
         """The rows (class, cx, cy, w, h) of image i, with the box as fractions of the image."""
@@ -145,12 +165,14 @@ def build_index(
     else:
         key, index = "", None
     if index is None:
-        groups = _groups(files)
-        index = _build(groups, _scan_all(groups, nc, workers), progress)
+        groups = scan_groups(files)
+        index = _build(groups, scan_all(groups, nc, workers), progress)
         if cache is not None:
             save_cache(cache, key, index)
     elif progress:
         progress(len(files), len(files))
+    if any(map(is_url, files)):
+        release_connections()
     if strict:
         require_no_problems(index)
     if not len(index) and not allow_empty:
@@ -213,37 +235,9 @@ def merge_indexes(indexes: Sequence[LabelIndex]) -> LabelIndex:
             fingerprint="",
             notes=tuple(note for index in indexes for note in index.notes),
             ignored=merge_regions([index.ignored for index in indexes], [len(index) for index in indexes], order),
+            remote={url: state for index in indexes for url, state in index.remote.items()},
         )
     )
-
-
-def _scan(files: Sequence[str], nc: int) -> ScanResult:
-    return scan_shard(files[0], nc) if is_shard(files[0]) else scan_files(files, nc)
-
-
-def _groups(files: Sequence[str]) -> list[Sequence[str]]:
-    """What one call of `_scan` reads: a shard, or consecutive image files."""
-    groups: list[Sequence[str]] = []
-    for shards, part in itertools.groupby(files, is_shard):
-        run, size = list(part), 1 if shards else _IMAGES_PER_SCAN
-        groups += [run[start : start + size] for start in range(0, len(run), size)]
-    return groups
-
-
-def _scan_all(groups: list[Sequence[str]], nc: int, workers: int) -> Iterator[ScanResult]:
-    done = 0
-    large = sum(map(len, groups)) >= _MIN_IMAGES_FOR_PROCESSES or sum(is_shard(group[0]) for group in groups) > workers
-    if workers > 1 and large:
-        # If a worker is killed (memory) or cannot start (no `__main__` file), this process reads the rest.
-        with (
-            contextlib.suppress(BrokenProcessPool, OSError),
-            ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context()) as pool,
-        ):
-            for scan in pool.map(_scan, groups, [nc] * len(groups)):
-                done += 1
-                yield scan
-    for group in groups[done:]:
-        yield _scan(group, nc)
 
 
 def _build(
@@ -252,6 +246,7 @@ def _build(
     names: list[bytes] = []
     spans, sizes, counts, classes, boxes = (bytearray() for _ in range(5))
     problems: list[Problem] = []
+    remote: dict[str, ShardState] = {}
     done, files, polygons = 0, sum(map(len, groups)), 0
     sharded = any(is_shard(group[0]) for group in groups)
     for group, scan in zip(groups, scans, strict=True):
@@ -265,6 +260,7 @@ def _build(
         boxes += scan.boxes.tobytes()
         problems.extend(Problem(*problem) for problem in scan.problems)
         polygons += scan.polygons
+        remote |= scan.remote
         done += len(group)
         if progress:
             progress(done, files)
@@ -285,6 +281,7 @@ def _build(
         fingerprint="",
         notes=(f"{ENCLOSED}: {polygons:,}",) if polygons else (),
         ignored=rows[3],
+        remote=remote,
     )
     return with_fingerprint(index)
 
@@ -295,9 +292,9 @@ def _offsets(counts: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n1"]:
 
 def _fingerprint(index: LabelIndex) -> str:
     digest = hashlib.sha256()
-    folders = {os.path.dirname(name) for name in _names(index)}
+    folders = {os.path.dirname(name) for name in _locations(index)}
     base = len(os.path.commonpath(folders)) if folders else 0
-    for name in _names(index):
+    for name in _locations(index):
         relative = name[base:].replace(os.sep.encode(), b"/").lstrip(b"/")
         digest.update(relative + b"\0")
     tables = [index.sizes, index.offsets, index.classes, index.boxes]
@@ -313,10 +310,22 @@ def _names(index: LabelIndex) -> Iterator[bytes]:
         yield bytes(index.paths[start:end])
 
 
+def _locations(index: LabelIndex) -> Iterator[bytes]:
+    """The paths of all images. URLs become absolute paths, so that copies of a dataset have the same fingerprint."""
+    yield from map(without_scheme, _names(index)) if index.remote else _names(index)
+
+
 def _state_hash(files: list[str]) -> str:
-    """A hash of the sizes and modification times of all image and label files."""
+    """A hash of the sizes and modification times of all image and label files.
+
+    Raises UserError where a shard at a URL does not exist or cannot be reached.
+    """
     digest = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=16)
+    for remote in shard_states([file for file in files if is_url(file)]):
+        digest.update(b"%d %s;" % (remote.size, remote.version.encode()))
     for file in files:
+        if is_url(file):
+            continue
         for path in (file,) if is_shard(file) else (file, label_path(file)):
             try:
                 state = os.stat(path)
@@ -328,7 +337,8 @@ def _state_hash(files: list[str]) -> str:
 
 def save_cache(cache: Path, key: str, index: LabelIndex, names: Sequence[str] = ()) -> None:
     """Write an index, and words that belong to it. A folder that cannot be written is not an error."""
-    words = json.dumps([[*index.notes], [*names]]).encode()
+    remote = {url: [state.size, state.version] for url, state in index.remote.items()}
+    words = json.dumps([[*index.notes], [*names], remote]).encode()
     problems = json.dumps([[p.file, p.line, p.what] for p in index.problems]).encode()
     with contextlib.suppress(OSError):
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -362,7 +372,7 @@ def load_cache(cache: Path, key: str) -> tuple[LabelIndex, list[str]] | None:
         with np.load(cache, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
-            notes, names = json.loads(stored["words"].tobytes())
+            notes, names, remote = json.loads(stored["words"].tobytes())
             index = LabelIndex(
                 paths=stored["paths"].tobytes(),
                 path_offsets=stored["path_offsets"],
@@ -377,7 +387,8 @@ def load_cache(cache: Path, key: str) -> tuple[LabelIndex, list[str]] | None:
                 ignored=IgnoreRegions(*(stored[name] for name in _REGION_ARRAYS))
                 if _REGION_ARRAYS[0] in stored
                 else None,
+                remote={url: ShardState(*state) for url, state in remote.items()},
             )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
         return None
     return (index, names) if index.fingerprint == _fingerprint(index) else None

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -17,8 +18,11 @@ from yolo_cli.batch import Batch, TargetCounts
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.pixel_cache import build_pixel_cache
-from yolo_cli.dataset.sampler import EpochBatchSampler, WindowSampler, rect_canvases
+from yolo_cli.dataset.sampler import EpochBatchSampler, WindowSampler, rect_canvases, shard_numbers
 from yolo_cli.dataset.samples import DetectionDataset, Sample
+from yolo_cli.dataset.shards.epochs import EpochSpool, keep_all
+from yolo_cli.dataset.shards.order import DEFAULT_WINDOW
+from yolo_cli.dataset.shards.spool import ShardSpool
 from yolo_cli.errors import UserError
 
 _VAL_PAD = 0.5  # border of rectangular validation batches, in strides
@@ -30,9 +34,15 @@ class BatchLoader(DataLoader[Batch]):
     """A DataLoader of `Batch`es whose epoch can be set. It re-raises a worker's UserError without a traceback."""
 
     def __init__(
-        self, dataset: DetectionDataset, batches: EpochBatchSampler, workers: int, *, pin_memory: bool = False
+        self,
+        dataset: DetectionDataset,
+        batches: EpochBatchSampler,
+        workers: int,
+        *,
+        pin_memory: bool = False,
+        spool: EpochSpool | ShardSpool | None = None,
     ) -> None:
-        self.batches, self._samples = batches, dataset
+        self.batches, self._samples, self._spool = batches, dataset, spool
         super().__init__(
             dataset,  # type: ignore[arg-type]
             batch_sampler=WindowSampler(batches, longest=_SERIES if workers else 0),
@@ -53,6 +63,8 @@ class BatchLoader(DataLoader[Batch]):
         Without `mosaic`, it has no mosaic and no mixup.
         """
         self.batches.set_epoch(epoch, start_batch, weights, mosaic=mosaic)
+        if isinstance(self._spool, EpochSpool):
+            self._spool.start(epoch, self.batches.order, self.batches.position(0))
 
     def __len__(self) -> int:
         """The number of batches that the next iteration yields."""
@@ -66,12 +78,16 @@ class BatchLoader(DataLoader[Batch]):
         return made
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        number = 0
         for series in super().__iter__():
             for batch in series:
                 if isinstance(batch, UserError):
                     # A new exception: one that is also a local variable forms a cycle with its traceback, which would
                     # keep the workers alive until the next garbage collection, perhaps in a process forked by then.
                     raise UserError(str(batch))
+                number += 1
+                if isinstance(self._spool, EpochSpool):
+                    self._spool.advance(self.batches.position(number))
                 yield batch
 
 
@@ -87,6 +103,7 @@ def train_loader(
     stride: int = 32,
     cache: str = "",
     tile: int = 0,
+    shuffle_window: int = -1,
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
@@ -94,11 +111,16 @@ def train_loader(
     """Shuffled, augmented batches on canvases of `img` (height, width).
 
     With `rect`, images of similar aspect ratio share a canvas just large enough for them, without mosaic. `cache` is
-    "ram", "disk" or empty. With `tile`, samples show tiles of so many pixels of larger images. `batch` is per rank.
-    `pin_memory` puts batches into page-locked memory, from which they are copied to a GPU while it computes.
-    Raises UserError where the cache has no room.
+    "ram", "disk" or empty. With `tile`, samples show tiles of so many pixels of larger images. `shuffle_window` is the
+    number of tar shards that are shuffled together: 0 for all, −1 for 8 if they are at URLs, else all. `batch` is per
+    rank. `pin_memory` puts batches into page-locked memory, from which they are copied to a GPU while it computes.
+    Raises UserError where the cache has no room, or there are no shards to shuffle.
     """
     canvases = rect_canvases(index.sizes, img, stride, 0.0) if rect else None
+    window = DEFAULT_WINDOW * bool(index.remote) if shuffle_window < 0 else shuffle_window
+    names, shards = shard_numbers(index) if window else ([], None)
+    if window and names == [""]:
+        raise UserError("images in files of their own have no shards", where=f"--shuffle-window {window}")
     sampler = EpochBatchSampler(
         len(index),
         batch,
@@ -107,12 +129,18 @@ def train_loader(
         shuffle=True,
         canvases=canvases,
         window=hyp.mosaic_window,
+        shards=shards if window < len(names) else None,
+        shard_window=window,
         rank=rank,
         world_size=world_size,
     )
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
+    spool = None
+    if index.remote and shards is not None and pixels is None and not rect:
+        spool = EpochSpool(names, shards, index.remote, window, index.fingerprint)
+        index = replace(index, spool=spool.folder)
     dataset = DetectionDataset(index, img, hyp=hyp, seed=seed, tile=tile, pixels=pixels)
-    loader = BatchLoader(dataset, sampler, workers, pin_memory=pin_memory)
+    loader = BatchLoader(dataset, sampler, workers, pin_memory=pin_memory, spool=spool)
     loader.set_epoch(0)
     return loader
 
@@ -138,7 +166,10 @@ def val_loader(
     canvases = rect_canvases(index.sizes, img, stride, pad) if rect else None
     sampler = EpochBatchSampler(len(index), batch, img, canvases=canvases, rank=rank, world_size=world_size)
     pixels = build_pixel_cache(index, img, cache, max(workers, 1)) if cache else None
-    return BatchLoader(DetectionDataset(index, img, pixels=pixels), sampler, workers, pin_memory=pin_memory)
+    spool = keep_all(index.remote, index.fingerprint) if index.remote and pixels is None else None
+    index = replace(index, spool=spool.folder) if spool else index
+    dataset = DetectionDataset(index, img, pixels=pixels)
+    return BatchLoader(dataset, sampler, workers, pin_memory=pin_memory, spool=spool)
 
 
 def collate(samples: list[Sample | UserError]) -> Batch | UserError:

@@ -107,7 +107,7 @@ def _fill(
     offsets = _offsets(shapes)
 
     def decode(i: int) -> None:
-        image = decode_image(index.content(i), index.path(i))
+        image = decode_image(index.content(i), index.name(i))
         require_size(image, index, i)
         height, width = int(shapes[i, 0]), int(shapes[i, 1])
         if (height, width) != image.shape[:2]:
@@ -126,7 +126,7 @@ def require_size(image: UInt8[np.ndarray, "h w 3"], index: LabelIndex, i: int) -
     if image.shape[:2] != (height, width):
         raise UserError(
             f"was {width}×{height} pixels and is now {image.shape[1]}×{image.shape[0]}",
-            where=index.path(i),
+            where=index.name(i),
             fix="start again, and do not change the dataset during a run",
         )
 
@@ -134,12 +134,8 @@ def require_size(image: UInt8[np.ndarray, "h w 3"], index: LabelIndex, i: int) -
 def _key(index: LabelIndex, img: tuple[int, int]) -> str:
     digest = hashlib.blake2b(f"{FORMAT} {img} {index.sizes.shape}".encode(), digest_size=16)
     for i in range(len(index)):
-        path = index.path(i)
-        try:
-            state = index.file(i).stat()
-        except OSError as error:
-            raise UserError(f"cannot be read ({error.strerror})", where=path) from None
-        digest.update(f"{path}\0{state.st_size}\0{state.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+        name = index.name(i)
+        digest.update(f"{name}\0{index.state(i)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Int32, Int64
 from torch.utils.data import Sampler
 
 from yolo_cli.dataset.label_index import LabelIndex
+from yolo_cli.dataset.shards.order import window_order
 
 # Independent random streams of one seed.
 _SAMPLE, _ORDER, _SIZE = 0, 1, 2
@@ -99,12 +100,23 @@ def image_weights(
     return np.bincount(image_of_box, per_class[index.classes], minlength=len(index))
 
 
+def shard_numbers(index: LabelIndex) -> tuple[list[str], Int64[np.ndarray, " n"]]:
+    """The shards in the order of their images, and the number of each image's shard in that list.
+
+    Images that are files of their own count as in one shard without a name.
+    """
+    found: dict[str, int] = {}
+    numbers = [found.setdefault(index.shard(i), len(found)) for i in range(len(index))]
+    return list(found), np.array(numbers, np.int64)
+
+
 class EpochBatchSampler(Sampler[list[SampleKey]]):
     """Batches of sample keys for one epoch after another.
 
     `canvases` = (order, sizes) from `rect_canvases` makes the batches rectangular; shuffling then permutes whole
     batches, and `weights` are ignored. Otherwise `weights` draws images with replacement. Rank `rank` of `world_size`
     takes its share of one common order; with `shuffle`, shares are padded from the start of the order to equal length.
+    With `shards`, the shard number of each image, the order needs only about `shard_window` shards at a time.
 
     Mosaics take their images from a window of `window` neighbors in the order, or with 0 from all. Windows depend on
     the order only: not on the batch size, the number of ranks, or that of workers.
@@ -121,12 +133,15 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         canvases: tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, "n 2"]] | None = None,
         weights: Float[np.ndarray, " n"] | None = None,
         window: int = 0,
+        shards: Int64[np.ndarray, " n"] | None = None,
+        shard_window: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.batch = batch
         self._count, self._canvas = count, canvas
         self._window = window
+        self._shards, self._shard_window = shards, shard_window
         self._seed, self._shuffle, self._canvases = seed, shuffle, canvases
         self._batches = rect_batches(canvases[1], batch) if canvases is not None else None
         self._weights, self._rank, self._world_size = weights, rank, world_size
@@ -143,6 +158,26 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         self._mosaic = mosaic and self._canvases is None
         if weights is not None:
             self._weights = weights
+
+    def position(self, batches: int) -> int:
+        """The position in the order of all ranks that so many batches of the next iteration reach."""
+        return (self._start + batches) * self.batch * self._world_size
+
+    def order(self, epoch: int) -> Int64[np.ndarray, " n"]:
+        """The images of an epoch, those of all ranks, in their order, which rectangular batches do not follow."""
+        random = _random(self._seed, epoch, _ORDER)
+        drawn = None
+        if self._weights is not None and self._drawn():
+            drawn = random.choice(self._count, self._count, p=self._weights / self._weights.sum())
+        if self._shards is not None:
+            return window_order(self._shards, self._shard_window, random, drawn)
+        if drawn is not None:
+            return drawn
+        return random.permutation(self._count) if self._shuffle else np.arange(self._count)
+
+    def _drawn(self) -> bool:
+        """Whether images are drawn with replacement."""
+        return self._weights is not None and bool(self._weights.sum() > 0)
 
     def __len__(self) -> int:
         """The number of batches that the next iteration yields."""
@@ -165,13 +200,9 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
             yield from self._rectangular(*self._canvases, self._batches)
 
     def _fixed_size(self) -> Iterator[list[SampleKey]]:
-        random = _random(self._seed, self._epoch, _ORDER)
-        if self._weights is not None and self._weights.sum() > 0:
-            order = random.choice(self._count, self._count, p=self._weights / self._weights.sum())
-            repeats = _earlier_occurrences(order)
-        else:
-            order = random.permutation(self._count) if self._shuffle else np.arange(self._count)
-            repeats = np.broadcast_to(np.int64(0), len(order))  # every image occurs once
+        order = self.order(self._epoch)
+        # Without weights, every image occurs once.
+        repeats = _earlier_occurrences(order) if self._drawn() else np.broadcast_to(np.int64(0), len(order))
         own = self._own(self._count)
         window = _Windows(order, self._window if self._mosaic else 0)
         for start in range(self._start * self.batch, len(own), self.batch):

@@ -224,7 +224,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
         return math.ceil(height * gain), math.ceil(width * gain)
 
     def _decode(self, i: int, min_size: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
-        image = decode_image(self._index.content(i), self._index.path(i), min_size)
+        image = decode_image(self._index.content(i), self._index.name(i), min_size)
         if min_size is None:
             require_size(image, self._index, i)
         return image

@@ -1,16 +1,18 @@
 """Reads the sizes and labels of many images, from folders or tar shards, for the label index."""
 
 import os
+import tempfile
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 
 from yolo_cli.dataset.image_header import OPEN_FLAGS, SUFFIXES, BadImage, image_size, image_size_at
+from yolo_cli.dataset.shards.store import ShardState, fetch, read_block, shard_state
+from yolo_cli.dataset.shards.urls import is_url
 from yolo_cli.dataset.tar import BrokenTar, Member, members
 from yolo_cli.dataset.yolo_labels import MAX_BYTES, parse_labels
-
-SHARD = ".tar"
+from yolo_cli.errors import UserError
 
 
 @dataclass(slots=True)
@@ -26,6 +28,7 @@ class ScanResult:
     boxes: "array[float]" = field(default_factory=lambda: array("f"))
     problems: list[tuple[str, int, str]] = field(default_factory=list)
     polygons: int = 0  # rows that are one; their enclosing boxes are read
+    remote: dict[str, ShardState] = field(default_factory=dict)  # the shard, where it is at a URL
 
     def add_size(self, file: str, measured: tuple[int, int] | Exception) -> bool:
         """Append an image's size, or report why it has none; returns whether it has one."""
@@ -46,11 +49,6 @@ class ScanResult:
         self.counts.append(rows)
         self.polygons += polygons
         self.problems.extend((file, line, what) for line, what in found)
-
-
-def is_shard(file: str) -> bool:
-    """Whether a file of a split is an archive of images, not an image."""
-    return file.lower().endswith(SHARD)
 
 
 def label_path(image: str) -> str:
@@ -86,31 +84,53 @@ def scan_shard(shard: str, nc: int) -> ScanResult:
     """Read a tar archive's images, in the order of their names, and their labels, laid out as in a folder.
 
     Of several files of one name the last is used, as tar does. Damage to the archive becomes a problem, and the files
-    before it are read.
+    before it are read. Raises UserError where a shard at a URL cannot be read.
     """
     result = ScanResult()
-    if os.path.exists(shard) and not os.path.isfile(shard):  # opening a pipe would wait
+    if is_url(shard):
+        _scan_remote(shard, nc, result)
+    elif os.path.exists(shard) and not os.path.isfile(shard):  # opening a pipe would wait
         result.add_size(shard, BadImage("is a device, a pipe or a folder, not a file"))
-        return result
-    try:
-        with open(shard, "rb", buffering=0) as archive:
-            table = _members_by_name(shard, archive, result)
-            images = sorted(name for name in table if os.path.splitext(name)[1].lower() in SUFFIXES)
-            for name in images:
-                file, member = f"{shard}{os.sep}{name}", table[name]
-                label = label_path(f"{os.sep}{name}")[len(os.sep) :]
-                try:
-                    measured: tuple[int, int] | Exception = image_size_at(archive.fileno(), member.start, member.length)
-                except BadImage as error:
-                    measured = error
-                text = _read_label(archive, table.get(label))
-                if result.add_size(file, measured):
-                    result.names.append(os.fsencode(file))
-                    result.spans.extend((len(os.fsencode(shard)), member.start, member.length))
-                    result.add_labels(f"{shard}{os.sep}{label}", text, nc)
-    except OSError as error:
-        result.add_size(shard, error)
+    else:
+        try:
+            with open(shard, "rb", buffering=0) as archive:
+                _scan_archive(shard, archive, nc, result)
+        except OSError as error:
+            result.add_size(shard, error)
     return result
+
+
+def _scan_remote(url: str, nc: int, result: ScanResult) -> None:
+    """Read a shard once, through a temporary file without a name, which no end of the process leaves behind.
+
+    Requests for the headers alone would take longer: each header of a tar archive gives the position of the next.
+    """
+    state = shard_state(url)
+    result.remote[url] = state
+    try:
+        with tempfile.TemporaryFile(buffering=0) as copy:
+            fetch(url, state, copy)
+            _scan_archive(url, copy, nc, result)
+    except OSError as error:
+        what = f"no temporary copy of {state.size / 1e6:.0f} MB can be made ({error.strerror})"
+        raise UserError(what, where=url, fix="set TMPDIR to a folder with room") from None
+
+
+def _scan_archive(shard: str, archive: FileIO, nc: int, result: ScanResult) -> None:
+    table = _members_by_name(shard, archive, result)
+    images = sorted(name for name in table if os.path.splitext(name)[1].lower() in SUFFIXES)
+    for name in images:
+        file, member = f"{shard}{os.sep}{name}", table[name]
+        label = label_path(f"{os.sep}{name}")[len(os.sep) :]
+        try:
+            measured: tuple[int, int] | Exception = image_size_at(archive.fileno(), member.start, member.length)
+        except BadImage as error:
+            measured = error
+        text = _read_label(archive, table.get(label))
+        if result.add_size(file, measured):
+            result.names.append(os.fsencode(file))
+            result.spans.extend((len(os.fsencode(shard)), member.start, member.length))
+            result.add_labels(f"{shard}{os.sep}{label}", text, nc)
 
 
 def _members_by_name(shard: str, archive: FileIO, result: ScanResult) -> dict[str, Member]:
@@ -137,7 +157,12 @@ def _read_label(archive: FileIO, label: Member | None) -> bytes:
 
 
 def read_range(shard: str, start: int, length: int) -> bytes:
-    """`length` bytes of a file from byte `start`; fewer where the file ends earlier. Raises OSError."""
+    """`length` bytes of a shard from byte `start`; fewer where it ends earlier.
+
+    Raises OSError, and UserError where a shard at a URL cannot be read.
+    """
+    if is_url(shard):
+        return read_block(shard, start, length)
     with open(shard, "rb") as archive:
         archive.seek(start)
         return archive.read(length)

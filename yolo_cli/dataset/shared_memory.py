@@ -55,6 +55,8 @@ class SharedIndex:
             "layout": layout,
             "fingerprint": self.index.fingerprint,
             "ignored": self.index.ignored,  # rarely many
+            "remote": self.index.remote,
+            "spool": self.index.spool,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -69,6 +71,5 @@ class SharedIndex:
             arrays[name] = np.ndarray(shape, kind, content, start)
             start += arrays[name].nbytes
         paths = memoryview(content)[start:]
-        self.index = LabelIndex(
-            paths=paths, **arrays, problems=(), fingerprint=state["fingerprint"], ignored=state["ignored"]
-        )
+        others = {name: state[name] for name in ("fingerprint", "ignored", "remote", "spool")}
+        self.index = LabelIndex(paths=paths, **arrays, problems=(), **others)

@@ -12,7 +12,8 @@ from yolo_cli.dataset.formats.formats import SUFFIXES as ANNOTATION_SUFFIXES
 from yolo_cli.dataset.formats.formats import Format, recognize
 from yolo_cli.dataset.image_header import SUFFIXES
 from yolo_cli.dataset.image_list import ImageList, read_image_list
-from yolo_cli.dataset.scan import SHARD, is_shard, label_path
+from yolo_cli.dataset.scan import label_path
+from yolo_cli.dataset.shards.urls import SHARD, check_url, expand_ranges, is_shard, is_url
 from yolo_cli.errors import UserError
 from yolo_cli.io.file_tree import files_below
 from yolo_cli.io.text_file import read_lines
@@ -137,7 +138,17 @@ def _is_annotation_folder(folder: Path) -> bool:
 
 
 def listed_images(listing: Path) -> tuple[str, ...]:
-    """The paths in a txt list. Relative ones are relative to the list's folder, or to one above it as in Darknet."""
+    """The paths in a txt list, and URLs of tar shards. Raises UserError for other URLs.
+
+    Relative paths are relative to the list's folder, or to one above it as in Darknet.
+    """
     lines = read_lines(listing)
-    base = base_of(lines, listing.parent)
-    return tuple(os.path.abspath(os.path.join(base, line)) for line in lines)
+    base = base_of([line for line in lines if not is_url(line)], listing.parent)
+    return tuple(name for line in lines for name in _listed(line, base, listing))
+
+
+def _listed(line: str, base: str, listing: Path) -> list[str]:
+    if not is_url(line):
+        return [os.path.abspath(os.path.join(base, line))]
+    check_url(line, listing)
+    return expand_ranges(line, listing)

@@ -17,7 +17,7 @@ from yolo_cli.dataset.entries import SplitEntry, locate, parse_entries
 from yolo_cli.dataset.formats.formats import SUFFIXES as ANNOTATION_SUFFIXES
 from yolo_cli.dataset.image_header import SUFFIXES
 from yolo_cli.dataset.near_misses import suggest_annotations, suggest_images
-from yolo_cli.dataset.scan import SHARD
+from yolo_cli.dataset.shards.urls import SHARD, is_url
 from yolo_cli.dataset.sources import EntryFiles, entry_files
 from yolo_cli.errors import UserError
 from yolo_cli.io import assets
@@ -159,14 +159,17 @@ def split_entries(spec: DataSpec, split: str) -> list[EntryFiles]:
         raise UserError(f"has no `{split}` split", where=spec.source, fix=f"add `{split}: …`, or choose another split")
     found = []
     for entry in spec.splits[split]:
-        if missing := next((path for path in entry.paths() if locate(spec.root, path) is None), ""):
+        if missing := next((path for path in entry.paths() if not _exists(spec.root, path)), ""):
             raise UserError(
                 f"{split}: {missing} is not in {spec.root}",
                 where=spec.source,
                 fix=_suggestion(spec, split, missing)
                 or "correct the path, or set YOLO_DATASETS to the folder that contains your datasets",
             )
-        found.append(entry_files(entry, spec.root, split, spec.source))
+        if is_url(entry.path):
+            found.append(EntryFiles((entry.path,)))
+        else:
+            found.append(entry_files(entry, spec.root, split, spec.source))
     if not any(files.images or files.annotated for files in found):
         raise UserError(
             f"{split}: no images in {', '.join(map(str, spec.splits[split]))}",
@@ -217,7 +220,7 @@ def _find_names(spec: DataSpec, reporter: Reporter) -> tuple[str, ...]:
 
 def _annotation_sources(spec: DataSpec) -> list[AnnotationSource]:
     available = [
-        split for split in spec.splits if all(locate(spec.root, p) for e in spec.splits[split] for p in e.paths())
+        split for split in spec.splits if all(_exists(spec.root, p) for e in spec.splits[split] for p in e.paths())
     ]
     found = [files.annotated for split in available for files in split_entries(spec, split)]
     return list(dict.fromkeys(source for source in found if source is not None))
@@ -293,22 +296,29 @@ def _root(spec: DataSpec) -> Path:
     """The root folder that contains the first split, else the one where the dataset is expected."""
     roots = _roots(spec)
     for root in roots:
-        if locate(root, _first_path(spec)) is not None:
+        if _exists(root, _first_path(spec)):
             return root
     return roots[-1] if spec.download else next((root for root in roots if os.path.isdir(root)), roots[0])
 
 
 def _first_path(spec: DataSpec) -> str:
-    return next(iter(spec.splits.values()))[0].path
+    """The first path of the file, which shows where the dataset is; a URL where it has nothing else."""
+    paths = [entry.path for entries in spec.splits.values() for entry in entries]
+    return next((path for path in paths if not is_url(path)), paths[0])
+
+
+def _exists(root: Path, path: str) -> bool:
+    """Whether a path of the file exists. A URL is not visited for that."""
+    return is_url(path) or locate(root, path) is not None
 
 
 def _is_available(spec: DataSpec) -> bool:
-    return locate(spec.root, _first_path(spec)) is not None
+    return _exists(spec.root, _first_path(spec))
 
 
 def _with_fallback(spec: DataSpec, report: Callable[[str], None]) -> DataSpec:
     """Use `val_fallback` where the validation split is missing, and report it."""
-    if not spec.val_fallback or all(locate(spec.root, entry.path) for entry in spec.splits.get("val", ())):
+    if not spec.val_fallback or all(_exists(spec.root, entry.path) for entry in spec.splits.get("val", ())):
         return spec
     report(
         f"{spec.root} has no {', '.join(map(str, spec.splits['val']))}: "

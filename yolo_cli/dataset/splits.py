@@ -7,7 +7,7 @@ from typing import Any
 from yolo_cli.dataset.annotated_index import build_annotated_index, renumbered
 from yolo_cli.dataset.label_index import LabelIndex, build_index, merge_indexes, require_no_problems
 from yolo_cli.dataset.near_misses import explain_no_labels
-from yolo_cli.dataset.scan import is_shard
+from yolo_cli.dataset.shards.urls import is_shard
 from yolo_cli.dataset.spec import DataSpec, load_spec, prepare, split_entries
 from yolo_cli.errors import UserError
 from yolo_cli.io.cache_dir import user_cache_folder

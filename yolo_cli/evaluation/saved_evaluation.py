@@ -53,7 +53,7 @@ class SavedEvaluation:
             tuple(names),
             split,
             index.fingerprint,
-            tuple(os.fspath(index.path(i)) for i in position.tolist()),
+            tuple(index.name(i) for i in position.tolist()),
             index.spans[position] if len(index.spans) else np.zeros((len(position), 3), dtype=np.int64),
             position,
             np.full(len(position), np.nan) if brightness is None else brightness[position],

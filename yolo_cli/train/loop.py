@@ -98,6 +98,7 @@ class Trainer:
             tile=config.tile,
             stride=model.stride,
             cache=config.cache,
+            shuffle_window=config.shuffle_window,
             rank=world.rank,
             world_size=world.size,
             pin_memory=setup.device.type == "cuda",

@@ -1,0 +1,1 @@
+"""Tar shards in object stores: their URLs, reading them, the order of an epoch, and fetching ahead."""
