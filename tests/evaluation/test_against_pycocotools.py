@@ -9,14 +9,15 @@ import pytest
 from fixtures.make import unpack
 from metric_cases import Case, from_json, random_case
 
+from yolo_cli.evaluation import evaluator as evaluator_module
 from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions
 from yolo_cli.evaluation.evaluator import Metrics
 from yolo_cli.evaluation.pycocotools_check import coco_precision, pycocotools_metrics
 
 
-def check_against_pycocotools(case: Case) -> Metrics:
+def check_against_pycocotools(case: Case, **options: Any) -> Metrics:
     """Assert that all average precisions and curves equal those of pycocotools, and return our metrics."""
-    evaluator = case.evaluator()
+    evaluator = case.evaluator(**options)
     metrics = evaluator.compute()
     truth = coco_ground_truth(evaluator.state(), case.names)
     predictions = coco_predictions(evaluator.state())
@@ -43,6 +44,13 @@ def test_random_boxes(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(25))
 def test_equal_confidences_and_crowds(seed: int) -> None:
     check_against_pycocotools(random_case(100 + seed, images=12, crowd=0.3))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_images_that_are_matched_in_parts_and_out_of_order(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluator_module, "_MATCHED_TOGETHER", 30)
+    case = random_case(400 + seed, images=20, crowd=0.2, small_grid=seed % 2 == 0)
+    check_against_pycocotools(case, batch=2, order=np.random.default_rng(seed).permutation(20).tolist())
 
 
 @pytest.mark.parametrize("seed", range(25))

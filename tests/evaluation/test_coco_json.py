@@ -5,7 +5,7 @@ import pytest
 from metric_cases import random_case
 
 from yolo_cli.errors import UserError
-from yolo_cli.evaluation.coco_json import coco_ground_truth, image_ids, write_predictions
+from yolo_cli.evaluation.coco_json import PredictionsFile, coco_ground_truth, image_ids
 from yolo_cli.evaluation.pycocotools_check import pycocotools_metrics
 
 
@@ -30,7 +30,9 @@ def test_image_ids(files: list[str], ids: list[int]) -> None:
 def test_json_files_give_the_same_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case = random_case(5, images=8)
     evaluator = case.evaluator(batch=3)
-    write_predictions(tmp_path / "predictions.json", evaluator.state())
+    with PredictionsFile(tmp_path / "predictions.json") as file:
+        for image in range(8):  # one at a time
+            file.write(case.evaluator(order=[image]).state())
     names = {i: f"{i}.jpg" for i in case.ids}
     truth = coco_ground_truth(evaluator.state(), case.names, names)
     (tmp_path / "truth.json").write_text(json.dumps(truth))
@@ -57,4 +59,21 @@ def test_pycocotools_metrics_do_not_change_the_ground_truth() -> None:
 
 def test_unwritable_predictions(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot write: No such file or directory"):
-        write_predictions(tmp_path / "no" / "predictions.json", random_case(1).evaluator().state())
+        PredictionsFile(tmp_path / "no" / "predictions.json").__enter__()
+
+
+def test_predictions_without_any(tmp_path: Path) -> None:
+    with PredictionsFile(tmp_path / "predictions.json") as file:
+        file.write(random_case(1, max_predictions=0).evaluator().state())
+    assert json.loads((tmp_path / "predictions.json").read_text()) == []
+
+
+def test_predictions_of_an_evaluation_that_fails_leave_no_file(tmp_path: Path) -> None:
+    def evaluate() -> None:
+        with PredictionsFile(tmp_path / "predictions.json") as file:
+            file.write(random_case(1).evaluator().state())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate()
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import torch
 from metric_cases import Case, boxes, detections, random_case
 
 from yolo_cli.batch import Detections
+from yolo_cli.evaluation import evaluator as evaluator_module
 from yolo_cli.evaluation import matching
 from yolo_cli.evaluation.evaluator import Evaluator, Metrics
 
@@ -93,12 +94,16 @@ def test_average_precision_by_size() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_batch_size_and_order_of_images_have_no_effect(seed: int) -> None:
+def test_batch_size_and_order_of_images_have_no_effect(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     case = random_case(seed, images=15)
     whole = case.evaluator().compute()
     order = np.random.default_rng(seed).permutation(15).tolist()
-    for other in (case.evaluator(batch=1), case.evaluator(batch=4, order=order)):
+    others = [case.evaluator(batch=1), case.evaluator(batch=4, order=order)]
+    monkeypatch.setattr(evaluator_module, "_MATCHED_TOGETHER", 1)
+    others += [case.evaluator(batch=1, order=order), case.evaluator(batch=3)]
+    for other in others:
         got = other.compute()
+        np.testing.assert_array_equal(got.curves.precision, whole.curves.precision)
         assert got.to_dict() == whole.to_dict()
         np.testing.assert_array_equal(got.confusion, whole.confusion)
         np.testing.assert_array_equal(got.curves.envelope, whole.curves.envelope)
@@ -118,6 +123,36 @@ def test_merged_evaluators_equal_one_evaluator() -> None:
     first, second = case.evaluator(order=[8, 0, 3]), case.evaluator(order=[1, 2, 4, 5, 6, 7])
     first.merge(pickle.loads(pickle.dumps(second.state())))
     assert first.compute().to_dict() == case.evaluator().compute().to_dict()
+
+
+def test_shards_of_several_ranks_equal_one_evaluator() -> None:
+    case = random_case(3, images=9)
+    ranks = [case.evaluator(order=[8, 0, 3]), case.evaluator(order=[]), case.evaluator(order=[1, 2, 4, 5, 6, 7])]
+    shards = [pickle.loads(pickle.dumps(rank.shard())) for rank in ranks]
+    together = Evaluator(case.names)
+    for shard in shards:
+        together.merge_shard(shard)
+    metrics, expected = together.compute(), case.evaluator().compute()
+    assert metrics.to_dict() == expected.to_dict()
+    np.testing.assert_array_equal(metrics.curves.f1, expected.curves.f1)
+    np.testing.assert_array_equal(together.state().predictions.xywh, case.evaluator().state().predictions.xywh)
+
+
+def test_metrics_do_not_need_the_boxes() -> None:
+    case = random_case(3, images=9)
+    few = Evaluator(case.names, boxes_kept=5)
+    few.merge(case.evaluator().state())
+    assert not few.has_boxes
+    assert few.compute().to_dict() == case.evaluator().compute().to_dict()
+    with pytest.raises(ValueError, match="only 5 predictions are kept"):
+        few.state()
+
+
+def test_confidences_of_float64_are_ranked_exactly() -> None:
+    rows = [[0, 0, 10, 10], [20, 0, 30, 10]]
+    near = torch.tensor([0.5, 0.5 + 1e-12], dtype=torch.float64)  # equal in float32
+    found = Detections(torch.tensor(rows, dtype=torch.float64), near, torch.zeros(2, dtype=torch.int64))
+    assert one_image(boxes((0, 20, 0, 30, 10)), found).map50 == pytest.approx(1)
 
 
 def test_reset_removes_all_images() -> None:

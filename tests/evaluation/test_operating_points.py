@@ -13,12 +13,12 @@ from pycocotools.cocoeval import COCOeval
 
 from yolo_cli.commands.compare import read_with_ground_truth
 from yolo_cli.dataset.splits import load_split, prepare_dataset
+from yolo_cli.evaluation import operating_data
 from yolo_cli.evaluation.eval_data import EvalData
+from yolo_cli.evaluation.operating_data import GRID, OperatingCollector, OperatingData
 from yolo_cli.evaluation.operating_points import (
-    GRID,
     MIN_BOXES,
     Criterion,
-    OperatingData,
     choose_thresholds,
     rates_at,
 )
@@ -87,7 +87,7 @@ def test_threshold_has_the_best_f1_of_all_that_pycocotools_counts() -> None:
     random = np.random.default_rng(0)
     rows = [(bool(random.random() < c), round(float(c), 3)) for c in random.uniform(0.02, 0.99, 150)]
     data = case(10, rows, missed=30)
-    one = choose_thresholds(OperatingData(data, 1), ["thing"], F1).per_class[0]
+    one = choose_thresholds(OperatingData.of(data, 1), ["thing"], F1).per_class[0]
 
     def f1(threshold: float) -> float:
         found, right, total = counts_by_definition(data, threshold)
@@ -103,7 +103,7 @@ def test_threshold_has_the_best_f1_of_all_that_pycocotools_counts() -> None:
 def test_beta_moves_the_threshold_toward_recall(beta: float, lower: bool) -> None:
     random = np.random.default_rng(1)
     rows = [(bool(random.random() < c), float(c)) for c in random.uniform(0.02, 0.99, 300)]
-    data = OperatingData(case(10, rows), 1)
+    data = OperatingData.of(case(10, rows), 1)
     base, other = (choose_thresholds(data, ["thing"], Criterion(b)).per_class[0] for b in (1.0, beta))
     assert (other.threshold < base.threshold) is lower
     assert other.threshold != base.threshold
@@ -114,7 +114,7 @@ def test_beta_moves_the_threshold_toward_recall(beta: float, lower: bool) -> Non
 def test_min_precision_takes_the_highest_recall_that_has_it() -> None:
     # 40 right above 0.5, then one wrong for each right one.
     rows = [(True, 0.9)] * 40 + [(i % 2 == 0, 0.4 - i / 1000) for i in range(40)]
-    data = OperatingData(case(8, rows), 1)
+    data = OperatingData.of(case(8, rows), 1)
     choice = choose_thresholds(data, ["thing"], Criterion(min_precision=0.9))
     one = choice.per_class[0]
     assert one.precision >= 0.9
@@ -125,7 +125,7 @@ def test_min_precision_takes_the_highest_recall_that_has_it() -> None:
 
 
 def test_a_precision_that_no_threshold_has_is_said() -> None:
-    data = OperatingData(case(8, [(i % 2 == 0, 0.5) for i in range(80)]), 1)
+    data = OperatingData.of(case(8, [(i % 2 == 0, 0.5) for i in range(80)]), 1)
     choice = choose_thresholds(data, ["thing"], Criterion(min_precision=0.95))
     assert not choice.per_class[0].is_reached
     assert choice.per_class[0].precision == pytest.approx(0.5)
@@ -135,7 +135,7 @@ def test_a_precision_that_no_threshold_has_is_said() -> None:
 @pytest.mark.parametrize(("boxes_of_class", "own"), [(MIN_BOXES - 1, False), (MIN_BOXES, True)])
 def test_a_class_with_few_boxes_takes_the_overall_threshold(boxes_of_class: int, own: bool) -> None:
     few = case(10, [(True, 0.9)] * boxes_of_class + [(False, 0.8)] * 30)
-    one = choose_thresholds(OperatingData(few, 1), ["thing"], F1)
+    one = choose_thresholds(OperatingData.of(few, 1), ["thing"], F1)
     assert one.per_class[0].is_own is own
     assert math.isnan(one.per_class[0].low) is not own
     said = any(f"fewer than {MIN_BOXES} boxes" in line for line in threshold_lines(one, beta=1, verbose=False))
@@ -152,7 +152,7 @@ def test_classes_without_boxes_get_the_overall_threshold_in_the_saved_ones() -> 
             gt, image=gt.image[kept], class_id=gt.class_id[kept], xywh=gt.xywh[kept], crowd=gt.crowd[kept]
         ),
     )
-    choice = choose_thresholds(OperatingData(data, 4), ["a", "b", "c", "d"], F1)
+    choice = choose_thresholds(OperatingData.of(data, 4), ["a", "b", "c", "d"], F1)
     assert 2 not in [one.class_id for one in choice.per_class]
     assert len(choice.per_class) >= 2
     assert choice.saved(4, "here").per_class[2] == choice.overall
@@ -160,7 +160,7 @@ def test_classes_without_boxes_get_the_overall_threshold_in_the_saved_ones() -> 
 
 def test_without_boxes_the_threshold_is_the_default() -> None:
     data = case(3, [(False, 0.5)] * 3)
-    choice = choose_thresholds(OperatingData(data, 1), ["thing"], F1)
+    choice = choose_thresholds(OperatingData.of(data, 1), ["thing"], F1)
     assert choice.overall == 0.25
     assert choice.expected == {}
     assert json.loads(json.dumps(choice.to_dict()))["low"] is None
@@ -173,7 +173,7 @@ def test_cross_validated_rates_are_those_of_thresholds_chosen_on_other_images() 
     seen, expected = [], []
     for _ in range(20):
         rows = [(bool(random.random() < 0.5), float(c)) for c in random.uniform(0.02, 0.99, 60)]
-        data = OperatingData(case(12, rows, missed=10), 1)
+        data = OperatingData.of(case(12, rows, missed=10), 1)
         choice = choose_thresholds(data, ["thing"], F1)
         seen.append(choice.per_class[0].f)
         expected.append(choice.expected["per class"].f)
@@ -188,7 +188,7 @@ def test_thresholds_chosen_on_one_split_help_on_another(reference: Path, monkeyp
     for task in ("train", "val"):
         split = load_split(spec, task, single_cls=False, strict=False, workers=0, reporter=Silent())
         path = reference / f"reference/detections/coco128_{task}2017_yolov5n.json"
-        data[task] = OperatingData(read_with_ground_truth(path, split, 80), 80)
+        data[task] = OperatingData.of(read_with_ground_truth(path, split, 80), 80)
     choice = choose_thresholds(data["train"], spec.names, F1)
     saved = choice.saved(80, "train")
     here = rates_at(data["val"], saved.per_class, F1)
@@ -197,3 +197,20 @@ def test_thresholds_chosen_on_one_split_help_on_another(reference: Path, monkeyp
     assert {one.name for one in choice.per_class if one.is_own} == {"person", "car", "chair", "cup"}
     # What was expected of other images is close to what other images give.
     assert choice.expected["per class"].f == pytest.approx(here.f, abs=0.03)
+
+
+def test_images_collected_in_any_order_give_the_same_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = random_case(3, images=40, crowd=0.2)
+    whole = OperatingData.of(drawn.evaluator().state(), 4)
+    monkeypatch.setattr(operating_data, "_MATCHED_TOGETHER", 30)
+    collector = OperatingCollector(drawn.names)
+    for i in np.random.default_rng(0).permutation(40).tolist():
+        each = (drawn.ids, drawn.sizes, drawn.ground_truth, drawn.detections, drawn.crowd)
+        collector.update(*([column[i]] for column in each))
+    weights = np.random.default_rng(1).integers(0, 3, 40)
+    found = collector.data()
+    for got, expected in ((found.counts(), whole.counts()), (found.counts(weights), whole.counts(weights))):
+        np.testing.assert_array_equal(got.predicted, expected.predicted)
+        np.testing.assert_array_equal(got.correct, expected.correct)
+        np.testing.assert_array_equal(got.labels, expected.labels)
+    assert choose_thresholds(found, drawn.names, F1) == choose_thresholds(whole, drawn.names, F1)

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -164,7 +165,7 @@ def _evaluate(
     options = ValConfig(batch=config.batch, workers=config.workers)
     found = []
     for split in splits:
-        evaluator = Evaluator(spec.names)
+        evaluator = Evaluator(spec.names, boxes_kept=math.inf)
         opened = Split(split.name, split.index, split.images)
         evaluate_split(model, opened, options, img, evaluator, device=device, reporter=reporter)
         found.append(evaluator.state())

@@ -147,7 +147,7 @@ def _evaluate(
     trained = model.weights.img if model.weights else None
     img = resolve_image_size(model, trained if trained and config.img == default else config.img, default, reporter)
     reporter.info(f"{path}: evaluated at {img[1]}×{img[0]}")
-    evaluator = Evaluator(names)
+    evaluator = Evaluator(names, boxes_kept=math.inf)
     options = ValConfig(batch=config.batch, iou=config.iou, max_det=config.max_det, workers=config.workers)
     evaluate_split(model, split, options, img, evaluator, device=device, reporter=reporter)
     return evaluator.state()

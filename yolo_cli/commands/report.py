@@ -1,5 +1,6 @@
 """`yolo report`: an HTML report of a run."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -104,7 +105,7 @@ def _evaluate_again(weights: Path, config: ValConfig, reporter: Reporter) -> Sav
     split = load_split(
         spec, config.task, single_cls=config.single_cls, strict=config.strict, workers=workers, reporter=reporter
     )
-    evaluator, brightness = Evaluator(names), Brightness(len(split.index))
+    evaluator, brightness = Evaluator(names, boxes_kept=math.inf), Brightness(len(split.index))
     evaluate_split(model, split, config, img, evaluator, device=device, reporter=reporter, observe=brightness)
     return SavedEvaluation.of(
         evaluator.state(),

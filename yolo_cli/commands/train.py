@@ -74,7 +74,9 @@ def run(config: TrainConfig, reporter: Reporter, *, given: AbstractSet[str] | No
                     brightness.gather(world)
                     result = TrainResult(folder, evaluation, epochs, best_epoch, time.perf_counter() - start)
                     if world.is_main:
-                        report_results(result, setup, trainer.evaluator.state(), brightness.values, reporter)
+                        evaluator = trainer.evaluator
+                        predictions = evaluator.state() if evaluator.has_boxes else None
+                        report_results(result, setup, predictions, brightness.values, reporter)
             except StoppedError:
                 reporter.info(resume_hint("while evaluating the best weights", folder, setup.config.device))
                 raise

@@ -1,6 +1,7 @@
 """`yolo val`: evaluate a model on a dataset split."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from yolo_cli.dataset.splits import Split, class_names, load_split, prepare_data
 from yolo_cli.device import check_half, default_workers, select_device
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.brightness import Brightness
-from yolo_cli.evaluation.coco_json import coco_ground_truth, coco_predictions, image_ids, write_predictions
+from yolo_cli.evaluation.coco_json import PredictionsFile, coco_ground_truth, coco_predictions, image_ids
 from yolo_cli.evaluation.eval_data import EvalData
 from yolo_cli.evaluation.evaluate import (
     DETECTING,
@@ -28,8 +29,9 @@ from yolo_cli.evaluation.evaluate import (
     evaluate,
     observe_all,
 )
-from yolo_cli.evaluation.evaluator import Evaluator
-from yolo_cli.evaluation.operating_points import Criterion, OperatingData, ThresholdChoice, choose_thresholds, rates_at
+from yolo_cli.evaluation.evaluator import TOO_MANY_BOXES, Evaluator
+from yolo_cli.evaluation.operating_data import OperatingCollector, OperatingData
+from yolo_cli.evaluation.operating_points import Criterion, ThresholdChoice, choose_thresholds, rates_at
 from yolo_cli.evaluation.pycocotools_check import pycocotools_metrics
 from yolo_cli.evaluation.saved_evaluation import SavedEvaluation, save_evaluation
 from yolo_cli.inference.evaluate_tiles import evaluate_tiled
@@ -72,13 +74,14 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
     reports.write_dataset_report(folder, (split,))
 
     # Evaluate
-    evaluator, operating = Evaluator(names), Evaluator(names)
-    brightness = Brightness(len(index))
+    brightness, operating = Brightness(len(index)), OperatingCollector(names)
     observe = _observer(config, folder, names, index, brightness)
-    evaluation = evaluate_split(
-        model, split, config, img, evaluator, device=device, reporter=reporter, observe=observe, operating=operating
-    )
-    operating_data = OperatingData(operating.state(), len(names))
+    with PredictionsFile(folder / "predictions.json") if config.save_json else nullcontext() as predictions:
+        evaluator = Evaluator(names, sink=predictions.write if predictions else None)
+        evaluation = evaluate_split(
+            model, split, config, img, evaluator, device=device, reporter=reporter, observe=observe, operating=operating
+        )
+    operating_data = operating.data()
     criterion = Criterion(config.beta, config.min_precision)
     choice = choose_thresholds(operating_data, names, criterion)
 
@@ -87,24 +90,32 @@ def run(config: ValConfig, reporter: Reporter) -> Evaluation:
         from yolo_cli.run.run_plots import write_curves  # noqa: PLC0415 - matplotlib is slow to import
 
         write_curves(folder, evaluation.metrics, names)
-    data = evaluator.state()
-    if config.save_json:
-        write_predictions(folder / "predictions.json", data)
+    data = evaluator.state() if evaluator.has_boxes else None
     results: dict[str, object] = {"weights": str(path), "split": split.name, "thresholds": choice.to_dict()}
-    if config.pycocotools:
+    if config.pycocotools and data is not None:
         results["pycocotools"] = _compare_with_pycocotools(evaluation, data, names, reporter)
     reports.write_results(folder, evaluation, device=device, splits=(split,), extra=results)
-    saved = SavedEvaluation.of(
-        data, index, split_ids(index), names=names, split=split.name, brightness=brightness.values
-    )
-    save_evaluation(folder, saved)
+    saved = _save_boxes(folder, data, split, names, brightness, reporter)
     reports.print_table(evaluation, reporter.info, verbose=config.verbose)
     images = f"the {config.task} split of {spec.source.name} ({len(index):,} images)"
     _report_thresholds(choice, operating_data, model, config, images, reporter)
-    if config.plots:
+    if config.plots and saved is not None:
         try_report(folder, saved, evaluation.metrics, reporter)
     reporter.info(f"results in {folder}")
     return evaluation
+
+
+def _save_boxes(
+    folder: Path, data: EvalData | None, split: Split, names: Sequence[str], brightness: Brightness, reporter: Reporter
+) -> SavedEvaluation | None:
+    """Write evaluation.npz, or warn that the boxes were not kept."""
+    if data is None:
+        reporter.warn(f"{TOO_MANY_BOXES}: no evaluation.npz, no report, no comparison with pycocotools")
+        return None
+    ids = split_ids(split.index)
+    saved = SavedEvaluation.of(data, split.index, ids, names=names, split=split.name, brightness=brightness.values)
+    save_evaluation(folder, saved)
+    return saved
 
 
 def _check_thresholds_can_be_saved(model: LoadedModel, split: Split, reporter: Reporter) -> None:
@@ -152,7 +163,7 @@ def evaluate_split(
     device: torch.device,
     reporter: Reporter,
     observe: Observer | None = None,
-    operating: Evaluator | None = None,
+    operating: OperatingCollector | None = None,
 ) -> Evaluation:
     """Evaluate a model on a split at the image size `img` (height, width), with the thresholds of `config`.
 
@@ -195,7 +206,7 @@ def evaluate_split(
 
 def split_ids(index: LabelIndex) -> list[int]:
     """The image ids of a split, by position."""
-    return image_ids([index.path(i) for i in range(len(index))])
+    return image_ids(index.path(i) for i in range(len(index)))
 
 
 def check_classes(

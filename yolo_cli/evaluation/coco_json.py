@@ -5,18 +5,22 @@ Coordinates and confidences are not rounded, so that other tools get the same va
 
 import json
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from yolo_cli.errors import UserError
 from yolo_cli.evaluation.eval_data import EvalData, Predictions
+from yolo_cli.io.atomic import atomic_path
 from yolo_cli.progress import Reporter
 
 # The category ids of COCO's 80 detection classes.
 _UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+_ROWS_AT_ONCE = 100_000
 COCO_CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED)
 
 
@@ -28,7 +32,7 @@ def numeric_image_id(stem: str) -> int | None:
     return int(stem) if stem.isascii() and stem.isdecimal() and len(stem.lstrip("0")) <= 15 else None
 
 
-def image_ids(paths: Sequence[Path]) -> list[int]:
+def image_ids(paths: Iterable[Path]) -> list[int]:
     """A distinct id per image: the number that is its file name, as in COCO.
 
     Other images, and those with a number that occurred before, get the numbers after the largest one, in order.
@@ -76,23 +80,56 @@ def coco_ground_truth(
     }
 
 
-def coco_predictions(data: EvalData) -> list[dict[str, Any]]:
-    """The predictions as a list of COCO results."""
-    pred, ids = data.predictions, data.image_ids.tolist()
-    rows = zip(pred.image.tolist(), pred.class_id.tolist(), pred.xywh.tolist(), pred.confidence.tolist(), strict=True)
+def coco_predictions(data: EvalData, rows: slice = slice(None)) -> list[dict[str, Any]]:
+    """The predictions, or some of them, as a list of COCO results."""
+    pred = data.predictions
+    columns = (data.image_ids[pred.image[rows]], pred.class_id[rows], pred.xywh[rows], pred.confidence[rows])
     return [
-        {"image_id": ids[image], "category_id": class_id, "bbox": box, "score": score}
-        for image, class_id, box, score in rows
+        {"image_id": image_id, "category_id": class_id, "bbox": box, "score": score}
+        for image_id, class_id, box, score in zip(*(column.tolist() for column in columns), strict=True)
     ]
 
 
-def write_predictions(path: Path, data: EvalData) -> None:
-    """Write `predictions.json`. Raises UserError if the file cannot be written."""
-    try:
+class PredictionsFile:
+    """predictions.json, written image by image; it appears complete or not at all.
+
+    Raises UserError where it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open = ExitStack()
+        self._separator = "["
+
+    def __enter__(self) -> "PredictionsFile":
+        with self._errors():
+            temporary = self._open.enter_context(atomic_path(self.path))
+            self._file = self._open.enter_context(temporary.open("w", encoding="utf-8"))
+        return self
+
+    def write(self, data: EvalData) -> None:
+        """Add the predictions of more images."""
         # `json.dump` to a file does not use the C encoder and takes ten times as long.
-        path.write_text(json.dumps(coco_predictions(data)), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write: {error.strerror}", where=path) from error
+        for start in range(0, len(data.predictions.image), _ROWS_AT_ONCE):
+            text = json.dumps(coco_predictions(data, slice(start, start + _ROWS_AT_ONCE)))
+            with self._errors():
+                self._file.write(self._separator + text[1:-1])
+            self._separator = ", "
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._errors():
+            if kind is None:
+                self._file.write("[]" if self._separator == "[" else "]")
+            self._open.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write: {error.strerror}", where=self.path) from error
 
 
 def read_predictions(

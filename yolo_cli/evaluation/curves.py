@@ -1,7 +1,7 @@
 """Precision, recall and F1 over confidence, and the confusion matrix."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from yolo_cli.evaluation.eval_data import EvalData, Predictions
 from yolo_cli.evaluation.matching import IGNORED, UNMATCHED, greedy_match
@@ -10,42 +10,46 @@ CONFUSION_CONFIDENCE = 0.25
 SAMPLES = 1000
 
 
-def confidence_curves(
-    data: EvalData, class_ids: Int[np.ndarray, " present"], classes: int
-) -> tuple[
-    Float[np.ndarray, " samples"],
-    Float[np.ndarray, "present samples"],
-    Float[np.ndarray, "present samples"],
-    Float[np.ndarray, "present samples"],
-]:
-    """Confidence, precision (nan without predictions), recall and F1 at IoU 0.5 of the classes in `class_ids`.
+class ConfidenceCounts:
+    """How many predictions of each class reach each of SAMPLES confidences, and how many of them are correct.
 
-    Each sample has the exact counts of the predictions with at least its confidence; nothing is smoothed.
+    The counts are exact; nothing is smoothed.
     """
-    match = greedy_match(data.ground_truth, data.predictions, classes=classes)
-    counted = match != IGNORED
-    labels = np.bincount(data.ground_truth.class_id[~data.ground_truth.crowd], minlength=classes)[class_ids, None]
-    confidence = np.linspace(0, 1, SAMPLES)
-    predicted = _count_from(data.predictions, counted, class_ids, confidence)
-    correct = _count_from(data.predictions, counted & (match != UNMATCHED), class_ids, confidence)
-    precision = np.divide(correct, predicted, out=np.full(correct.shape, np.nan), where=predicted > 0)
-    return confidence, precision, correct / labels, 2 * correct / (predicted + labels)
 
+    def __init__(self, classes: int) -> None:
+        self.confidence = np.linspace(0, 1, SAMPLES)
+        # The last axis is the number of samples that a prediction reaches.
+        self._counted, self._right = np.zeros((2, classes, SAMPLES + 1), dtype=np.int64)
 
-def _count_from(
-    predictions: Predictions,
-    selected: np.ndarray,
-    class_ids: Int[np.ndarray, " present"],
-    thresholds: Float[np.ndarray, " samples"],
-) -> Int[np.ndarray, "present samples"]:
-    """The number of selected predictions of each class with at least the confidence of each threshold."""
-    class_id, confidence = predictions.class_id[selected], predictions.confidence[selected]
-    order = np.lexsort((confidence, class_id))
-    class_id, confidence = class_id[order], confidence[order]
-    start = np.searchsorted(class_id, class_ids, side="left")
-    stop = np.searchsorted(class_id, class_ids, side="right")
-    rows = [b - a - np.searchsorted(confidence[a:b], thresholds, side="left") for a, b in zip(start, stop, strict=True)]
-    return np.array(rows, dtype=np.int64).reshape(len(class_ids), len(thresholds))
+    def add(
+        self,
+        class_id: Int[np.ndarray, " n"],
+        confidence: Float[np.ndarray, " n"],
+        counted: Bool[np.ndarray, " n"],
+        right: Bool[np.ndarray, " n"],
+    ) -> None:
+        """Add predictions: which of them count, and which of these are correct."""
+        cell = class_id * (SAMPLES + 1) + np.searchsorted(self.confidence, confidence, side="right")
+        for counts, chosen in ((self._counted, counted), (self._right, right)):
+            counts.ravel()[:] += np.bincount(cell[chosen], minlength=counts.size)
+
+    def merge(self, other: "ConfidenceCounts") -> None:
+        """Add the counts of other predictions."""
+        self._counted += other._counted
+        self._right += other._right
+
+    def curves(
+        self, class_ids: Int[np.ndarray, " present"], labels: Int[np.ndarray, " present"]
+    ) -> tuple[
+        Float[np.ndarray, "present samples"], Float[np.ndarray, "present samples"], Float[np.ndarray, "present samples"]
+    ]:
+        """Precision (nan without predictions), recall and F1 of the classes in `class_ids`, over the confidence."""
+        predicted, right = (
+            np.cumsum(counts[class_ids, :0:-1], axis=1)[:, ::-1] for counts in (self._counted, self._right)
+        )
+        boxes = labels[:, None]
+        precision = np.divide(right, predicted, out=np.full(right.shape, np.nan), where=predicted > 0)
+        return precision, right / boxes, 2 * right / (predicted + boxes)
 
 
 def confusion_matrix(data: EvalData, classes: int, *, confidence: float, iou: float) -> Int[np.ndarray, "side side"]:

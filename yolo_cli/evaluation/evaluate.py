@@ -18,6 +18,7 @@ from yolo_cli.dataset.ignore_regions import ANY_CLASS
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.evaluation.evaluator import Evaluator, Metrics
+from yolo_cli.evaluation.operating_data import OperatingCollector
 from yolo_cli.export.runtime import Runtime
 from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.loss.losses import Loss
@@ -59,7 +60,7 @@ DETECTING = EvalOptions(conf=0.01, iou=0.45, multi_label=False)
 class OperatingPass:
     """A second set of detections from the same pass, on which confidence thresholds are chosen."""
 
-    evaluator: Evaluator
+    collector: OperatingCollector
     options: EvalOptions = DETECTING
 
 
@@ -127,7 +128,7 @@ def evaluate(
     """
     evaluator.reset()
     if operating is not None:
-        operating.evaluator.reset()
+        operating.collector.reset()
     network = model.model if isinstance(model, TorchRuntime) else model
     conf = min(lowest(each.conf) for each in (options, *([operating.options] if operating else [])))
     timer = _Timer(device)
@@ -150,7 +151,7 @@ def evaluate(
             timer.stage("nms")
             if operating is not None:
                 found = _detect(decoded, operating.options)
-                add_batch(operating.evaluator, dataset, batch, _in_images(found, batch))
+                add_batch(operating.collector, dataset, batch, _in_images(found, batch))
                 timer.last = time.perf_counter()  # leave out this time, which `yolo detect` does not need
             if observe is not None:
                 observe(number, batch, detections)
@@ -175,10 +176,10 @@ def compute_metrics(evaluator: Evaluator, world: World) -> Metrics:
     """The metrics of what the evaluators of all ranks have collected, on each rank."""
     if world.size == 1:
         return evaluator.compute()
-    states = world.gather_objects(evaluator.state())
+    shards = world.gather_objects(evaluator.shard())
     evaluator.reset()
-    for state in states:
-        evaluator.merge(state)
+    for shard in shards:
+        evaluator.merge_shard(shard)
     return world.broadcast_object(evaluator.compute() if world.is_main else None)  # type: ignore[return-value]
 
 
@@ -201,7 +202,9 @@ def _in_images(detections: Sequence[Detections], batch: Batch) -> list[Detection
     return [d.to_image(letterbox) for d, letterbox in zip(detections, batch.letterboxes, strict=True)]
 
 
-def add_batch(evaluator: Evaluator, dataset: EvalDataset, batch: Batch, detections: Sequence[Detections]) -> None:
+def add_batch(
+    evaluator: Evaluator | OperatingCollector, dataset: EvalDataset, batch: Batch, detections: Sequence[Detections]
+) -> None:
     """Add the images of a batch and their detections, in pixels of the image files, to the evaluator."""
     truth = [ground_truth(dataset.index, position, len(evaluator.names)) for position in batch.indices]
     ids = batch.indices if dataset.image_ids is None else [dataset.image_ids[i] for i in batch.indices]

@@ -1,19 +1,32 @@
 """The evaluator: collects ground truth and predictions in batches and computes COCO metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import hotcoco
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from yolo_cli.batch import Detections
-from yolo_cli.evaluation.curves import CONFUSION_CONFIDENCE, confidence_curves, confusion_matrix
 from yolo_cli.evaluation.eval_data import EvalData
-from yolo_cli.evaluation.matching import MAX_PER_CLASS
+from yolo_cli.evaluation.match_store import MatchStore
 from yolo_cli.evaluation.result import ClassMetrics, Curves, Metrics
 
 __all__ = ["ClassMetrics", "Curves", "Evaluator", "Metrics"]
+
+# Predictions whose boxes are kept, for the saved evaluation and the report: 0.6 GB. More are only counted.
+BOXES_KEPT = 10_000_000
+TOO_MANY_BOXES = f"more than {BOXES_KEPT:,} predictions, whose boxes are not kept"
+_MATCHED_TOGETHER = 1 << 17  # predictions; with fewer, the calls of numpy take longer than their work
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The images that one rank has evaluated."""
+
+    matched: MatchStore
+    parts: list[EvalData]  # none where there are too many boxes
+    boxes: int
 
 
 class Evaluator:
@@ -23,13 +36,30 @@ class Evaluator:
     images are sorted by id.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        boxes_kept: float = BOXES_KEPT,
+        sink: Callable[[EvalData], None] | None = None,
+    ) -> None:
+        """Start without images.
+
+        Args:
+            names: of the classes.
+            boxes_kept: predictions up to which `state` is available; more are counted, but not kept.
+            sink: called with the images of each update.
+        """
         self.names = tuple(names)
-        self._parts: list[EvalData] = []
+        self._boxes_kept, self._sink = boxes_kept, sink
+        self.reset()
 
     def reset(self) -> None:
         """Remove all images."""
-        self._parts = []
+        self._matched = MatchStore(len(self.names))
+        self._pending: list[EvalData] = []  # not matched yet
+        self._parts: list[EvalData] = []  # all images, while they have few boxes
+        self._boxes = 0
 
     def update(
         self,
@@ -55,23 +85,54 @@ class Evaluator:
         for class_id in (part.ground_truth.class_id, part.predictions.class_id):
             if len(class_id) and not 0 <= class_id.min() <= class_id.max() < len(self.names):
                 raise ValueError(f"class {class_id.min()} to {class_id.max()}, but there are {len(self.names)} names")
-        self._parts.append(part)
+        if self._sink:
+            self._sink(part)
+        self.merge(part)
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether there are few enough predictions for `state`."""
+        return self._boxes <= self._boxes_kept
 
     def state(self) -> EvalData:
-        """All images; can be pickled and merged into the evaluator of another rank."""
+        """All images with their boxes. Raises ValueError where `has_boxes` is False or an image id occurs twice."""
+        if not self.has_boxes:
+            raise ValueError(f"only {self._boxes_kept:,} predictions are kept, but there are {self._boxes:,}")
         return EvalData.join(self._parts)
 
     def merge(self, state: EvalData) -> None:
         """Add the images of another evaluator of the same classes."""
-        self._parts.append(state)
+        self._boxes += len(state.predictions.image)
+        self._parts = [*self._parts, state] if self.has_boxes else []
+        self._pending.append(state)
+        if sum(len(part.predictions.image) for part in self._pending) >= _MATCHED_TOGETHER:
+            self._match()
+
+    def shard(self) -> Shard:
+        """Everything that `merge_shard` needs; can be pickled."""
+        self._match()
+        return Shard(self._matched, self._parts, self._boxes)
+
+    def merge_shard(self, shard: Shard) -> None:
+        """Add the images of another rank's evaluator."""
+        self._matched.merge(shard.matched)
+        self._boxes += shard.boxes
+        self._parts = [*self._parts, *shard.parts] if self.has_boxes else []
+
+    def _match(self) -> None:
+        if self._pending:
+            self._matched.add(EvalData.join(self._pending))
+            self._pending = []
 
     def compute(self) -> Metrics:
         """The metrics of all images. Raises ValueError if an image id occurs twice."""
-        data, classes = self.state(), len(self.names)
-        labels = np.bincount(data.ground_truth.class_id[~data.ground_truth.crowd], minlength=classes)
+        self._match()
+        matched = self._matched
+        labels = matched.labels[0]
         present = np.flatnonzero(labels)
-        precision_at = _coco_precision(data, self.names)
-        confidence, precision, recall, f1 = confidence_curves(data, present, classes)
+        precision_at = matched.precision()
+        confidence = matched.counts.confidence
+        precision, recall, f1 = matched.counts.curves(present, labels[present])
         # Last axis: 0 is all sizes. First axis: 0 is IoU 0.5, 5 is IoU 0.75.
         envelope = precision_at[0, :, :, 0].T[present]
         curves = Curves(present, confidence, precision, recall, f1, np.linspace(0, 1, 101), envelope)
@@ -79,7 +140,7 @@ class Evaluator:
         at_best = [np.nan_to_num(curve[:, best]) for curve in (precision, recall, f1)]
         ap = precision_at.mean(axis=1)
         return Metrics(
-            images=len(data.image_ids),
+            images=len(matched.image_ids()),
             labels=int(labels.sum()),
             precision=_mean(at_best[0]),
             recall=_mean(at_best[1]),
@@ -91,21 +152,15 @@ class Evaluator:
             map_small=_mean(precision_at[..., 1]),
             map_medium=_mean(precision_at[..., 2]),
             map_large=_mean(precision_at[..., 3]),
-            per_class=self._per_class(data, labels, at_best, ap[:, :, 0]),
+            per_class=self._per_class(at_best, ap[:, :, 0]),
             curves=curves,
-            confusion=confusion_matrix(data, classes, confidence=CONFUSION_CONFIDENCE, iou=0.5),
+            confusion=matched.confusion.copy(),
         )
 
     def _per_class(
-        self,
-        data: EvalData,
-        labels: Int[np.ndarray, " classes"],
-        at_best: list[Float[np.ndarray, " present"]],
-        ap: Float[np.ndarray, "ious classes"],
+        self, at_best: list[Float[np.ndarray, " present"]], ap: Float[np.ndarray, "ious classes"]
     ) -> tuple[ClassMetrics, ...]:
-        gt = data.ground_truth
-        pairs = np.unique(np.stack([gt.class_id, gt.image])[:, ~gt.crowd], axis=1)
-        images = np.bincount(pairs[0], minlength=len(labels))
+        labels, images = self._matched.labels[0], self._matched.images_with
         return tuple(
             ClassMetrics(
                 class_id=int(c),
@@ -120,35 +175,6 @@ class Evaluator:
             )
             for row, c in enumerate(np.flatnonzero(labels))
         )
-
-
-def _coco_precision(data: EvalData, names: Sequence[str]) -> Float[np.ndarray, "10 101 classes 4"]:
-    """Interpolated precision by IoU (0.5 … 0.95), recall (0 … 1), class and area (all, small, medium, large).
-
-    -1 if there is no ground truth of that class and size.
-    """
-    # Positions instead of image ids, which can be too large for the float array of the predictions.
-    sizes = data.sizes.tolist()
-    images = [{"id": i, "height": height, "width": width} for i, (height, width) in enumerate(sizes, start=1)]
-    categories = [{"id": i, "name": name} for i, name in enumerate(names)]
-    gt, pred = data.ground_truth, data.predictions
-    coco_gt = hotcoco.COCO.from_arrays(
-        images,
-        categories,
-        gt.image + 1,
-        gt.class_id,
-        gt.xywh,
-        area=gt.xywh[:, 2] * gt.xywh[:, 3],
-        iscrowd=gt.crowd.astype(np.int64),
-    )
-    rows = np.column_stack([pred.image + 1, pred.xywh, pred.confidence, pred.class_id])
-    evaluation = hotcoco.COCOeval(coco_gt, coco_gt.load_res(rows), "bbox")
-    evaluation.params.max_dets = [MAX_PER_CLASS]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    if evaluation.eval is None:
-        raise RuntimeError("hotcoco returned no result")
-    return evaluation.eval["precision"][..., 0]
 
 
 def _mean(values: Float[np.ndarray, "..."]) -> float:

@@ -67,22 +67,22 @@ class MatchCandidates:
         gt_group = ground_truth.image * classes + ground_truth.class_id if by_class else ground_truth.image
         order = np.lexsort((-predictions.confidence, pred_group))
         rank = rank_in_run(pred_group[order])
-        self._unmatched = np.full(len(order), UNMATCHED)
-        self._unmatched[order[rank >= limit]] = IGNORED
-        self._group, self._crowd = pred_group, ground_truth.crowd
-        order = order[rank < limit]
+        self.unmatched = np.full(len(order), UNMATCHED)
+        self.unmatched[order[rank >= limit]] = IGNORED
+        self.group, self._crowd = pred_group, ground_truth.crowd
+        self.order = order = order[rank < limit]
         pred, gt, overlap = _overlapping_pairs(ground_truth, predictions, order, pred_group, gt_group, _limited(iou))
         same_class = ground_truth.class_id[gt] == predictions.class_id[pred]
         allowed = same_class | ~ground_truth.crowd[gt]
-        self._pairs = pred[allowed], gt[allowed], overlap[allowed], same_class[allowed]
+        self.pairs = pred[allowed], gt[allowed], overlap[allowed], same_class[allowed]
 
     def match(self, iou: float, ignored: Bool[np.ndarray, " m"] | None = None) -> Int[np.ndarray, " n"]:
         """See `greedy_match`."""
         ignored = self._crowd if ignored is None else ignored
-        result = self._unmatched.copy()
-        near = self._pairs[2] >= _limited(iou)
-        pred, gt, overlap, same_class = (column[near] for column in self._pairs)
-        step = _steps(pred, self._group)
+        result = self.unmatched.copy()
+        near = self.pairs[2] >= _limited(iou)
+        pred, gt, overlap, same_class = (column[near] for column in self.pairs)
+        step = _steps(pred, self.group)
         # The last pair of a prediction has the best ground truth.
         best_last = np.lexsort((gt, same_class, overlap, ~ignored[gt], pred, step))
         pred, gt, step = pred[best_last], gt[best_last], step[best_last]
@@ -97,6 +97,19 @@ class MatchCandidates:
             result[pred_now] = np.where(ignored[gt_now], IGNORED, gt_now)
             unmatched[gt_now[~self._crowd[gt_now]]] = False
         return result
+
+
+def pairs_by_step(
+    candidates: MatchCandidates,
+) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"], Float[np.ndarray, " p"], Int[np.ndarray, " p"]]:
+    """Prediction, ground truth, IoU and step of pairs of one class, the best pair of each prediction last.
+
+    A step has at most one prediction of each group, and is the number of more confident ones that have pairs.
+    """
+    pred, gt, overlap, _ = candidates.pairs
+    step = _steps(pred, candidates.group)
+    order = np.lexsort((gt, overlap, pred, step))
+    return pred[order], gt[order], overlap[order], step[order]
 
 
 def _limited(iou: float) -> float:

@@ -12,11 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from yolo_cli.config.thresholds import DEFAULT, SavedThresholds
-from yolo_cli.evaluation.eval_data import EvalData
-from yolo_cli.evaluation.matching import IGNORED, UNMATCHED, greedy_match
+from yolo_cli.evaluation.operating_data import GRID, OperatingCounts, OperatingData
 
-STEP = 0.005
-GRID = np.arange(2, 200) * STEP  # candidate thresholds, 0.01 … 0.995
 # With fewer boxes, the best threshold of a class is mostly noise. Measured on coco128 with yolov5n, chosen on one split
 # and applied to the other: mean F1 0.43 with a threshold for every class, 0.488 from 30 boxes on, 0.478 at 0.25.
 MIN_BOXES = 30
@@ -98,46 +95,6 @@ class ThresholdChoice:
         return _known(content)
 
 
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """Above each threshold of GRID and per class: predictions, and those that are correct; and the ground truth."""
-
-    predicted: Float[np.ndarray, "classes grid"]
-    correct: Float[np.ndarray, "classes grid"]
-    labels: Float[np.ndarray, " classes"]
-
-
-class OperatingData:
-    """Matched detections, from which counts are taken for any weights of the images."""
-
-    def __init__(self, data: EvalData, classes: int) -> None:
-        gt, pred = data.ground_truth, data.predictions
-        match = greedy_match(gt, pred, classes=classes)
-        # The number of thresholds that the confidence exceeds.
-        above = np.searchsorted(GRID, pred.confidence, side="left")
-        counted = (match != IGNORED) & (above > 0)
-        self.images, self.classes = len(data.image_ids), classes
-        self._image = pred.image[counted]
-        self._cell = pred.class_id[counted] * len(GRID) + above[counted] - 1
-        self._correct = match[counted] != UNMATCHED
-        self._gt_image, self._gt_class = gt.image[~gt.crowd], gt.class_id[~gt.crowd]
-
-    def counts(self, weights: Int[np.ndarray, " images"] | None = None) -> _Counts:
-        """Counts in which each image counts as often as its weight, by default once."""
-        weights = np.ones(self.images, dtype=np.int64) if weights is None else weights
-        chosen, correct = weights[self._image], self._correct
-        return _Counts(
-            self._above(self._cell, chosen),
-            self._above(self._cell[correct], chosen[correct]),
-            np.bincount(self._gt_class, weights=weights[self._gt_image], minlength=self.classes).astype(np.float64),
-        )
-
-    def _above(self, cell: np.ndarray, weights: np.ndarray) -> Float[np.ndarray, "classes grid"]:
-        cells = np.bincount(cell, weights=weights, minlength=self.classes * len(GRID))
-        cells = cells.astype(np.float64)  # numpy counts nothing in integers
-        return cells.reshape(self.classes, len(GRID))[:, ::-1].cumsum(1)[:, ::-1]
-
-
 def choose_thresholds(
     data: OperatingData, names: Sequence[str], criterion: Criterion, *, seed: int = 0
 ) -> ThresholdChoice:
@@ -178,7 +135,7 @@ def rates_at(data: OperatingData, thresholds: Sequence[float], criterion: Criter
 
 
 def _choose(
-    counts: _Counts, criterion: Criterion, own: Bool[np.ndarray, " classes"]
+    counts: OperatingCounts, criterion: Criterion, own: Bool[np.ndarray, " classes"]
 ) -> tuple[int, Int[np.ndarray, " classes"], Bool[np.ndarray, " classes"]]:
     """Positions in GRID: of the overall threshold, and by class; and whether the wanted precision is reached.
 
@@ -263,7 +220,7 @@ def _cross_validated(data: OperatingData, criterion: Criterion, seed: int) -> di
     result = {}
     for name, parts in held.items():
         predicted, correct = (np.sum(part, axis=0)[:, None] for part in zip(*parts, strict=True))
-        result[name] = _mean_rates(_Counts(predicted, correct, labels), np.zeros_like(rows), criterion)
+        result[name] = _mean_rates(OperatingCounts(predicted, correct, labels), np.zeros_like(rows), criterion)
     return result
 
 
@@ -272,7 +229,7 @@ def _default_index() -> int:
 
 
 def _rates(
-    counts: _Counts, index: Int[np.ndarray, " classes"], criterion: Criterion
+    counts: OperatingCounts, index: Int[np.ndarray, " classes"], criterion: Criterion
 ) -> tuple[Float[np.ndarray, " classes"], Float[np.ndarray, " classes"], Float[np.ndarray, " classes"]]:
     """Precision (0 without predictions), recall and F-beta by class at positions of the threshold axis."""
     rows = np.arange(len(index))
@@ -282,7 +239,7 @@ def _rates(
     return precision, recall, _f_beta(predicted, correct, labels, criterion.beta)
 
 
-def _mean_rates(counts: _Counts, index: Int[np.ndarray, " classes"], criterion: Criterion) -> Rates:
+def _mean_rates(counts: OperatingCounts, index: Int[np.ndarray, " classes"], criterion: Criterion) -> Rates:
     present = counts.labels > 0
     if not present.any():
         return Rates(math.nan, math.nan, math.nan)

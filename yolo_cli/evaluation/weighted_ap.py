@@ -15,7 +15,7 @@ from yolo_cli.evaluation.matching import IGNORED, MAX_PER_CLASS, MatchCandidates
 IOUS = np.linspace(0.5, 0.95, 10)
 # Areas in pixels of the image file, as COCO bounds them (both ends belong to a range).
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-_RECALLS = np.linspace(0, 1, 101)
+RECALLS = np.linspace(0, 1, 101)
 
 
 class WeightedAP:
@@ -120,7 +120,7 @@ class _AreaRange:
         previous[first[number > 0]] = 0
         area = np.zeros(segments)
         area[number > 0] = np.add.reduceat(envelope * (reached - previous), first[number > 0])
-        return result + (area / len(_RECALLS)).reshape(len(IOUS), self.classes)
+        return result + (area / len(RECALLS)).reshape(len(IOUS), self.classes)
 
     def _reached(
         self, right: Int[np.ndarray, " k"], boxes: Int[np.ndarray, " classes"], number: Int[np.ndarray, " segments"]
@@ -129,7 +129,7 @@ class _AreaRange:
         start = np.cumsum(boxes + 1) - boxes - 1
         found = np.arange(len(boxes) + int(boxes.sum())) - np.repeat(start, boxes + 1)
         recall = found / np.maximum(np.repeat(boxes, boxes + 1), 1)
-        table = np.searchsorted(_RECALLS, recall, side="right")
+        table = np.searchsorted(RECALLS, recall, side="right")
         return table[right + np.repeat(np.tile(start, len(IOUS)), number)]
 
 

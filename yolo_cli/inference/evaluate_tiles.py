@@ -40,7 +40,7 @@ def evaluate_tiled(
     """
     evaluator.reset()
     if operating is not None:
-        operating.evaluator.reset()
+        operating.collector.reset()
     timing, loading, images = Timing(), 0.0, 0
     with reporter.bar(len(dataset.loader), "validate") as bar:
         for number, batch in enumerate(dataset.loader):
@@ -57,7 +57,7 @@ def evaluate_tiled(
             if operating is not None:
                 conf = operating.options.conf
                 assert isinstance(conf, float)
-                add_batch(operating.evaluator, dataset, batch, [_at_least(d, conf) for d in found])
+                add_batch(operating.collector, dataset, batch, [_at_least(d, conf) for d in found])
             if observe is not None:
                 on_canvas = [d.to_canvas(place) for d, place in zip(found, batch.letterboxes, strict=True)]
                 observe(number, batch, on_canvas)

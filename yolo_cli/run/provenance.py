@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "hotcoco", "pycocotools", "simplejpeg")
+PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "pycocotools", "simplejpeg")
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from yolo_cli import plots
 from yolo_cli.distributed.world import World
 from yolo_cli.evaluation.eval_data import EvalData
 from yolo_cli.evaluation.evaluate import Evaluation
+from yolo_cli.evaluation.evaluator import TOO_MANY_BOXES
 from yolo_cli.evaluation.saved_evaluation import SavedEvaluation, save_evaluation
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
@@ -43,13 +44,14 @@ def load_best(folder: Path, like: DetectionModel, device: torch.device, world: W
 def report_results(
     result: TrainResult,
     setup: TrainSetup,
-    predictions: EvalData,
+    predictions: EvalData | None,
     brightness: Float[np.ndarray, " images"],
     reporter: Reporter,
 ) -> None:
     """Write results.json, the plots and the report, and print the table. For the main process only.
 
-    `predictions` are those of the best checkpoint on the validation split, `brightness` that of its images.
+    `predictions` are those of the best checkpoint on the validation split, or None if they were too many to keep, which
+    leaves out the report. `brightness` is that of its images.
     """
     folder, evaluation, data, device = result.folder, result.evaluation, setup.data, setup.device
     if not setup.config.noplots:
@@ -67,12 +69,15 @@ def report_results(
             "peak_gpu_gigabytes": torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None,
         },
     )
-    saved = SavedEvaluation.of(
-        predictions, data.val.index, None, names=data.names, split=data.val.name, brightness=brightness
-    )
-    save_evaluation(folder, saved)
-    if not setup.config.noplots:
-        try_report(folder, saved, evaluation.metrics, reporter)
+    if predictions is None:
+        reporter.warn(f"{TOO_MANY_BOXES}: no evaluation.npz, no report")
+    else:
+        saved = SavedEvaluation.of(
+            predictions, data.val.index, None, names=data.names, split=data.val.name, brightness=brightness
+        )
+        save_evaluation(folder, saved)
+        if not setup.config.noplots:
+            try_report(folder, saved, evaluation.metrics, reporter)
     reports.print_table(evaluation, reporter.info, verbose=False)
     minutes = result.seconds / 60
     epochs = "1 epoch" if result.epochs == 1 else f"{result.epochs} epochs"
