@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
+from yolo_cli.dataset.color import ColorJitter, jittered_planes
 from yolo_cli.dataset.images import PAD_VALUE, shrink
 
 sides = st.integers(20, 300)
@@ -160,21 +161,22 @@ def test_thin_boxes_are_dropped() -> None:
 
 @given(st.booleans(), st.booleans(), st.integers(0, 100))
 def test_flipping_twice_changes_nothing(up: bool, left: bool, seed: int) -> None:
-    random = generator(seed)
-    planes = random.integers(0, 256, (3, 20, 30), dtype=np.uint8)
-    xyxy = np.sort(random.uniform(0, 20, (5, 2, 2)), 1).reshape(5, 4).astype(np.float32)
-    once = augment.flip(planes, xyxy, up=up, left=left)
-    twice = augment.flip(*once, up=up, left=left)
-    np.testing.assert_array_equal(twice[0], planes)
-    np.testing.assert_allclose(twice[1], xyxy, atol=1e-5)
+    xyxy = np.sort(generator(seed).uniform(0, 20, (5, 2, 2)), 1).reshape(5, 4).astype(np.float32)
+    once = augment.flip_boxes(xyxy, (20, 30), up=up, left=left)
+    twice = augment.flip_boxes(once, (20, 30), up=up, left=left)
+    np.testing.assert_allclose(twice, xyxy, atol=1e-5)
+    assert (up or left) == (once != xyxy).any()
 
 
-def test_flip_moves_pixels_and_boxes_together() -> None:
-    planes = np.zeros((3, 20, 30), np.uint8)
-    planes[:, 2:7, 4:10] = 255
+@pytest.mark.parametrize("jitter", [None, ColorJitter(1.0, 1.0, 1.0)])
+@pytest.mark.parametrize("height", [20, 4001])  # of which the second is more than a band of pixels
+def test_flips_move_pixels_and_boxes_together(height: int, jitter: ColorJitter | None) -> None:
+    image = np.zeros((height, 30, 3), np.uint8)
+    image[2:7, 4:10] = 255
     for up, left in ((True, False), (False, True), (True, True)):
-        flipped, xyxy = augment.flip(planes, np.array([[4, 2, 10, 7]], np.float32), up=up, left=left)
-        assert tuple(xyxy[0]) == white_extent(flipped.transpose(1, 2, 0))
+        planes = jittered_planes(image, jitter, up=up, left=left)
+        xyxy = augment.flip_boxes(np.array([[4, 2, 10, 7]], np.float32), (height, 30), up=up, left=left)
+        assert tuple(xyxy[0]) == white_extent(planes.transpose(1, 2, 0))
 
 
 def test_perspective_never_reaches_the_horizon() -> None:

@@ -130,37 +130,34 @@ def transform_boxes(
     A box becomes the bounding box of its four transformed corners, clipped to the canvas. It is kept where both sides
     exceed 2 pixels, more than a tenth of its area is visible, and its aspect ratio is below 100.
     """
+    if not len(boxes_cxcywhn):
+        return np.zeros((0, 4), np.float32), np.zeros(0, bool)
     center, half = boxes_cxcywhn[:, :2].astype(np.float64), boxes_cxcywhn[:, 2:].astype(np.float64) / 2
     scale = np.array([size[1], size[0]], np.float64)
-    low, high = np.clip(center - half, 0, 1) * scale, np.clip(center + half, 0, 1) * scale
-    corners = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
-    moved = _transform_points(matrix, corners)
-    before = np.concatenate([moved.min(1), moved.max(1)], 1)
-    limit = np.array([canvas[1], canvas[0]] * 2, np.float64)
-    after = np.clip(before, 0, limit)
+    low, high = np.maximum(center - half, 0) * scale, np.minimum(center + half, 1) * scale
+    if _is_axis_aligned(matrix):
+        gain, shift = matrix.diagonal()[:2], matrix[:2, 2]
+        before = np.concatenate([low * gain + shift, high * gain + shift], 1)
+    else:
+        corners = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
+        moved = _transform_points(matrix, corners)
+        before = np.concatenate([moved.min(1), moved.max(1)], 1)
+    after = np.minimum(np.maximum(before, 0), np.array([canvas[1], canvas[0]] * 2, np.float64))
     w, h = (after[:, 2:] - after[:, :2]).T
-    area = np.prod(before[:, 2:] - before[:, :2], 1)
+    area = (before[:, 2] - before[:, 0]) * (before[:, 3] - before[:, 1])
     aspect = np.maximum(w, h) / np.maximum(np.minimum(w, h), 1e-9)
     keep = (w > MIN_SIDE) & (h > MIN_SIDE) & (w * h > MIN_VISIBLE * area) & (aspect < MAX_ASPECT)
     return after.astype(np.float32), keep
 
 
-def flip(
-    planes: UInt8[np.ndarray, "3 h w"], xyxy: Float32[np.ndarray, "n 4"], *, up: bool, left: bool
-) -> tuple[UInt8[np.ndarray, "3 h w"], Float32[np.ndarray, "n 4"]]:
-    """Flip an image and its boxes (pixels) vertically (`up`), horizontally (`left`), both or neither."""
-    height, width = planes.shape[1:]
+def flip_boxes(xyxy: Float32[np.ndarray, "n 4"], canvas: Size, *, up: bool, left: bool) -> Float32[np.ndarray, "n 4"]:
+    """Flip boxes (pixels) vertically (`up`), horizontally (`left`), both or neither."""
+    height, width = canvas
     if left:
         xyxy = np.stack([width - xyxy[:, 2], xyxy[:, 1], width - xyxy[:, 0], xyxy[:, 3]], 1)
     if up:
         xyxy = np.stack([xyxy[:, 0], height - xyxy[:, 3], xyxy[:, 2], height - xyxy[:, 1]], 1)
-    if not (up or left):
-        return planes, xyxy
-    # Planes are flipped twice as fast as interleaved channels.
-    flipped = np.empty_like(planes)
-    for plane, out in zip(planes, flipped, strict=True):
-        cv2.flip(plane, -1 if up and left else 0 if up else 1, dst=out)
-    return flipped, xyxy
+    return xyxy
 
 
 def mixup_ratio(random: np.random.Generator) -> float:

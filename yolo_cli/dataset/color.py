@@ -19,6 +19,8 @@ from yolo_cli.config import Hyperparameters
 
 # A turn does not keep m. Beyond this change of hue, that would be visible, and pixels are converted to HSV instead.
 _SMALL_TURN = 0.05
+# Pixels that all steps are done for at a time. They stay in the processor's cache, which halves the time.
+_BAND = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +40,40 @@ def random_jitter(random: np.random.Generator, hyp: Hyperparameters) -> ColorJit
     return ColorJitter(float(hue), float(saturation), float(value))
 
 
-def jittered_planes(image: UInt8[np.ndarray, "h w 3"], jitter: ColorJitter | None) -> UInt8[np.ndarray, "3 h w"]:
-    """The channels of an RGB image, one after the other, with other colors."""
-    planes = np.empty((3, *image.shape[:2]), np.uint8)
-    if jitter is None:
-        cv2.split(image, list(planes))
-    elif abs(jitter.hue - 1) > _SMALL_TURN:
-        cv2.split(apply_hsv(image, jitter), list(planes))
-    else:
-        if jitter.hue != 1:
-            image = cv2.transform(image, _turn(jitter.hue))
-        cv2.split(image, list(planes))
-        _scale_saturation_and_value(planes, jitter)
+def jittered_planes(
+    image: UInt8[np.ndarray, "h w 3"], jitter: ColorJitter | None = None, *, up: bool = False, left: bool = False
+) -> UInt8[np.ndarray, "3 h w"]:
+    """The channels of an RGB image, one after the other, with other colors, and flipped vertically or horizontally."""
+    height, width = image.shape[:2]
+    planes = np.empty((3, height, width), np.uint8)
+    flip = -1 if up and left else 0 if up else 1 if left else None
+    rows = max(_BAND // width, 1)
+    for top in range(0, height, rows):
+        end = min(top + rows, height)
+        band = planes[:, height - end : height - top] if up else planes[:, top:end]
+        _draw_band(image[top:end], jitter, flip, band)
     return planes
+
+
+def _draw_band(
+    image: UInt8[np.ndarray, "h w 3"],
+    jitter: ColorJitter | None,
+    flip: int | None,
+    out: UInt8[np.ndarray, "3 h w"],
+) -> None:
+    if jitter is not None:
+        if abs(jitter.hue - 1) > _SMALL_TURN:
+            image = apply_hsv(image, jitter)
+        elif jitter.hue != 1:
+            image = cv2.transform(image, _turn(jitter.hue))
+    planes = list(cv2.split(image))
+    if jitter is not None and abs(jitter.hue - 1) <= _SMALL_TURN:
+        _scale_saturation_and_value(planes, jitter)
+    for plane, part in zip(planes, out, strict=True):
+        if flip is None:
+            part[:] = plane
+        else:
+            cv2.flip(plane, flip, dst=part)
 
 
 def apply_hsv(image: UInt8[np.ndarray, "h w 3"], jitter: ColorJitter) -> UInt8[np.ndarray, "h w 3"]:
@@ -62,14 +85,13 @@ def apply_hsv(image: UInt8[np.ndarray, "h w 3"], jitter: ColorJitter) -> UInt8[n
     return cv2.cvtColor(cv2.LUT(hsv, tables, dst=hsv), cv2.COLOR_HSV2RGB)
 
 
-def _scale_saturation_and_value(planes: UInt8[np.ndarray, "3 h w"], jitter: ColorJitter) -> None:
+def _scale_saturation_and_value(planes: list[UInt8[np.ndarray, "h w"]], jitter: ColorJitter) -> None:
     largest = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
     # Value ends at 255 without a change of hue: m is cut, not each channel.
     scaled = cv2.convertScaleAbs(largest, alpha=jitter.value)
-    below = np.empty_like(largest)
     for plane in planes:
-        cv2.subtract(largest, plane, dst=below)
-        cv2.addWeighted(scaled, 1.0, below, -jitter.saturation * jitter.value, 0.0, dst=plane)
+        cv2.subtract(largest, plane, dst=plane)
+        cv2.addWeighted(scaled, 1.0, plane, -jitter.saturation * jitter.value, 0.0, dst=plane)
 
 
 def _turn(hue: float) -> Float[np.ndarray, "3 3"]:

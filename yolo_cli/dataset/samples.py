@@ -115,7 +115,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
         canvas_size = np.array([key.width, key.height], np.float32)
         rows[:, 1:3] = (rows[:, 1:3] * size + pad) / canvas_size
         rows[:, 3:5] = rows[:, 3:5] * size / canvas_size
-        return _sample(jittered_planes(image, None), rows, key.index, mapping)
+        return _sample(jittered_planes(image), rows, key.index, mapping)
 
     def _augmented(self, key: SampleKey, hyp: Hyperparameters) -> Sample:
         random = sample_random(self._seed, key)
@@ -131,9 +131,10 @@ class DetectionDataset(Dataset[Sample | UserError]):
                 classes, xyxy = np.concatenate([classes, other_classes]), np.concatenate([xyxy, other_xyxy])
         else:
             image, classes, xyxy = self._compose(random, hyp, [key.index], canvas)
-        planes = jittered_planes(image, random_jitter(random, hyp))
-        up, left = random.random(2) < (hyp.flipud, hyp.fliplr)
-        planes, xyxy = augment.flip(planes, xyxy, up=bool(up), left=bool(left))
+        jitter = random_jitter(random, hyp)
+        up, left = (bool(flip) for flip in random.random(2) < (hyp.flipud, hyp.fliplr))
+        planes = jittered_planes(image, jitter, up=up, left=left)
+        xyxy = augment.flip_boxes(xyxy, canvas, up=up, left=left)
         rows = np.empty((len(xyxy), 5), np.float32)
         rows[:, 0] = classes
         rows[:, 1:3] = (xyxy[:, :2] + xyxy[:, 2:]) / 2
