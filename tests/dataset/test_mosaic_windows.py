@@ -140,6 +140,16 @@ def test_each_image_is_decoded_once(index: LabelIndex, monkeypatch: pytest.Monke
     assert max(decoded.values()) > 1
 
 
+def test_a_mosaic_has_four_different_images(index: LabelIndex) -> None:
+    loader = training(index, batch=1)
+    dataset = loader.dataset
+    for (key,) in loader.batches:
+        drawn = dataset._mosaic_images(np.random.default_rng(key.index), key, key.index)
+        assert drawn[0] == key.index
+        assert len(set(drawn)) == 4
+        assert set(drawn) <= set(key.window)
+
+
 def test_full_variety_uses_images_of_other_windows(index: LabelIndex) -> None:
     windowed, all_images = (
         images_of(list(training(index, hyp=replace(HYP, mosaic_window=window)))) for window in (4, 0)

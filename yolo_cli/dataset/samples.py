@@ -124,7 +124,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
         if key.mosaic and random.random() < hyp.mosaic:
             image, classes, xyxy = self._compose(random, hyp, self._mosaic_images(random, key, key.index), canvas)
             if random.random() < hyp.mixup:
-                images = self._mosaic_images(random, key, *self._choose(random, key, 1))
+                images = self._mosaic_images(random, key, self._mixup_image(random, key))
                 other_image, other_classes, other_xyxy = self._compose(random, hyp, images, canvas)
                 ratio = augment.mixup_ratio(random)
                 cv2.addWeighted(image, ratio, other_image, 1 - ratio, 0.0, dst=image)
@@ -143,13 +143,17 @@ class DetectionDataset(Dataset[Sample | UserError]):
         return _sample(planes, rows, key.index, Letterbox(key.height, key.width, 1.0, 1.0, 0.0, 0.0))
 
     def _mosaic_images(self, random: np.random.Generator, key: SampleKey, first: int) -> list[int]:
-        return [first, *self._choose(random, key, 3)]
-
-    def _choose(self, random: np.random.Generator, key: SampleKey, count: int) -> list[int]:
-        """Images to combine with that of a sample."""
         if not key.window:
-            return [int(i) for i in random.integers(len(self), size=count)]
-        return [key.window[i] for i in random.integers(len(key.window), size=count)]
+            return [first, *(int(i) for i in random.integers(len(self), size=3))]
+        # Of few images, one would often be drawn twice.
+        own = key.window.index(first)
+        others = random.choice(len(key.window) - 1, 3, replace=False).tolist()
+        return [first, *(key.window[i + (i >= own)] for i in others)]
+
+    def _mixup_image(self, random: np.random.Generator, key: SampleKey) -> int:
+        if not key.window:
+            return int(random.integers(len(self)))
+        return key.window[random.integers(len(key.window))]
 
     def _compose(
         self, random: np.random.Generator, hyp: Hyperparameters, images: list[int], canvas: tuple[int, int]
