@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
-.PHONY: train test test-slow check clean
+.PHONY: train test test-slow test-gpu check clean
 
 train: $(READY)
 	$(BIN)/yolo train --data shapes --cfg n --hyp shapes --optimizer AdamW --img 160 --batch 16 --epochs 30
@@ -16,10 +16,14 @@ train: $(READY)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 test: $(READY_DEV)
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not gpu'
 
 test-slow: $(READY_DEV)
 	$(PYTEST) -m slow
+
+# On a machine with a CUDA GPU, one test after another.
+test-gpu: $(READY_DEV)
+	$(BIN)/python -m pytest -q -m gpu tests/gpu
 
 check: $(READY_DEV)
 	$(BIN)/ruff check .

@@ -120,6 +120,13 @@ def train(
         bool,
         Option("--sync-bn", help="Compute batch norm statistics over the whole batch of all GPUs (SyncBatchNorm)."),
     ] = D.sync_bn,
+    compile: Annotated[
+        bool,
+        Option(
+            "--compile",
+            help="Compile the network with torch.compile: a slower start and faster batches. Needs a C++ compiler.",
+        ),
+    ] = D.compile,
     workers: Workers = D.workers,
     cache: Annotated[
         str,

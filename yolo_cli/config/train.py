@@ -37,6 +37,7 @@ class TrainConfig:
     device: str = ""
     multi_scale: bool = False
     sync_bn: bool = False
+    compile: bool = False  # the network, with torch.compile
     single_cls: bool = False
     optimizer: str = ""  # that of --hyp auto, or SGD
     loss: str = ""  # the model's own
@@ -86,6 +87,10 @@ class TrainConfig:
         if self.image_weights and self.rect:
             what = "rectangular batches cannot be weighted"
             raise UserError(what, where="--image-weights --rect", fix="leave one out")
+        if self.compile and (self.multi_scale or self.rect):
+            other = "--multi-scale" if self.multi_scale else "--rect"
+            what = "the network is compiled for one size of images, but they vary"
+            raise UserError(what, where=f"--compile {other}", fix="leave one out")
         check_tile(self.tile)
         if self.tile and (self.rect or self.cache):
             other, what = ("--rect", "batches whole images") if self.rect else ("--cache", "keeps scaled images")

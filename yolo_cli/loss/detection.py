@@ -240,7 +240,7 @@ class DetectionLoss:
         if m.valid is None:
             return iou.detach().clamp(min=0), box.mean(), cls
         count = m.valid.sum().clamp(min=1)
-        return iou.detach().clamp(min=0), torch.where(m.valid, box, 0.0).sum() / count, cls * (len(m) / count)
+        return iou.detach().clamp(min=0), box.masked_fill(~m.valid, 0.0).sum() / count, cls * (len(m) / count)
 
     def _cross_entropy(
         self, logits: Tensor, target: Tensor, positive_weight: float, counted: Tensor | None = None
@@ -267,7 +267,7 @@ def _counts(raw: RawMaps, matched: Sequence[Assignment]) -> list[Tensor | int]:
 def _positions(m: Assignment, shape: Sequence[int]) -> Tensor:
     """The index of each match among all predictions of a scale; what is no match gets the one behind them."""
     index = m.flat_index(shape)
-    return index if m.valid is None else torch.where(m.valid, index, math.prod(shape[:4]))
+    return index if m.valid is None else index.masked_fill(~m.valid, math.prod(shape[:4]))
 
 
 def _counted(objectness: Tensor, m: Assignment, regions: Float[Tensor, "r 6"]) -> Tensor:

@@ -60,7 +60,8 @@ class DeviceValues:
         count = len(self._steps)
         own = self._rows[:count].flatten()
         if self._world.size == 1:
-            return self._take(own.tolist(), own.tolist()), requests
+            numbers = own.tolist()
+            return self._take(numbers, numbers), requests
         slots = own.new_zeros(self._world.size, len(requests))
         for i, request in enumerate(requests):
             slots[self._world.rank, i] = float(request)

@@ -22,7 +22,9 @@ LAST, PREVIOUS = "last.pt", "last_previous.pt"
 NEWEST = "newest"  # the value of `--resume` without a folder
 # Options that a resumed run may change: they have no influence on the numbers, or are meant to be changed.
 _WRITING = ("nosave", "noplots", "save_period", "save_every", "save_minutes", "project", "name", "exist_ok")
-FREE = frozenset(("resume", "epochs", "patience", "device", "workers", "cache", "strict", "nan_policy", *_WRITING))
+FREE = frozenset(
+    ("resume", "epochs", "patience", "device", "workers", "cache", "strict", "nan_policy", "compile", *_WRITING)
+)
 # Options whose effective values are found when the run begins: the measured batch size, the rounded image size, the
 # optimizer that --hyp auto chooses.
 RESOLVED = ("batch", "img", "tile", "optimizer")

@@ -31,6 +31,7 @@ from yolo_cli.run import reports
 from yolo_cli.run.folder import create_run_dir, write_options
 from yolo_cli.run.lock import RunLock
 from yolo_cli.train.autobatch import MEMORY_FRACTION, measure_batch
+from yolo_cli.train.compiling import check_compiler
 from yolo_cli.train.folded_norms import restore_norms
 from yolo_cli.train.hyperparameters import HypChoice, read_hyperparameters
 from yolo_cli.train.optim import freeze_layers, frozen_layers
@@ -87,6 +88,8 @@ def set_up(
         raise UserError("is measured on a GPU only", where="--batch -1", fix="give a number on other devices")
     if config.sync_bn and world.size > 1 and device.type != "cuda":
         raise UserError("synchronizes GPUs only", where=f"--sync-bn --device {device.type}", fix="omit --sync-bn")
+    if config.compile:
+        check_compiler(device)  # before anything slow
     workers = default_workers(
         config.workers, max(config.batch // world.size, 1) if config.batch != AUTO_BATCH else 8, world.local_size
     )

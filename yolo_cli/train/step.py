@@ -3,6 +3,7 @@
 On a GPU nothing in it waits for the device. What the host needs to know, it reads later; see `DeviceValues`.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,8 @@ from yolo_cli.device import autocast
 from yolo_cli.distributed.world import World
 from yolo_cli.loss.losses import LossSettings, build_loss
 from yolo_cli.model.build import DetectionModel
+from yolo_cli.model.heads import RawMaps
+from yolo_cli.train.compiling import compile_network
 from yolo_cli.train.device_values import DeviceValues
 from yolo_cli.train.nan_guard import NanGuard
 from yolo_cli.train.optim import Schedule, apply_settings, step_if_finite
@@ -43,6 +46,8 @@ class TrainStep:
         self.config, self.state, self.schedule = config, state, schedule
         self.nan_guard, self.world, self.stride = nan_guard, world, model.stride
         self.network = _parallel(model, world, setup.device, sync_bn=config.sync_bn)
+        self.compiled = compile_network(self.network, setup.device) if config.compile else None
+        self.compiled_size: torch.Size | None = None
         loss = config.loss or model.architecture.loss
         settings = LossSettings(setup.hyp, config.img, config.label_smoothing, world=world)
         self.loss = build_loss(loss, model, settings)
@@ -59,13 +64,13 @@ class TrainStep:
         statistics = self.nan_guard.save_statistics()
         with nullcontext() if update else self._without_exchange():
             with autocast(self.device):
-                raw = self.network(images)
+                raw = self._network_for(images)(images)
             loss = self.closing_loss if epoch >= self.schedule.closing_epoch else self.loss
             parts = loss(raw, batch.targets.to(self.device, non_blocking=True), batch.counts)
             losses = parts.values()
             finite = torch.isfinite(losses).all()
             # So that every gradient is NaN in every process, and one check before the update finds it.
-            total = parts.total * torch.where(finite, 1.0, torch.nan)
+            total = parts.total * torch.ones_like(parts.total).masked_fill(~finite, torch.nan)
             self.state.scaler.scale(total).backward()
         self.nan_guard.restore_statistics(statistics, finite)
         self.values.add(epoch, number, losses)
@@ -99,6 +104,16 @@ class TrainStep:
         canvas = (images.shape[2], images.shape[3])  # with --rect it differs among batches
         size = multi_scale_size(self.config.seed, epoch, number, canvas, self.stride)
         return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+    def _network_for(self, images: Tensor) -> Callable[[Tensor], RawMaps]:
+        """With --compile, the compiled network for batches of the first one's size.
+
+        The last batch of an epoch can be smaller. Compiling once more would take longer than that batch.
+        """
+        if self.compiled is None:
+            return self.network
+        self.compiled_size = self.compiled_size or images.shape
+        return self.compiled if images.shape == self.compiled_size else self.network
 
     def _without_exchange(self) -> AbstractContextManager[Any]:
         """A context in which gradients are accumulated in this process only, until the batch with the update."""
