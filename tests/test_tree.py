@@ -32,7 +32,7 @@ def test_each_command_is_one_file_with_run() -> None:
 def test_tests_are_in_the_folder_of_what_they_test() -> None:
     packages = {path.name for path in (ROOT / "yolo_cli").iterdir() if (path / "__init__.py").exists()}
     folders = {path.parent.relative_to(ROOT / "tests").parts[0] for path in TESTS if path.parent != ROOT / "tests"}
-    assert folders - {"fixtures", "fuzz"} <= packages
+    assert folders - {"fixtures", "fuzz", "gpu"} <= packages  # gpu: of all packages, on a GPU
 
 
 def test_nothing_in_a_file_can_decide_what_runs() -> None:
