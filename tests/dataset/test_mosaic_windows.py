@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters
-from yolo_cli.dataset import samples
+from yolo_cli.dataset import loader, samples
 from yolo_cli.dataset.decoded_window import DecodedWindow
 from yolo_cli.dataset.label_index import LabelIndex, build_index
 from yolo_cli.dataset.loader import train_loader
@@ -122,6 +122,17 @@ def test_a_sample_is_the_same_for_every_way_of_loading(
     assert same(images_of(list(loader)), {i: expected[i] for batch in list(training(index))[2:] for i in batch.indices})
     monkeypatch.setattr(samples, "DecodedWindow", lambda: DecodedWindow(limit=20_000))  # an image or two
     assert same(images_of(list(training(index, **changes))), expected)
+
+
+def test_a_worker_prepares_single_batches_where_shared_memory_is_short(
+    index: LabelIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ample = training(index, workers=1, batch=2)
+    monkeypatch.setattr(loader, "free_memory", lambda: 2**16)
+    short = training(index, workers=1, batch=2)
+    assert max(len(series) for series in ample.batch_sampler) > 2
+    assert max(len(series) for series in short.batch_sampler) == 2
+    assert same(images_of(list(short)), images_of(list(ample)))
 
 
 def test_each_image_is_decoded_once(index: LabelIndex, monkeypatch: pytest.MonkeyPatch) -> None:

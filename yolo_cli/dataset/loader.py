@@ -23,10 +23,11 @@ from yolo_cli.dataset.samples import DetectionDataset, Sample
 from yolo_cli.dataset.shards.epochs import EpochSpool, keep_all
 from yolo_cli.dataset.shards.order import DEFAULT_WINDOW
 from yolo_cli.dataset.shards.spool import ShardSpool
+from yolo_cli.dataset.shared_memory import free_memory
 from yolo_cli.errors import UserError
 
 _VAL_PAD = 0.5  # border of rectangular validation batches, in strides
-# Bytes of pixels that a worker prepares in one piece: 64 images at 640, as many as a window has.
+# Bytes of pixels that a worker prepares in one piece at most: 64 images at 640, as many as a window has.
 _SERIES = 64 * 3 * 640 * 640
 
 
@@ -45,7 +46,7 @@ class BatchLoader(DataLoader[Batch]):
         self.batches, self._samples, self._spool = batches, dataset, spool
         super().__init__(
             dataset,  # type: ignore[arg-type]
-            batch_sampler=WindowSampler(batches, longest=_SERIES if workers else 0),
+            batch_sampler=WindowSampler(batches, longest=_series_bytes(workers)),
             num_workers=workers,
             collate_fn=partial(_collate_series, batch=batches.batch),
             pin_memory=pin_memory,
@@ -189,6 +190,11 @@ def collate(samples: list[Sample | UserError]) -> Batch | UserError:
         letterboxes=tuple(sample.letterbox for sample in good),
         counts=TargetCounts.of(targets),
     )
+
+
+def _series_bytes(workers: int) -> int:
+    """Bytes of pixels that a worker prepares in one piece, so that all series on the way have room in shared memory."""
+    return min(_SERIES, free_memory() // (8 * workers)) if workers else 0
 
 
 def _collate_series(samples: Iterable[Sample | UserError], batch: int) -> list[Batch | UserError]:
