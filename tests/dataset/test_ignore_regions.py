@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.recording import Recording
 from yolo_cli.batch import Detections
 from yolo_cli.commands.convert_dataset import convert_dataset
 from yolo_cli.config import ConvertConfig, Hyperparameters
@@ -145,3 +146,24 @@ def test_regions_are_hatched() -> None:
     inside, outside = drawn[12:88, 12:58], drawn[:, 65:]
     assert 0.05 < (inside > 50).any(axis=2).mean() < 0.6
     assert not outside.any()
+
+
+def test_regions_of_one_class_lose_it_in_txt_files_but_do_not_multiply(folder: Path, tmp_path: Path) -> None:
+    reporter = Recording()
+    source = folder
+    for number, to in enumerate(("coco", "yolo", "coco", "yolo")):
+        target = tmp_path / f"out{number}"
+        convert_dataset(ConvertConfig(str(source / "data.yaml"), str(target), to=to), reporter)
+        source = target
+    rows = sorted((source / "labels/val").rglob("0.txt"))[0].read_text().splitlines()
+    assert [row.split()[0] for row in rows] == ["1", "-1"]
+    assert sum("6 ignore regions of one class become regions for all classes" in line for line in reporter.lines) == 4
+
+
+def test_images_with_regions_only_are_not_called_unlabeled(folder: Path) -> None:
+    for i in range(3):
+        (folder / f"labels/{i}.txt").write_text("-1 0.5 0.5 0.5 0.5\n")
+    reporter = Recording()
+    spec = load_spec(str(folder / "data.yaml"))
+    load_split(spec, "val", single_cls=False, strict=True, workers=0, reporter=reporter)
+    assert not any("has a label file" in line for line in reporter.lines)

@@ -13,6 +13,7 @@ from yolo_cli.config import ConvertConfig
 from yolo_cli.dataset.entries import SplitEntry
 from yolo_cli.dataset.formats import coco, voc, yolo
 from yolo_cli.dataset.formats.records import Record
+from yolo_cli.dataset.ignore_regions import ANY_CLASS, classes_of, crowd_code
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.spec import load_spec, prepare
 from yolo_cli.dataset.splits import Split, index_split, load_splits, prepare_dataset
@@ -63,7 +64,7 @@ def convert_dataset(config: ConvertConfig, reporter: Reporter) -> Path:
             keys[split.name] = _write_split(split, config, spec.names, folder, reporter).to_value()
         write_mapping(folder / "data.yaml", {**keys, "names": list(spec.names)})
         write_json(folder / "dataset_report.json", {split.name: split.report() for split in splits})
-        difference = max(_verify(split, folder, config.to) for split in splits)
+        difference = max(_verify(split, folder, config.to, spec.nc) for split in splits)
 
     # Report
     boxes = sum(len(split.index.boxes) for split in splits)
@@ -81,6 +82,9 @@ def _write_split(
     records = [_record(index, i, path) for i, path in enumerate(paths)]
     if config.to != "coco":
         _check_stems(records, config.to)
+    if index.ignored and config.to == "yolo" and (crowds := int((index.ignored.classes != ANY_CLASS).sum())):
+        regions = f"{crowds:,} ignore region{'s' if crowds > 1 else ''} of one class"
+        reporter.warn(f"{split.name}: {regions} become regions for all classes, since txt labels have no others")
     with reporter.bar(len(index), f"{split.name} images") as bar:
         for i, path in enumerate(paths):
             _place_image(index, i, folder / writer.images / split.name / path, copy=config.copy)
@@ -131,21 +135,34 @@ def _place_image(index: LabelIndex, i: int, path: Path, *, copy: bool) -> None:
         shutil.copyfile(source, path)
 
 
-def _verify(split: Split, folder: Path, to: str) -> float:
+def _verify(split: Split, folder: Path, to: str, nc: int) -> float:
     """The largest difference between the written boxes and those of the dataset, as a fraction of the image.
 
-    Raises UserError where images, classes or the number of boxes differ, or a box has moved visibly.
+    Raises UserError where images, classes, ignore regions or the number of boxes differ, or a box has moved visibly.
     """
     index, expected = _read_back(folder, split.name), split.index
     if index.fingerprint == expected.fingerprint:
         return 0.0
     if _relative_paths(index) == _relative_paths(expected) and np.array_equal(index.offsets, expected.offsets):
         difference = float(np.abs(index.boxes - expected.boxes).max(initial=0.0))
-        if np.array_equal(index.classes, expected.classes) and difference <= TOLERANCE:
+        same = np.array_equal(index.classes, expected.classes) and difference <= TOLERANCE
+        if same and all(_same_regions(index, expected, i, to, nc) for i in range(len(index))):
             return difference
     first = f", first: {index.problems[0].what}" if index.problems else ""
     what = f"cannot hold the {split.name} split: {len(index.boxes):,} of {len(expected.boxes):,} boxes read back{first}"
     raise UserError(what, where=f"--to {to}", fix="use another format")
+
+
+def _same_regions(index: LabelIndex, expected: LabelIndex, i: int, to: str, nc: int) -> bool:
+    """Whether image i has the regions of the dataset, as far as the format can hold them."""
+    wanted = set()
+    for class_id, *box in expected.ignored_rows(i).tolist():
+        code = ANY_CLASS if to == "yolo" or class_id < 0 else crowd_code(int(class_id))
+        for each in [ANY_CLASS] if to == "yolo" else classes_of(code, nc):
+            wanted.add((float(each), *box))
+    rows = np.array(sorted(wanted)).reshape(-1, 5)
+    found = np.array(sorted(map(tuple, index.ignored_rows(i).tolist()))).reshape(-1, 5)
+    return rows.shape == found.shape and bool(np.allclose(rows, found, rtol=0, atol=TOLERANCE))
 
 
 def _read_back(folder: Path, split: str) -> LabelIndex:

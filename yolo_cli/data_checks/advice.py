@@ -57,8 +57,8 @@ def _tile(index: LabelIndex, img: tuple[int, int]) -> str:
     if share <= _large_enough(index, img) + 0.05:
         return ""
     return (
-        f"--tile {max(img)} with yolo detect: the images have {np.median(gain):.1f} times the resolution of --img, at "
-        f"which {_percent(share)} of the boxes have {SMALL:.0f} pixels or more"
+        f"--tile {max(img)} with yolo train, val and detect: the images have {np.median(gain):.1f} times the "
+        f"resolution of --img, at which {_percent(share)} of the boxes have {SMALL:.0f} pixels or more"
     )
 
 

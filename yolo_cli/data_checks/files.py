@@ -24,6 +24,7 @@ _ROW_KINDS = (
 _SENTENCES = {
     "unreadable-image": ("image that cannot be read", "images that cannot be read"),
     "damaged-image": ("image with damaged data", "images with damaged data"),
+    "missing-image": ("annotation of an image that is not there", "annotations of images that are not there"),
     "unreadable-label": ("label file that cannot be read", "label files that cannot be read"),
     "twice": ("image that is listed twice", "images that are listed twice"),
     "label-syntax": ("label row that cannot be parsed", "label rows that cannot be parsed"),
@@ -78,6 +79,8 @@ def _kind(problem: Problem) -> str:
         return next((kind for words, kind in _ROW_KINDS if words in problem.what), "label-syntax")
     if "twice" in problem.what:
         return "twice"
+    if problem.what.startswith("no image"):
+        return "missing-image"
     return "unreadable-image" if _is_image(problem.file) else "unreadable-label"
 
 

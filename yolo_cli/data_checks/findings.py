@@ -96,6 +96,9 @@ EXPLANATIONS: Mapping[str, Explanation] = {
     "damaged-image": Explanation(
         "A decoder guesses the damaged part, and another decoder guesses differently.", "Save or copy the file again."
     ),
+    "missing-image": Explanation(
+        "The annotation is not used.", "Add the image to the folder, or remove the annotation."
+    ),
     "unreadable-label": Explanation("All boxes of the image are missing.", "Repair the label file."),
     "label-syntax": Explanation(
         "The row is skipped, so the object counts as background.",
@@ -124,11 +127,11 @@ EXPLANATIONS: Mapping[str, Explanation] = {
     "twice": Explanation("The second one is ignored, with its boxes.", "Remove the one that is wrong."),
     "near-duplicate": Explanation(
         "Nearly the same picture is in two splits, so the metrics are too high.",
-        "Move both images into one split.",
+        "Move both images into one split; `yolo split DATA` makes splits that keep them together.",
     ),
     "video-frames": Explanation(
         "Frames of one scene are in several splits. The model is evaluated on scenes that it was trained on.",
-        "Split by video or scene, not by frame.",
+        "Split by video or scene, not by frame: `yolo split DATA`, with `--group` if names tell the scene.",
     ),
     "duplicate-rows": Explanation(
         "The row is skipped; it is listed because it often means that a tool exported twice.",
@@ -152,7 +155,8 @@ EXPLANATIONS: Mapping[str, Explanation] = {
     "exif-turn": Explanation(
         "The labels fit the pixels as they are stored, but the image is shown turned by its EXIF orientation. Training "
         "applies the orientation, so the boxes are in the wrong place.",
-        "Turn the labels, or store the pixels turned and remove the EXIF tag.",
+        "Remove the EXIF tag, so that the image is shown as it was labeled; or turn the labels. No command here "
+        "changes images.",
     ),
     "class-missing": Explanation(
         "A class without boxes cannot be learned (train) or measured (val).",

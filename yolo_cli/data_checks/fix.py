@@ -104,6 +104,8 @@ def _write_split(folder: Path, split: CheckedSplit, leaks: Mapping[int, str], nc
         else:
             content = _rows_of_index(index, row, doubles.get(row, []))
             changes += [Change(path, 0, "removed a double box") for _ in doubles.get(row, [])]
+            if (index.ignored_rows(row)[:, 0] != ANY_CLASS).any():
+                changes.append(Change(path, 0, "ignore regions of one class became regions for all classes"))
         target = (folder / "labels" / split.name / place).with_suffix(".txt")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
@@ -167,7 +169,8 @@ def _cut_at_border(tokens: Sequence[bytes], nc: int) -> bytes | None:
 def _rows_of_index(index: LabelIndex, row: int, doubles: Sequence[int]) -> bytes:
     rows = [labels for i, labels in enumerate(index.labels(row).tolist()) if i not in doubles]
     rows += [[ANY_CLASS, *region[1:]] for region in index.ignored_rows(row).tolist()]
-    return "".join(f"{int(c)} {x:.8g} {y:.8g} {w:.8g} {h:.8g}\n" for c, x, y, w, h in rows).encode()
+    lines = (f"{int(c)} {x:.8g} {y:.8g} {w:.8g} {h:.8g}\n" for c, x, y, w, h in rows)
+    return "".join(dict.fromkeys(lines)).encode()
 
 
 def _shown(line: bytes) -> str:

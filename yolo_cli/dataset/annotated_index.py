@@ -1,5 +1,6 @@
 """The label index of annotation files: boxes in pixels become fractions of the images, checked as YOLO rows are."""
 
+import difflib
 import hashlib
 import os
 from collections.abc import Sequence
@@ -88,7 +89,7 @@ def renumbered(annotated: AnnotatedIndex, names: Sequence[str], where: object) -
     for name in unknown:
         if annotated.declared or annotated.names.index(name) in used:
             raise UserError(
-                f"class {name!r} is not among the names of data.yaml ({_short_list(names)})",
+                f"class {name!r}{_uses(annotated, name)} is not among the names of data.yaml ({_short_list(names)})",
                 where=where,
                 fix=_fix(name, names),
             )
@@ -104,7 +105,19 @@ def _fix(name: str, names: Sequence[str]) -> str:
     for known in names:
         if known.casefold().strip() == name.casefold().strip():
             return f"write it as in the annotations: {name!r} instead of {known!r}"
-    return "add it to `names`, or remove `names` to use those of the annotations"
+    meant = difflib.get_close_matches(name, names, n=1)
+    correct = f"if it is {meant[0]!r}, correct the annotations; else " if meant else ""
+    return f"{correct}add it to `names`, or remove `names` to use those of the annotations"
+
+
+def _uses(annotated: AnnotatedIndex, name: str) -> str:
+    """How many boxes a class has, and the first image with one."""
+    rows = np.flatnonzero(annotated.index.classes == annotated.names.index(name))
+    if not len(rows):
+        return ""
+    image = int(np.searchsorted(annotated.index.offsets, rows[0], side="right")) - 1
+    boxes = "1 box" if len(rows) == 1 else f"{len(rows):,} boxes"
+    return f" ({boxes}, the first in {os.path.basename(annotated.index.path(image))})"
 
 
 def _short_list(names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ _ALIASES = {
 }
 _MAX_DEPTH = 5
 _MAX_FILES = 200_000
+_LISTED = 6  # folders
 _SAMPLE = 50  # images whose labels are looked for
 
 
@@ -37,8 +38,8 @@ def suggest_images(root: Path, split: str, given: str) -> str:
     if not fitting and not close:
         others = difflib.get_close_matches(given, list(folders), n=1, cutoff=0.75)
         if not others or any(_names_split(others[0], other) for other in _ALIASES):
-            listed = ", ".join(folder for folder, _ in folders.most_common(3))
-            return f"images are in {listed}{', …' if len(folders) > 3 else ''}"
+            listed = ", ".join(folder for folder, _ in folders.most_common(_LISTED))
+            return f"images are in {listed}{', …' if len(folders) > _LISTED else ''}"
         close = others
     best = max(close or fitting, key=lambda folder: (folders[folder], folder))
     # Subfolders are searched, so that their common folder is the entry.

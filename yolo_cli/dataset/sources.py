@@ -94,10 +94,10 @@ def _folder(folder: Path, used: tuple[str, ...] | None) -> EntryFiles:
     images = [file for file in found if not file[-5:].lower().endswith(_NO_IMAGES)] if others else found
     shards = [file for file in others if is_shard(file)]
     annotations = tuple(file for file in others if not is_shard(file))
-    if not annotations or (shards and not images) or (known := _format(annotations)) is None:
+    if not annotations or (shards and not images) or _format(annotations) is None:
         return EntryFiles((*(images or shards), *unreadable))
     if any(os.path.exists(label_path(image)) for image in images):
-        unused = sum(file.lower().endswith(known.suffix) for file in annotations)
+        unused = sum(_format((file,)) is not None for file in annotations)
         return EntryFiles((*images, *unreadable), unused=unused)
     folders = (str(folder),) if images else image_folders(folder)
     return EntryFiles(annotated=AnnotationSource(str(folder), annotations, folders, used))

@@ -17,6 +17,7 @@ from yolo_cli.dataset.entries import SplitEntry, locate, parse_entries
 from yolo_cli.dataset.formats.formats import SUFFIXES as ANNOTATION_SUFFIXES
 from yolo_cli.dataset.image_header import SUFFIXES
 from yolo_cli.dataset.near_misses import suggest_annotations, suggest_images
+from yolo_cli.dataset.scan import label_path
 from yolo_cli.dataset.shards.urls import SHARD, is_url
 from yolo_cli.dataset.sources import EntryFiles, entry_files
 from yolo_cli.errors import UserError
@@ -70,6 +71,12 @@ def load_spec(data: str, option: str = "--data") -> DataSpec:
     Raises UserError, naming file and key, for invalid content.
     """
     source = assets.find("data", data, option=option)
+    if source.suffix.lower() in ANNOTATION_SUFFIXES:
+        raise UserError(
+            "is an annotation file, not a dataset",
+            where=f"{option} {source}",
+            fix=f"write a data.yaml with `train: {source.name}` and `val: …`, or start with `yolo split {source}`",
+        )
     raw = _darknet_mapping(source) if source.suffix == DARKNET_SUFFIX else read_mapping(source)
     splits = {name: parse_entries(raw[name], name, source) for name in SPLITS if raw.get(name) not in (None, "", [])}
     if not splits:
@@ -132,7 +139,9 @@ def prepare(spec: DataSpec, reporter: Reporter) -> DataSpec:
     if not names:
         for split in spec.splits:
             split_entries(spec, split)  # a path that does not exist is the better message
-        raise UserError("no names", where=spec.source, fix="add `names: [first class, second class]`")
+        annotations = suggest_annotations(spec.root, next(iter(spec.splits)))
+        fix = "add `names: [first class, second class]`" + (f"; {annotations}" if annotations else "")
+        raise UserError("no names", where=spec.source, fix=fix)
     return replace(spec, names=names)
 
 
@@ -210,6 +219,14 @@ def _find_names(spec: DataSpec, reporter: Reporter) -> tuple[str, ...]:
         else:
             occurring.update(annotated.names)
     names = (*declared, *sorted(occurring.difference(declared)))
+    if names and (numbered := _numbered_label(spec)):
+        names = _names_file(spec)
+        if not names:
+            raise UserError(
+                f"some annotations name their classes, but {numbered} has numbers, and nothing says what they mean",
+                where=spec.source,
+                fix="add `names: [class 0, class 1, …]`",
+            )
     if not names:
         names = _names_file(spec) or tuple(f"class{i}" for i in range(spec.nc_stated))
     if spec.nc_stated and spec.nc_stated != len(names):
@@ -218,11 +235,18 @@ def _find_names(spec: DataSpec, reporter: Reporter) -> tuple[str, ...]:
     return names
 
 
+def _numbered_label(spec: DataSpec) -> str:
+    """A txt label file of a dataset that has rows; empty without any."""
+    labels = (label_path(file) for split in _available_splits(spec) for file in split_files(spec, split))
+    return next((label for label in labels if os.path.exists(label) and os.path.getsize(label)), "")
+
+
+def _available_splits(spec: DataSpec) -> list[str]:
+    return [split for split in spec.splits if all(_exists(spec.root, p) for e in spec.splits[split] for p in e.paths())]
+
+
 def _annotation_sources(spec: DataSpec) -> list[AnnotationSource]:
-    available = [
-        split for split in spec.splits if all(_exists(spec.root, p) for e in spec.splits[split] for p in e.paths())
-    ]
-    found = [files.annotated for split in available for files in split_entries(spec, split)]
+    found = [files.annotated for split in _available_splits(spec) for files in split_entries(spec, split)]
     return list(dict.fromkeys(source for source in found if source is not None))
 
 

@@ -131,10 +131,11 @@ def index_split(
         require_no_problems(index)
     if not len(index) and not allow_empty:
         raise UserError(f"none of the images can be read, first: {index.problems[0]}", where=f"{spec.source}: {split}")
-    if files and not len(index.boxes) and not index.problems and not any(map(is_shard, files)):
+    if files and not len(index.boxes) and not index.ignored and not index.problems and not any(map(is_shard, files)):
         reporter.warn(explain_no_labels(files, spec.root, split))
     if unused := sum(entry.unused for entry in entries):
-        reporter.warn(f"{split}: {unused:,} annotation files are not read, because there are txt labels")
+        what = f"{split}: {_count(unused, 'annotation file is', 'annotation files are')} not read"
+        reporter.warn(f"{what}, because there are txt labels beside; to use both, list each folder: `[A, B]`")
     left_out = sum(1 for problem in index.problems if not problem.line)
     return Split(split, index, len(files) if len(indexes) == 1 and files else len(index) + left_out)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from yolo_cli.errors import UserError
 
+_NO_YAML = {"data": "`yolo split FOLDER` writes one for a folder of images and labels"}
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -33,7 +34,7 @@ def find(kind: str, name: str, *, option: str) -> Path:
             return shipped
     if given.is_dir():
         inside = sorted(given.glob("*.yaml"))
-        fix = f"give {inside[0]}" if len(inside) == 1 else ""
+        fix = f"give {inside[0]}" if len(inside) == 1 else _NO_YAML.get(kind, "")
         raise UserError("is a folder; a YAML file is expected", where=f"{option} {name}", fix=fix)
     raise UserError(
         "no such file, and no shipped file of that name",

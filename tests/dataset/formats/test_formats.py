@@ -108,13 +108,25 @@ def test_txt_labels_take_precedence_over_annotations_beside_the_images(
         file.rename(drawn[0].file.parent / file.name)
     reporter = Recording()
     assert opened(data, reporter).index.fingerprint == expected
-    assert "train: 2 annotation files are not read, because there are txt labels" in reporter.lines
+    (line,) = [line for line in reporter.lines if "2 annotation files are not read" in line]
+    assert "to use both, list each folder" in line
+
+
+def test_numbers_in_txt_files_beside_names_in_annotations_need_names(
+    drawn: list[Drawn], data_yaml: Callable[..., str], tmp_path: Path
+) -> None:
+    train, val = WRITERS["yolo"](drawn, tmp_path / "set"), WRITERS["voc"](drawn, tmp_path / "set")
+    with pytest.raises(UserError, match="has numbers, and nothing says what they mean; add `names"):
+        opened(data_yaml(train=train, val=val))
+    (tmp_path / "set/classes.txt").write_text("\n".join(NAMES))
+    data = data_yaml(train=train, val=val)
+    assert opened(data).index.fingerprint == opened(data, split="val").index.fingerprint
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["cat", "bird"], "class 'small dog' is not among the names of data.yaml (cat, bird); add it to `names`"),
+        (["cat", "bird"], "is not among the names of data.yaml (cat, bird)"),
         (["cat", "Small Dog", "bird"], "write it as in the annotations: 'small dog' instead of 'Small Dog'"),
     ],
 )
@@ -123,7 +135,7 @@ def test_names_that_contradict_the_annotations_are_an_error(
     kind: str, names: list[str], message: str, drawn: list[Drawn], data_yaml: Callable[..., str], tmp_path: Path
 ) -> None:
     data = data_yaml(train=WRITERS[kind](drawn, tmp_path / "set"), names=names)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=r"box(es)?, the first in ") as error:
         opened(data)
     assert message in str(error.value)
 

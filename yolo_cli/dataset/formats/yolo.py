@@ -13,12 +13,16 @@ IMAGES = "images"
 
 
 def write(records: Sequence[Record], split: str, names: Sequence[str], folder: Path) -> SplitEntry:
-    """Write `labels/SPLIT/*.txt`, empty ones for background. Numbers have the digits that a float32 needs."""
+    """Write `labels/SPLIT/*.txt`, empty ones for background. Numbers have the digits that a float32 needs.
+
+    A region to be ignored is one for all classes here, so those of several classes at one place become one.
+    """
     for record in records:
         rows = [
             " ".join([str(max(class_id, ANY_CLASS)), *(str(value).removesuffix(".0") for value in box)]) + "\n"
             for class_id, box in zip(record.classes.tolist(), record.boxes, strict=True)
         ]
+        rows = list(dict.fromkeys(rows))
         path = Path(label_path(os.path.join(folder, IMAGES, split, record.name)))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(rows), encoding="ascii")
