@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 DPI = 150
 GRAY = "0.72"
@@ -20,7 +22,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save(figure: Figure, out: Path) -> None:
     """Write the figure in the format of the file's suffix. Raises OSError if the file cannot be written."""
-    figure.savefig(out, dpi=DPI, facecolor="white")
+    # `savefig` draws everything twice, the first time for the layout only.
+    figure.set(dpi=DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(out, dpi=(DPI, DPI))
 
 
 def name_text(name: str, max_length: int = 24) -> str:
