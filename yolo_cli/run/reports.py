@@ -1,5 +1,6 @@
 """The results of an evaluation: results.json, dataset_report.json and the printed table."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 
 from yolo_cli.dataset.splits import Split
 from yolo_cli.evaluation.evaluate import Evaluation
+from yolo_cli.io.atomic import write_file
 from yolo_cli.run import provenance
 from yolo_cli.run.folder import write_json
 
@@ -36,7 +38,12 @@ def write_results(
 
 def write_dataset_report(folder: Path, splits: Sequence[Split]) -> None:
     """Write dataset_report.json: every label row and file that is not used, with the reason."""
-    write_json(folder / "dataset_report.json", {split.name: split.report() for split in splits})
+    # Encoded piece by piece: there can be a million problems.
+    encoder = json.JSONEncoder(indent=1, ensure_ascii=False, allow_nan=False)
+    with write_file(folder / "dataset_report.json", what="dataset_report.json") as file:
+        for piece in encoder.iterencode({split.name: split.report() for split in splits}):
+            file.write(piece.encode("utf-8", "backslashreplace"))  # file names may be any bytes
+        file.write(b"\n")
 
 
 def print_table(evaluation: Evaluation, info: Callable[[str], None], *, verbose: bool) -> None:
