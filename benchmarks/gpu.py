@@ -1,18 +1,25 @@
-"""Measurements on a GPU: mixed precision, channels-last, NMS, throughput and memory, torch.compile.
+"""Measurements on a GPU: training, its loader, memory, NMS and evaluation; one call takes up to 8 minutes.
+
+Training uses the Trainer of `yolo train` on drawn images: networks n, s and m in float32, in mixed precision and
+compiled; the share of the time in which the GPU computes; the share spent waiting for the loader, by number of
+workers; memory by batch.
 
 Without CUDA it prints a line and exits with status 0; `--device cpu --quick` tests the script with everything small.
-Each figure is the median of `--runs` repetitions of a timed loop that begins and ends with a synchronization.
-Memory is the peak of the allocator in each case. Images and targets are random, with 12 boxes per image.
+Rates of steps are the median of `--runs` repetitions of a timed loop that begins and ends with a synchronization.
+Memory is the peak of the allocator in each case. Images are noise, with 12 boxes each.
 """
 
 import argparse
 import gc
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from gpu_training import Steps, busy_share, evaluate, precision, trainer, waiting_share
 from side_by_side import OURS, Measure, options, report
 
 
@@ -20,7 +27,8 @@ def main() -> None:
     parser = options(__doc__, runs=3)
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu to test the script")
     parser.add_argument("--quick", action="store_true", help="small sizes, few steps")
-    parser.add_argument("--cfg", default="s", help="architecture")
+    parser.add_argument("--cfg", default="s", help="architecture of the cases that use one")
+    parser.add_argument("--minutes", type=float, default=8, help="no case begins after so many minutes")
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64, 128], help="batch sizes to train with")
     parser.add_argument("--no-compile", action="store_true", help="skip torch.compile")
     args = parser.parse_args()
@@ -29,8 +37,9 @@ def main() -> None:
     if args.device != "cpu" and not torch.cuda.is_available():
         print("no GPU; `--device cpu --quick` tests the script")
         return
-    bench = Bench(args)
-    figures = bench.run()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(args, Path(folder))
+        figures = bench.run()
     measures = [Measure(name, unit, up) for name, (_, unit, up) in figures.items()]
     rounds = [
         {OURS: {name: values[i] for name, (values, _, _) in figures.items() if i < len(values)}}
@@ -43,7 +52,7 @@ def main() -> None:
 class Bench:
     """The cases; each adds its values to `figures`: name → values, unit, whether higher is better."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         import torch
 
         self.args = args
@@ -52,17 +61,22 @@ class Bench:
         self.img = 64 if args.quick else 640
         self.steps = 2 if args.quick else 20
         self.batches = [2, 4] if args.quick else args.batches
+        self.folder, self.started = folder, time.perf_counter()
         self.figures: dict[str, tuple[list[float], str, bool]] = {}
 
     def run(self) -> dict[str, tuple[list[float], str, bool]]:
         """All cases. One that runs out of memory is reported and skipped."""
         middle = self.batches[len(self.batches) // 2]
-        for amp in (True, False):
-            for channels_last in (True, False):
-                self._case(self.train, middle, amp=amp, channels_last=channels_last)
+        cfgs = ("n",) if self.args.quick else ("n", "s", "m")
+        for cfg in cfgs:
+            for amp in (True, False):
+                self._case(self.train, middle, cfg=cfg, amp=amp)
+        for workers in (0, 2) if self.args.quick else (2, 4, 8, 16):
+            self._case(self.loader, middle, workers=workers)
         for batch in self.batches:
             if batch != middle:
-                self._case(self.train, batch, amp=True, channels_last=True)
+                self._case(self.train, batch, cfg=self.args.cfg, amp=True)
+        self._case(self.evaluation, middle)
         for half in (True, False):
             for channels_last in (True, False):
                 self._case(self.infer, 4 if self.args.quick else 32, half=half, channels_last=channels_last)
@@ -71,41 +85,39 @@ class Bench:
         self._case(self.batch_nms, 2 if self.args.quick else 32)
         if not self.args.no_compile:
             self._case(self.compiled, 2 if self.args.quick else 32)
+            for cfg in () if self.args.quick else cfgs:
+                self._case(self.train, middle, cfg=cfg, amp=True, compiled=True)
         return self.figures
 
-    def train(self, batch: int, *, amp: bool, channels_last: bool) -> None:
-        """Images per second of forward, loss, backward, clipping, optimizer and moving average; peak memory."""
-        import torch
+    def train(self, batch: int, *, cfg: str, amp: bool, compiled: bool = False) -> None:
+        """Images per second of a step, the share of the time in which the device computes, and peak memory."""
+        name = f"train {cfg}, batch {batch}, {'amp' if amp else 'float32'}{', compiled' if compiled else ''}"
+        training = trainer(self.folder, self.device, cfg, batch, self.img, amp=amp, compiled=compiled)
+        with precision(amp=amp):
+            step = Steps(training)
+            start = time.perf_counter()
+            step()
+            self._synchronize()
+            if compiled:
+                self.figures[f"{name}: first step"] = ([time.perf_counter() - start], "s", False)
+            self._measure(name, batch, step)
+            self.figures[f"{name}: device busy"] = ([busy_share(step, self.device, self.steps)], "%", True)
 
-        from yolo_cli.config import Hyperparameters
-        from yolo_cli.loss.detection import DetectionLoss, scaled_loss_weights
-        from yolo_cli.train.optim import ModelEMA, build_optimizer
+    def loader(self, batch: int, *, workers: int) -> None:
+        """Images per second of a training from files, and the share of the time spent waiting for the loader."""
+        training = trainer(self.folder, self.device, self.args.cfg, batch, self.img, amp=True, workers=workers)
+        images, waiting = waiting_share(training, 2 if self.args.quick else 20)
+        name = f"train {self.args.cfg} from files, batch {batch}, {workers} workers"
+        self.figures[name] = ([images], "images/s", True)
+        self.figures[f"{name}: waiting"] = ([waiting], "%", False)
+        print(f"  {name}: {images:.4g} images/s, {waiting:.0f}% of the time waiting", flush=True)
 
-        hyp, model = Hyperparameters(), self._model(channels_last=channels_last).train()
-        loss = DetectionLoss(
-            model.head.anchors,
-            model.nc,
-            hyp,
-            scaled_loss_weights(hyp, len(model.strides), model.nc, (self.img, self.img)),
-        )
-        optimizer = build_optimizer(model, "SGD", hyp, batch)
-        ema = ModelEMA(model, hyp.ema_decay, hyp.ema_ramp)
-        scaler = torch.amp.GradScaler(self.device.type, enabled=amp and self.cuda)
-        images, targets = self._images(batch, channels_last=channels_last), self._targets(batch)
-
-        def step() -> None:
-            with self._autocast(enabled=amp):
-                raw = model(images)
-            scaler.scale(loss(raw, targets).total).backward()
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), hyp.clip_grad_norm)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            ema.update()
-
-        name = f"train, batch {batch}, {'amp' if amp else 'float32'}, {_layout(channels_last)}"
-        self._measure(name, batch, step)
+    def evaluation(self, batch: int) -> None:
+        """Images per second of the evaluation after an epoch, with its loader."""
+        training = trainer(self.folder, self.device, self.args.cfg, batch, self.img, amp=True)
+        images, seconds = evaluate(training)
+        self.figures["evaluation after an epoch"] = ([images / seconds], "images/s", True)
+        print(f"  evaluation after an epoch: {images / seconds:.4g} images/s", flush=True)
 
     def infer(self, batch: int, *, half: bool, channels_last: bool) -> None:
         """Images per second of the fused model with decoding; half precision on the CPU is bfloat16 autocast."""
@@ -206,16 +218,6 @@ class Bench:
         images = torch.rand(batch, 3, self.img, self.img, generator=torch.Generator().manual_seed(0)).to(self.device)
         return images.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
-    def _targets(self, batch: int) -> Any:
-        import torch
-
-        generator = torch.Generator().manual_seed(0)
-        rows = torch.rand(batch * 12, 6, generator=generator)
-        rows[:, 0] = torch.arange(batch).repeat_interleave(12)
-        rows[:, 1] = torch.randint(80, (len(rows),), generator=generator)
-        rows[:, 4:] = rows[:, 4:] * 0.3 + 0.02
-        return rows.to(self.device)
-
     def _autocast(self, *, enabled: bool) -> Any:
         import torch
 
@@ -244,9 +246,12 @@ class Bench:
             line += f", {peak:.2f} GiB"
         print(line, flush=True)
 
-    def _case(self, case: Callable[..., None], size: int, **settings: bool) -> None:
+    def _case(self, case: Callable[..., None], size: int, **settings: Any) -> None:
         import torch
 
+        if time.perf_counter() - self.started > 60 * self.args.minutes:
+            print(f"  {case.__name__} {size} {settings}: not begun, the time is up")
+            return
         with self._fresh():
             try:
                 case(size, **settings)
