@@ -86,6 +86,8 @@ CASES = [
     pytest.param(8, {"optimizer": "AdamW", "image_weights": True}, marks=pytest.mark.slow),
     pytest.param(9, {"multi_scale": True, "rect": True}, marks=pytest.mark.slow),
     pytest.param(10, {"hyp": "auto"}, marks=pytest.mark.slow),
+    pytest.param(8, {"tile": 64}, marks=pytest.mark.slow),
+    pytest.param(8, {"hyp": "auto,mosaic=1,mosaic_window=6"}, marks=pytest.mark.slow),
     (7, {"save_every": 5, "batch": 2}),  # between two saved states, with accumulated gradients
 ]
 
