@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.train.waits import Waits
 from yolo_cli.config import LOSSES as NAMES
 from yolo_cli.config import Hyperparameters
 from yolo_cli.distributed.world import World
@@ -176,3 +177,16 @@ def test_what_does_not_go_together_is_refused(cfg: str, name: str, settings: dic
     model = DetectionModel(find_architecture(cfg))
     with pytest.raises(UserError, match=message):
         build_loss(name, model, replace(LossSettings(Hyperparameters(), (64, 64)), **settings))
+
+
+def test_the_number_of_waits_does_not_grow_with_the_batch() -> None:
+    head, found = head_of(80), []
+    for images in (1, 4):
+        raw = [torch.randn(images, 1, side, side, 85) for side in (8, 4, 2)]
+        targets = torch.rand(5 * images, 6) * 0.5 + 0.25
+        targets[:, 0] = torch.arange(images).repeat_interleave(5)
+        targets[:, 1] = 0
+        with Waits().counting() as counted:
+            assign_whole_batch(Cells.of(head, raw), targets)
+        found.append(counted.totals()["loop"])
+    assert found == [10, 10]  # the loss has three more

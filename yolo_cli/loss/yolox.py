@@ -56,17 +56,25 @@ class Cells:
         self, image: Int[Tensor, " m"], cell: Int[Tensor, " m"]
     ) -> tuple[Float[Tensor, "m o"], Float[Tensor, "m 4"]]:
         """Raw values of some cells, and their boxes decoded: cx, cy, w, h in pixels."""
-        values, boxes, order, start = [], [], [], 0
+        start = 0
+        values = boxes = self.stride.new_zeros(0)
         for scale, y in enumerate(self.raw):
-            here = ((cell >= start) & (cell < start + y.shape[1])).nonzero()[:, 0]
-            values.append(y[image[here], cell[here] - start].float())
-            boxes.append(self.head.boxes(values[-1][:, :4], self.head.base_wh(scale), scale))
-            order.append(here)
+            # Every scale is read for all cells, so that no shape depends on values. What other scales have is replaced.
+            here = (cell >= start)[:, None]
+            own_values = y[image, (cell - start).clamp(0, y.shape[1] - 1)].float()
+            own_boxes = self.head.boxes(own_values[:, :4], self.head.base_wh(scale), scale)
+            values = torch.where(here, own_values, values) if start else own_values
+            boxes = torch.where(here, own_boxes, boxes) if start else own_boxes
             start += y.shape[1]
-        back = torch.cat(order).argsort()
-        box = torch.cat(boxes)[back]
-        center = box[:, :2] + self.corner[cell]
-        return torch.cat(values)[back], torch.cat((center, box[:, 2:]), 1) * self.stride[cell, None]
+        center = boxes[:, :2] + self.corner[cell]
+        return values, torch.cat((center, boxes[:, 2:]), 1) * self.stride[cell, None]
+
+    def sides(self) -> Float[Tensor, "4"]:
+        """Width, height, width, height of the network input."""
+        height, width = self.size
+        sides = self.stride.new_full((4,), width)  # a tensor made of Python numbers would wait for a GPU
+        sides[1::2] = height
+        return sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ class YOLOXLoss:
         targets, regions = split_targets(targets, counts)
         cells = Cells.of(self.head, raw)
         found = assign_cells(cells, targets)
-        sizes = cells.stride.new_tensor([len(found.image), len(raw[0])])
+        sizes = torch.stack([cells.stride.new_full((), size) for size in (len(found.image), len(raw[0]))])
         assigned, images = self.world.all_reduce_sum(sizes).unbind()
         box, obj, cls = (part / assigned.clamp(min=1) for part in self._sums(cells, found, targets, regions))
         box, obj, cls = box * self.weights.box, obj * self.weights.obj, cls * self.weights.cls
@@ -133,9 +141,8 @@ class YOLOXLoss:
         self, cells: Cells, found: CellAssignment, targets: Tensor, regions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Box, objectness and class losses, summed over cells; the L1 term is a part of the box loss."""
-        height, width = cells.size
         matched, (values, boxes) = targets[found.target], cells.at(found.image, found.cell)
-        gt = matched[:, 2:6] * matched.new_tensor([width, height, width, height])
+        gt = matched[:, 2:6] * cells.sides()
         iou = broadcast_iou(boxes, gt)
         box = (1 - iou.square()).sum()
         if self.l1 > 0:
@@ -186,8 +193,7 @@ def assign_cells(cells: Cells, targets: Float[Tensor, "n 6"]) -> CellAssignment:
 @torch.no_grad()
 def assign_whole_batch(cells: Cells, targets: Float[Tensor, "n 6"]) -> CellAssignment:
     """`assign_cells` without a loop over images."""
-    height, width = cells.size
-    gt = targets[:, 2:6] * targets.new_tensor([width, height, width, height])
+    gt = targets[:, 2:6] * cells.sides()
     batch, count = len(cells.raw[0]), len(cells.stride)
     pair_target, pair_cell = _near(cells, gt)
     # Candidates are the distinct (image, cell) of the pairs, in the order of their images.
