@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -124,8 +125,10 @@ def test_a_changed_shard_is_never_copied(shards: Shards) -> None:
 def test_no_room_for_the_copies(shards: Shards) -> None:
     index = shards.index()
     states = {url: type(state)(2**50, state.version) for url, state in index.remote.items()}
+    before = set(Path(tempfile.gettempdir()).glob("yolo-shards-*"))
     with pytest.raises(UserError, match=r"2 shards are kept in .* GiB are free; set TMPDIR"):
         ShardSpool(2, states, "run")
+    assert set(Path(tempfile.gettempdir()).glob("yolo-shards-*")) <= before
 
 
 def alive(number: int) -> bool:

@@ -42,11 +42,11 @@ class ShardSpool:
     """
 
     def __init__(self, capacity: int, states: Mapping[str, ShardState], run: str) -> None:
+        _require_room(capacity, states)
         self._process: subprocess.Popen[str] | None = None
         self.folder, self.is_owner = _choose_folder(run)
         if not self.is_owner:
             return
-        _require_room(capacity, states)
         command = [sys.executable, "-m", "yolo_cli.dataset.shards.spool_process", self.folder, str(capacity)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         self._close = weakref.finalize(self, _stop, self._process, self.folder)
