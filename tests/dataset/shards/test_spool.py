@@ -142,7 +142,8 @@ def alive(number: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
 def test_nothing_is_left_when_the_training_process_ends(number: signal.Signals, shards: Shards) -> None:
     code = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background starts processes that ignore it
 from yolo_cli.dataset.shards.spool import PlannedShard, ShardSpool
 from yolo_cli.dataset.shards.store import shard_state
 spool = ShardSpool(4, {}, "run")
