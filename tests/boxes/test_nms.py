@@ -41,7 +41,7 @@ def test_nms_equals_its_definition(seed: int, count: int, iou: float) -> None:
     assert nms(xyxy, confidence, class_id, iou).tolist() == greedy(xyxy, confidence, class_id, iou)
 
 
-@pytest.mark.parametrize(("count", "classes"), [(257, 1), (700, 4), (1500, 80)])
+@pytest.mark.parametrize(("count", "classes"), [(257, 1), (700, 4), pytest.param(1500, 80, marks=pytest.mark.slow)])
 def test_nms_in_groups_of_classes_equals_its_definition(count: int, classes: int) -> None:
     rng = np.random.default_rng(count)
     low = torch.from_numpy(rng.uniform(0, 200, (count, 2)))

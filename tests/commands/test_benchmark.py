@@ -24,7 +24,9 @@ def test_pytorch_runs_in_half_precision_on_a_gpu_only(half: bool, device: str, e
     assert pytorch_in_half(BenchmarkConfig(half=half), torch.device(device)) is expected
 
 
-@pytest.mark.parametrize(("half", "dtype"), [(True, torch.float16), (False, torch.float32)])
+@pytest.mark.parametrize(
+    ("half", "dtype"), [(True, torch.float16), pytest.param(False, torch.float32, marks=pytest.mark.slow)]
+)
 def test_the_evaluated_model_has_the_precision_of_the_timed_one(
     half: bool, dtype: torch.dtype, ours: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -35,11 +35,11 @@ CASES = [
     ("torchscript", {}),
     ("torchscript", {"dynamic": True, "nms": True}),
     ("onnx", {}),
-    ("openvino", {}),
-    ("ncnn", {}),
 ]
 SLOW_FORMATS = [pytest.param(name, marks=pytest.mark.slow) for name in ("onnx", "openvino")]
 SLOW_CASES = [
+    ("openvino", {}),
+    ("ncnn", {}),
     ("torchscript", {"nms": True, "batch": 2}),
     ("torchscript", {"half": True}),
     ("onnx", {"nms": True, "batch": 2}),

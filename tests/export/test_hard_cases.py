@@ -53,6 +53,7 @@ def untrained(tmp_path: Path) -> Path:
     return tmp_path / "untrained.pt"
 
 
+@pytest.mark.slow
 def test_boxes_of_an_untrained_model_are_compared(
     tmp_path: Path, untrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

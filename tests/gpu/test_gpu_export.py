@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu.test_train import on_gpu
+from tests.gpu.test_gpu_training import on_gpu
 from yolo_cli.commands.export import run as export
 from yolo_cli.commands.train import run as train
 from yolo_cli.commands.val import run as validate

@@ -105,7 +105,9 @@ def test_a_full_disk_is_reported(tiny: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"]
+)
 def test_signals_stop_a_stream_and_leave_complete_files(tiny: Path, tmp_path: Path, how: signal.Signals) -> None:
     wanted = ("--save-txt", "--save-csv", "--save-json", "--json")
     with served(mjpeg(100_000, 0.05)) as address:

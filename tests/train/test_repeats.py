@@ -74,6 +74,7 @@ def group(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_each_run_is_what_a_single_training_with_its_seed_is(group: Path, small: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in group.iterdir()) == ["exp", "exp-seed1"]
     assert [read_mapping(group / name / "opt.yaml")["seed"] for name in ("exp", "exp-seed1")] == [0, 1]

@@ -156,6 +156,7 @@ def test_a_changed_option_is_an_error_unless_it_may_change(cut_run: Path) -> Non
     assert result.epochs == 4
 
 
+@pytest.mark.slow
 def test_the_original_options_can_be_repeated(small: Path, tmp_path: Path) -> None:
     """They are stored as they were resolved: --img rounded to the stride, --batch -1 measured."""
     train(config(small, tmp_path, epochs=1, img=(50, 50)), Silent())
@@ -267,7 +268,7 @@ def test_a_loss_that_is_not_finite(small: Path, tmp_path: Path, monkeypatch: pyt
     ("changes", "message"),
     [
         ({"epochs": 2}, "has finished its 2 epochs; "),
-        ({"epochs": 40, "patience": 1}, r"stopped early after \d+ epochs"),
+        pytest.param({"epochs": 40, "patience": 1}, r"stopped early after \d+ epochs", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_interrupted_after_its_last_epoch_is_only_evaluated(

@@ -84,7 +84,8 @@ def test_a_run_writes_all_its_files(small: Path, tmp_path: Path) -> None:
     assert reporter.lines[-1] == f"results in {result.folder}"
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_the_same_command_gives_the_same_bits(small: Path, tmp_path: Path, workers: int) -> None:
     settings = {"epochs": 2, "multi_scale": True, "image_weights": True}
     one = train(options(small, tmp_path, **settings), Silent())
@@ -94,6 +95,7 @@ def test_the_same_command_gives_the_same_bits(small: Path, tmp_path: Path, worke
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(small: Path, tmp_path: Path) -> None:
     one, two = (train(options(small, tmp_path, seed=seed), Silent()) for seed in (0, 1))
     assert not torch.equal(tensors(one.folder)["model.0.conv.weight"], tensors(two.folder)["model.0.conv.weight"])
@@ -109,11 +111,11 @@ def test_another_seed_gives_other_weights(small: Path, tmp_path: Path) -> None:
         {"cache": "disk"},
         {"optimizer": "AdamW", "cos_lr": True, "label_smoothing": 0.1},
         {"freeze": (10,), "batch": 5},
-        {"cfg": "yolov5n6"},
+        pytest.param({"cfg": "yolov5n6"}, marks=pytest.mark.slow),
         {"noval": True, "nosave": True, "epochs": 2},
         {"loss": "ota"},
-        {"loss": "ota", "cfg": "auxiliary"},
-        {"loss": "anchor", "cfg": "auxiliary"},
+        pytest.param({"loss": "ota", "cfg": "auxiliary"}, marks=pytest.mark.slow),
+        pytest.param({"loss": "anchor", "cfg": "auxiliary"}, marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )
@@ -126,6 +128,7 @@ def test_every_option_trains(small: Path, tmp_path: Path, changes: dict[str, Any
     assert all(torch.isfinite(t).all() for t in tensors(result.folder).values() if t.is_floating_point())
 
 
+@pytest.mark.slow
 def test_frozen_layers_keep_their_weights_and_statistics(small: Path, tmp_path: Path) -> None:
     first = train(options(small, tmp_path), Silent())
     weights = str(first.folder / "weights/last.pt")
@@ -201,6 +204,7 @@ def test_strict_refuses_a_dataset_with_an_invalid_row(small: Path, tmp_path: Pat
         train(options(copy / "data.yaml", tmp_path, strict=True), Silent())
 
 
+@pytest.mark.slow
 def test_an_early_stop_with_nosave_saves_the_weights(small: Path, tmp_path: Path) -> None:
     hyp = tmp_path / "still.yaml"
     write_mapping(hyp, {"lr0": 1e-12, "warmup_bias_lr": 1e-12})

@@ -51,6 +51,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize("changes", [{"single_cls": True, "img": (64, 96)}, {"rect": True}, {"freeze": (10,)}], ids=str)
+@pytest.mark.slow
 def test_options_train(small: Path, tmp_path: Path, thin: dict[str, Any], changes: dict[str, Any]) -> None:
     result = train(config(small, tmp_path, epochs=1, **thin, **changes), Silent())
     assert all(0 <= value < 100 for value in result.evaluation.losses)

@@ -75,7 +75,7 @@ def test_offline_the_error_names_the_url_and_the_folder(release: Path, cache: Pa
     assert kept(cache) == []
 
 
-@pytest.mark.parametrize("kind", ["cut", "html", "another size", "another hash"])
+@pytest.mark.parametrize("kind", ["cut", "html", pytest.param("another size", marks=pytest.mark.slow), "another hash"])
 def test_a_wrong_download_is_not_kept(
     kind: str, release: Path, cache: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +101,7 @@ def test_a_file_of_that_name_wins(tmp_path: Path, cache: Path, monkeypatch: pyte
     assert find_weights("yolox-nano", reporter=Recording()) == Path("yolox-nano")
 
 
-@pytest.mark.parametrize("kind", ["cut", "other classes"])
+@pytest.mark.parametrize("kind", ["cut", pytest.param("other classes", marks=pytest.mark.slow)])
 def test_a_wrong_file_on_this_machine_is_named(
     kind: str, tmp_path: Path, cache: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
