@@ -70,6 +70,7 @@ def test_the_sentence_says_whether_a_difference_is_shown() -> None:
     assert "more images" in unknown
 
 
+@pytest.mark.slow
 def test_min_gain_is_a_gate(detections: Path, tmp_path: Path) -> None:
     worse = weaker(detections, tmp_path / "worse.json", 1.5)
     up = CompareConfig((str(worse), str(detections)), data="coco128", resamples=100)

@@ -29,8 +29,9 @@ FORWARD = {
     "yolov3": ("yolov3", "yolov3-tiny"),
     "yolov5-v3.1": ("yolov5s", "yolov5m"),
     "yolov5-v7.0": ("yolov5n", "yolov5s", "yolov5m", "yolov5n6"),
-    "yolov7": ("yolov7", "yolov7-tiny", "yolov7-tiny-deploy", "yolov7-w6"),
+    "yolov7": ("yolov7", "yolov7-tiny", "yolov7-tiny-deploy"),
 }
+SLOW_FORWARD = {"yolov7": ("yolov7-w6",)}
 
 
 def cases(families: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
@@ -57,7 +58,10 @@ def test_layers_equal_the_published_table(reference_file: Callable[[str], Path],
         assert row[5] == args or (name == "yolov5-p2" and block == "Detect")
 
 
-@pytest.mark.parametrize(("family", "name"), cases(FORWARD))
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [*cases(FORWARD), *(pytest.param(*case, marks=pytest.mark.slow) for case in cases(SLOW_FORWARD))],
+)
 def test_outputs_equal_the_published_ones(reference_file: Callable[[str], Path], family: str, name: str) -> None:
     facts = json.loads(reference_file(f"reference/forward/{family}/{name}.json").read_text())
     stored = np.load(reference_file(f"reference/forward/{family}/{name}.npz"))

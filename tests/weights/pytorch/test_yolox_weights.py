@@ -72,7 +72,8 @@ def test_the_real_weights_give_the_published_output(reference: Path) -> None:
     np.testing.assert_allclose(ours, stored["nms_conf25_iou45"], atol=1e-2)
 
 
-@pytest.mark.parametrize("size", ["nano", pytest.param("tiny", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["nano", "tiny"])
 def test_live_norms_are_read_as_they_are(tmp_path: Path, size: str) -> None:
     model = live(size)
     weights = load_weights(published_file(tmp_path / "own.pth", model))
