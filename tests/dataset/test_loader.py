@@ -1,5 +1,6 @@
 import multiprocessing
 import pickle
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,30 @@ def test_resume_in_the_middle_of_an_epoch(workers: int, index: LabelIndex) -> No
     assert len(loader) == 2
     rest = list(loader)
     assert all(same(a, b) for a, b in zip(rest, whole[4:], strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loading_ahead_does_not_change_the_batches(workers: int, index: LabelIndex) -> None:
+    whole = epochs(training(index), 3)
+    loader = training(index, workers=workers)
+    actual = []
+    for epoch in range(3):
+        loader.set_epoch(epoch + 7)  # another epoch, that is then not wanted
+        loader.load_ahead()
+        loader.set_epoch(epoch)
+        loader.load_ahead()
+        actual += list(loader)
+    assert all(same(a, b) for a, b in zip(actual, whole, strict=True))
+
+
+def test_loading_ahead_reads_images_before_they_are_asked_for(index: LabelIndex) -> None:
+    loader = training(index, workers=1, batch=7)
+    loader.load_ahead()
+    time.sleep(3)  # far more than a worker needs for seven small images
+    for i in range(len(index)):
+        index.path(i).unlink()
+    assert not failure(loader)
+    assert "cannot be read" in failure(loader)
 
 
 def test_shapes_types_and_ranges_of_a_training_batch(index: LabelIndex) -> None:

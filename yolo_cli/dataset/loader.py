@@ -44,6 +44,7 @@ class BatchLoader(DataLoader[Batch]):
         spool: EpochSpool | ShardSpool | None = None,
     ) -> None:
         self.batches, self._samples, self._spool = batches, dataset, spool
+        self._ahead: Iterator[list[Batch | UserError]] | None = None
         super().__init__(
             dataset,  # type: ignore[arg-type]
             batch_sampler=WindowSampler(batches, longest=_series_bytes(workers)),
@@ -63,9 +64,15 @@ class BatchLoader(DataLoader[Batch]):
 
         Without `mosaic`, it has no mosaic and no mixup.
         """
+        self._ahead = None
         self.batches.set_epoch(epoch, start_batch, weights, mosaic=mosaic)
         if isinstance(self._spool, EpochSpool):
             self._spool.start(epoch, self.batches.order, self.batches.position(0))
+
+    def load_ahead(self) -> None:
+        """Let the workers begin with the epoch that is set, before it is iterated; without workers, do nothing."""
+        if self.num_workers:
+            self._ahead = super().__iter__()
 
     def __len__(self) -> int:
         """The number of batches that the next iteration yields."""
@@ -80,7 +87,8 @@ class BatchLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         number = 0
-        for series in super().__iter__():
+        ahead, self._ahead = self._ahead, None
+        for series in super().__iter__() if ahead is None else ahead:
             for batch in series:
                 if isinstance(batch, UserError):
                     # A new exception: one that is also a local variable forms a cycle with its traceback, which would

@@ -119,6 +119,7 @@ class Trainer:
         self.nan_guard = NanGuard(setup, folder, world, self.reporter, self.train_loader)
         self.step = TrainStep(setup, self.state, schedule, self.nan_guard, world)
 
+        self.loaded_ahead = -1  # the epoch that workers have begun to load before its first step
         self.finished = False
         if setup.point:
             self._resume(setup.point)
@@ -150,6 +151,7 @@ class Trainer:
                 timer.trained()
                 values = dict(zip(("train/box_loss", "train/obj_loss", "train/cls_loss"), losses, strict=True))
                 values |= self._schedule_values(epoch)
+                self._load_ahead(epoch + 1)
                 if not self.config.noval:
                     values |= self._evaluate_average()
                 if self.budget:
@@ -177,7 +179,8 @@ class Trainer:
         """Train the remaining batches of an epoch; returns the mean box, objectness and class losses of all of it."""
         set_train_mode(self.model, self.config.freeze)
         progress, total = self.state.progress, self.batches_per_epoch
-        self._plan_epoch(epoch, progress.batch)
+        if epoch != self.loaded_ahead:
+            self._plan_epoch(epoch, progress.batch)
         unplanned = self.budget is not None and epoch == 0  # --time: this epoch is measured first
         title = f"epoch {epoch + 1}" if unplanned else f"epoch {epoch + 1}/{self.config.epochs}"
         batches = on_device(self.train_loader, self.device)
@@ -335,6 +338,16 @@ class Trainer:
                 class_weights[int(class_id)] = (1 - precision) ** 2
             weights = image_weights(index, self.model.nc, class_weights)
         self.train_loader.set_epoch(epoch, start, weights=weights, mosaic=epoch < self.step.schedule.closing_epoch)
+
+    def _load_ahead(self, epoch: int) -> None:
+        """Let the workers load the first batches of the next epoch while this one is evaluated.
+
+        Not where they depend on the evaluation: on the AP of each class, or on the time that it takes.
+        """
+        if epoch < self.config.epochs and not self.config.image_weights and self.budget is None:
+            self._plan_epoch(epoch, 0)
+            self.train_loader.load_ahead()
+            self.loaded_ahead = epoch
 
     def _update_best(self, epoch: int) -> bool:
         """Whether this epoch is the best so far; if so, it is stored as such."""
