@@ -1,4 +1,4 @@
-"""Nothing is learned about objectness inside a region to be ignored."""
+"""Nothing is learned about objectness, or the classes of heads without it, inside a region to be ignored."""
 
 import pytest
 import torch
@@ -9,11 +9,17 @@ from yolo_cli.loss.losses import LossSettings, build_loss
 from yolo_cli.model.architecture import find_architecture
 from yolo_cli.model.build import DetectionModel
 
-CASES = [("n", "anchor", 0.0), ("n", "ota", 0.0), ("n", "anchor", 1.5), ("yolox-nano", "simota", 0.0)]
+CASES = [
+    ("n", "anchor", 0.0),
+    ("n", "ota", 0.0),
+    ("n", "anchor", 1.5),
+    ("yolox-nano", "simota", 0.0),
+    ("n-tal", "tal", 0.0),
+]
 
 
 @pytest.mark.parametrize(("cfg", "name", "gamma"), CASES)
-def test_the_gradient_of_objectness_is_zero_inside(cfg: str, name: str, gamma: float) -> None:
+def test_the_gradient_is_zero_inside(cfg: str, name: str, gamma: float) -> None:
     torch.manual_seed(0)
     model = DetectionModel(find_architecture(cfg).with_classes(3)).train()
     loss = build_loss(name, model, LossSettings(Hyperparameters(fl_gamma=gamma), (64, 96)))
@@ -24,8 +30,8 @@ def test_the_gradient_of_objectness_is_zero_inside(cfg: str, name: str, gamma: f
     for map_ in raw:
         assert map_.grad is not None
         columns = map_.shape[3]
-        objectness = map_.grad[..., 4]
-        assert (objectness[0, :, :, : columns // 2] == 0).all()
+        assert (map_.grad[0, :, :, : columns // 2] == 0).all()
+        objectness = map_.grad[..., model.head.box_outputs]
         assert (objectness[1] != 0).all()
         assert (objectness[0, :, :, columns // 2 + 1 :] != 0).all()
 
@@ -40,8 +46,9 @@ def test_labeled_boxes_in_a_region_are_learned(cfg: str, name: str, gamma: float
     everywhere = torch.tensor([[0, -1, 0.5, 0.5, 1.0, 1.0]])
     plain, inside = loss(raw, box), loss(raw, torch.cat([box, everywhere]))
     assert inside.box == plain.box > 0
-    assert inside.cls == plain.cls > 0
-    assert 0 < inside.obj < plain.obj
+    same, fewer = ("cls", "obj") if model.head.has_objectness else ("obj", "cls")
+    assert getattr(inside, same) == getattr(plain, same) > 0
+    assert 0 < getattr(inside, fewer) < getattr(plain, fewer)
 
 
 def test_without_regions_nothing_changes() -> None:

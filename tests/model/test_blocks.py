@@ -98,6 +98,7 @@ CASES: dict[str, tuple[list[int], list[Any]]] = {
 ANCHORS = [[1, 2, 3, 4], [5, 6, 7, 8]]
 # YAML arguments for two scales
 HEADS: dict[str, list[Any]] = {
+    "AlignedDetect": [4, 16, True],
     "DecoupledDetect": [4, 16, True],
     "Detect": [4, ANCHORS],
     "IAuxDetect": [4, ANCHORS],
@@ -155,7 +156,7 @@ def test_a_head_keeps_its_output_when_fused(name: str) -> None:
     with torch.inference_mode():
         before, after = head(x), fuse_all(head)(x)
     assert not any(isinstance(part, nn.BatchNorm2d | ImplicitA | ImplicitM) for part in head.modules())
-    if name != "DecoupledDetect":
+    if name not in ("AlignedDetect", "DecoupledDetect"):
         assert {key.split(".")[0] for key in head.state_dict()} == {"anchors", "m"}
     for a, b in zip(before, after, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)

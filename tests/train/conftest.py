@@ -12,7 +12,7 @@ from yolo_cli.model.architecture import find_architecture
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 + 8 images of shapes; beside them is `tiny.yaml`, a YOLOv5n with a quarter of its width."""
+    """24 + 8 images of shapes; beside them `tiny.yaml` and `tiny-tal.yaml`, of a quarter of YOLOv5n's width."""
     folder = tmp_path_factory.mktemp("small")
     for split, (number, count) in {"train": (0, 24), "val": (1, 8)}.items():
         for kind in ("images", "labels"):
@@ -24,6 +24,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / f"labels/{split}/{i}.txt").write_text("\n".join(lines))
     names = ["circle", "square", "triangle"]
     write_mapping(folder / "data.yaml", {"path": ".", "train": "images/train", "val": "images/val", "names": names})
-    narrow = {**find_architecture("n").to_mapping(), "width_multiple": 1 / 16}
-    write_mapping(folder / "tiny.yaml", narrow)
+    for name, cfg in {"tiny": "n", "tiny-tal": "n-tal"}.items():
+        narrow = {**find_architecture(cfg).to_mapping(), "width_multiple": 1 / 16}
+        write_mapping(folder / f"{name}.yaml", narrow)
     return folder / "data.yaml"

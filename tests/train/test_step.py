@@ -25,7 +25,8 @@ CPU, BATCHES = torch.device("cpu"), 6
 
 def trainer(data: Path, folder: Path, **changes: Any) -> tuple[Trainer, list[Batch]]:
     """A training that has not begun, and the batches of its first epoch. Every second batch ends with an update."""
-    base = {"cfg": str(data.parent / "tiny.yaml"), "data": str(data), "img": (64, 64), "batch": 4, "device": "cpu"}
+    changes["cfg"] = str(data.parent / changes.get("cfg", "tiny.yaml"))
+    base = {"data": str(data), "img": (64, 64), "batch": 4, "device": "cpu"}
     config = TrainConfig(**(base | {"optimizer": "SGD"} | changes))
     opened = open_train_data(config, 0, Silent())
     seed_everything(0)
@@ -37,8 +38,8 @@ def trainer(data: Path, folder: Path, **changes: Any) -> tuple[Trainer, list[Bat
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"optimizer": "AdamW", "nan_policy": "skip", "multi_scale": True}, {"loss": "ota"}],
-    ids=["anchor", "anchor, more options", "ota"],
+    [{}, {"optimizer": "AdamW", "nan_policy": "skip", "multi_scale": True}, {"loss": "ota"}, {"cfg": "tiny-tal.yaml"}],
+    ids=["anchor", "anchor, more options", "ota", "tal"],
 )
 def test_a_step_waits_for_no_value(small: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     made, batches = trainer(small, tmp_path, **changes)

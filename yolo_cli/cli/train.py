@@ -61,8 +61,8 @@ def train(
         str,
         Option(
             metavar="|".join(LOSSES),
-            help="Loss of YOLOv5 (anchor), YOLOv7 (ota) or YOLOX (simota). Models with anchors take `anchor` or `ota`, "
-            "those without take `simota`. Default: the loss of the model.",
+            help="Loss of YOLOv5 (anchor), YOLOv7 (ota), YOLOX (simota) or TOOD (tal). Models with anchors take "
+            "`anchor` or `ota`, YOLOX models `simota`, those without objectness `tal`. Default: the loss of the model.",
         ),
     ] = D.loss,
     cos_lr: Annotated[

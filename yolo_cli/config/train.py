@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from yolo_cli.config.checks import check_at_least, check_choice, check_img, check_seed, check_tile, parse_duration
 from yolo_cli.errors import UserError
 
-LOSSES = ("anchor", "ota", "simota")  # `--loss`
+LOSSES = ("anchor", "ota", "simota", "tal")  # `--loss`
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 NAN_POLICIES = ("stop", "skip")
 CACHES = ("ram", "disk")

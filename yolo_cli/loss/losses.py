@@ -12,9 +12,10 @@ from yolo_cli.config import Hyperparameters
 from yolo_cli.distributed.world import SINGLE_PROCESS, World
 from yolo_cli.errors import UserError
 from yolo_cli.loss.detection import DetectionLoss, LossOutput, scaled_loss_weights
+from yolo_cli.loss.tal import TALLoss
 from yolo_cli.loss.yolox import YOLOXLoss
 from yolo_cli.model.build import DetectionModel
-from yolo_cli.model.heads import AnchorHead, RawMaps
+from yolo_cli.model.heads import AnchorHead, Head, RawMaps
 
 
 @runtime_checkable
@@ -40,11 +41,14 @@ class LossSettings:
     world: World = SINGLE_PROCESS
 
 
+_ANCHORS, _NO_ANCHORS, _NO_OBJECTNESS = "anchors", "no anchors", "no objectness"
+
+
 @dataclass(frozen=True, slots=True)
 class LossKind:
     """An entry of the table."""
 
-    needs_anchors: bool
+    head: str  # what the heads that it is for have
     unused: tuple[str, ...]  # hyperparameters without effect, which must have their defaults
     smooths_labels: bool
     build: Callable[[DetectionModel, LossSettings], Loss]
@@ -71,12 +75,16 @@ def _yolox(model: DetectionModel, settings: LossSettings) -> Loss:
     return YOLOXLoss(model.head, settings.hyp, l1=l1, world=settings.world)
 
 
+def _tal(model: DetectionModel, settings: LossSettings) -> Loss:
+    return TALLoss(model.head, settings.hyp, world=settings.world)
+
+
+_NO_EFFECT_WITHOUT_ANCHORS = ("obj_pw", "cls_pw", "fl_gamma")
 LOSSES: dict[str, LossKind] = {
-    "anchor": LossKind(needs_anchors=True, unused=("l1",), smooths_labels=True, build=_with_anchors("anchor")),
-    "ota": LossKind(needs_anchors=True, unused=("l1",), smooths_labels=True, build=_with_anchors("ota")),
-    "simota": LossKind(
-        needs_anchors=False, unused=("obj_pw", "cls_pw", "fl_gamma"), smooths_labels=False, build=_yolox
-    ),
+    "anchor": LossKind(_ANCHORS, unused=("l1",), smooths_labels=True, build=_with_anchors("anchor")),
+    "ota": LossKind(_ANCHORS, unused=("l1",), smooths_labels=True, build=_with_anchors("ota")),
+    "simota": LossKind(_NO_ANCHORS, unused=_NO_EFFECT_WITHOUT_ANCHORS, smooths_labels=False, build=_yolox),
+    "tal": LossKind(_NO_OBJECTNESS, unused=("l1", *_NO_EFFECT_WITHOUT_ANCHORS), smooths_labels=False, build=_tal),
 }
 
 
@@ -92,9 +100,8 @@ def check_loss(name: str, model: DetectionModel, settings: LossSettings) -> None
     if name not in LOSSES:
         raise UserError("unknown loss", where=f"{model.architecture.name}, loss {name}", fix=f"give {_listed(LOSSES)}")
     kind = LOSSES[name]
-    if kind.needs_anchors != isinstance(model.head, AnchorHead):
-        has = "no anchors" if kind.needs_anchors else "anchors"
-        fitting = [other for other, entry in LOSSES.items() if entry.needs_anchors != kind.needs_anchors]
+    if kind.head != (has := _has(model.head)):
+        fitting = [other for other, entry in LOSSES.items() if entry.head == has]
         raise UserError(f"{model.architecture.name} has {has}", where=where, fix=f"give --loss {_listed(fitting)}")
     if settings.label_smoothing and not kind.smooths_labels:
         raise UserError(f"has no effect with {where}", where="--label-smoothing", fix="leave it out")
@@ -107,3 +114,9 @@ def check_loss(name: str, model: DetectionModel, settings: LossSettings) -> None
 
 def _listed(names: Iterable[str]) -> str:
     return " or ".join(names)
+
+
+def _has(head: Head) -> str:
+    if not head.has_objectness:
+        return _NO_OBJECTNESS
+    return _ANCHORS if isinstance(head, AnchorHead) else _NO_ANCHORS

@@ -18,7 +18,8 @@ from yolo_cli.model.plan import MAX_CHANNELS, MAX_CLASSES, Plan, PlannedModule, 
 MAX_LAYERS = 2000
 MAX_BLOCKS = 5000  # including repeats; the largest published network has about 300
 STRIDES = (Fraction(1, 16), Fraction(2**10))  # bounds of a layer's stride
-_SIZES = ("n", "s", "m", "l", "x", "n6", "s6", "m6", "l6", "x6")  # `--cfg s` is short for yolov5s
+# `--cfg s` is short for yolov5s
+_SIZES = tuple(f"{size}{suffix}" for suffix in ("", "6", "-tal") for size in ("n", "s", "m", "l", "x"))
 # Initial anchors in cells for a file that has only their number: COCO's three smallest, at stride 8.
 _UNFITTED = (1.25, 1.625, 2.0, 3.75, 4.125, 2.875)
 

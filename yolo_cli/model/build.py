@@ -88,7 +88,7 @@ class DetectionModel(nn.Module):
                 saved[index] = x
         return x
 
-    def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:
+    def decode(self, raw: RawMaps) -> Float[Tensor, "b n k"]:
         """Predictions of all scales: cx, cy, w, h in pixels, objectness, class probabilities."""
         return self.head.decode(raw)
 

@@ -1,4 +1,4 @@
-"""A head without anchors, whose classes and boxes have convolutions of their own (Ge et al. 2021, "YOLOX")."""
+"""Heads without anchors, whose classes and boxes have convolutions of their own (Ge et al. 2021, "YOLOX")."""
 
 import math
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ PRIOR = 0.01  # of objectness and classes at the start (Lin et al. 2017, "Focal 
 _LARGEST_EXPONENT = 10.0
 
 
-class DecoupledDetect(Head):
-    """Per scale a 1×1 stem, then two 3×3 convolutions for classes and two for boxes and objectness; no anchors.
+class DecoupledHead(Head):
+    """Base: per scale a 1×1 stem, then two 3×3 convolutions for classes and two for boxes; no anchors.
 
     Every cell has one prediction.
     """
@@ -31,7 +31,7 @@ class DecoupledDetect(Head):
         self, nc: int, hidden: int, depthwise: bool, channels: Sequence[int], *, activation: str = "SiLU"
     ) -> None:
         super().__init__()
-        self.nc, self.outputs = nc, nc + 5
+        self.nc = nc
         block = DepthwiseConv if depthwise else Conv
 
         def branch() -> nn.Sequential:
@@ -41,7 +41,28 @@ class DecoupledDetect(Head):
         self.cls_convs = nn.ModuleList(branch() for _ in channels)
         self.reg_convs = nn.ModuleList(branch() for _ in channels)
         self.cls_preds = nn.ModuleList(nn.Conv2d(hidden, nc, 1) for _ in channels)
-        self.reg_preds = nn.ModuleList(nn.Conv2d(hidden, 4, 1) for _ in channels)
+        self.reg_preds = nn.ModuleList(nn.Conv2d(hidden, self.box_outputs, 1) for _ in channels)
+
+    @classmethod
+    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
+        """YAML arguments: nc, hidden channels, whether its 3×3 convolutions are depthwise (false)."""
+        nc, hidden, *rest = arguments(args, 2, 3)
+        integer(nc, "nc", 1, MAX_CLASSES)
+        integer(repeats, "number", 1, 1)
+        depthwise = rest[0] if rest else False
+        if not isinstance(depthwise, bool):
+            raise UserError(f"depthwise must be true or false, not {depthwise!r}")
+        return Plan((nc, scaling.channels(hidden), depthwise, list(channels)), 0)
+
+
+class DecoupledDetect(DecoupledHead):
+    """YOLOX's head: the convolutions for boxes also give an objectness."""
+
+    def __init__(
+        self, nc: int, hidden: int, depthwise: bool, channels: Sequence[int], *, activation: str = "SiLU"
+    ) -> None:
+        super().__init__(nc, hidden, depthwise, channels, activation=activation)
+        self.outputs = nc + 5
         self.obj_preds = nn.ModuleList(nn.Conv2d(hidden, 1, 1) for _ in channels)
 
     @torch.no_grad()
@@ -68,14 +89,3 @@ class DecoupledDetect(Head):
     ) -> Float[Tensor, "*n 4"]:
         """Boxes in cells: the center is the value itself, the size its exponential (Ge et al. 2021, section 2.1)."""
         return torch.cat((values[..., :2], values[..., 2:].clamp(max=_LARGEST_EXPONENT).exp() * anchor_wh), -1)
-
-    @classmethod
-    def plan(cls, channels: Sequence[int], args: Sequence[Any], repeats: int, scaling: Scaling) -> Plan:
-        """YAML arguments: nc, hidden channels, whether its 3×3 convolutions are depthwise (false)."""
-        nc, hidden, *rest = arguments(args, 2, 3)
-        integer(nc, "nc", 1, MAX_CLASSES)
-        integer(repeats, "number", 1, 1)
-        depthwise = rest[0] if rest else False
-        if not isinstance(depthwise, bool):
-            raise UserError(f"depthwise must be true or false, not {depthwise!r}")
-        return Plan((nc, scaling.channels(hidden), depthwise, list(channels)), 0)

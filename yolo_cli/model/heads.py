@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from yolo_cli.errors import UserError
 from yolo_cli.model.plan import Plan, PlannedModule, Scaling, arguments
 
-RawMaps = list[Float[Tensor, "b _ _ _ o"]]  # per scale: (batch, anchors, rows, columns, 4 box + objectness + classes)
+# Per scale: (batch, anchors, rows, columns, outputs); outputs are the box's values, objectness, if any, and classes.
+RawMaps = list[Float[Tensor, "b _ _ _ o"]]
 Boxes = Callable[[Tensor, Tensor, int], Tensor]  # `Head.boxes`
 
 
@@ -30,7 +31,9 @@ class Head(PlannedModule):
 
     joins = True
     nc: int
-    outputs: int  # channels per prediction of a cell: 4 box + 1 objectness + classes
+    outputs: int  # channels per prediction of a cell: those of the box, 1 objectness, classes
+    box_outputs: int = 4  # channels of the box
+    has_objectness: bool = True
     strides: tuple[int, ...] = ()  # set by place()
 
     @classmethod
@@ -54,7 +57,7 @@ class Head(PlannedModule):
         """One map per scale with anchors × outputs channels."""
 
     def forward(self, x: list[Float[Tensor, "b _ _ _"]]) -> RawMaps:
-        """Raw predictions per scale, (batch, anchors, rows, columns, 5 + classes), before any sigmoid."""
+        """Raw predictions per scale, (batch, anchors, rows, columns, outputs), before any sigmoid."""
         return [self.split_anchors(y) for y in self.maps(x)]
 
     def split_anchors(self, y: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b a h w o"]:
@@ -65,23 +68,31 @@ class Head(PlannedModule):
 
     @abstractmethod
     def boxes(
-        self, values: Float[Tensor, "*n 4"], anchor_wh: Float[Tensor, "*#n 2"], scale: int
+        self, values: Float[Tensor, "*n v"], anchor_wh: Float[Tensor, "*#n 2"], scale: int
     ) -> Float[Tensor, "*n 4"]:
         """Decode the raw box values of one scale, in cells: center relative to the cell's corner, width and height.
 
         The only definition of this head's box coding: `decode` and the losses use it. `anchor_wh` is from `base_wh`.
         """
 
-    def decode(self, raw: RawMaps) -> Float[Tensor, "b n o"]:
+    def confidence(self, values: Float[Tensor, "*n o"]) -> Float[Tensor, "*n c"]:
+        """Objectness and class probabilities of raw predictions; their product is the confidence."""
+        return values[..., self.box_outputs :].sigmoid()
+
+    def highest_logit(self, values: Float[Tensor, "n o"]) -> Float[Tensor, " n"]:
+        """The logit of what `confidence` gives as objectness, which no class can exceed."""
+        return values[:, self.box_outputs]
+
+    def decode(self, raw: RawMaps) -> Float[Tensor, "b n k"]:
         """Predictions of all scales: cx, cy, w, h in pixels, objectness, class probabilities."""
         rows = []
         for scale, (values, stride) in enumerate(zip(raw, self.strides, strict=True)):
             y = values.float()
-            b, a, h, w, o = y.shape
-            box = self.boxes(y[..., :4], self.base_wh(scale)[:a].view(a, 1, 1, 2), scale)
+            b, a, h, w, _ = y.shape
+            box = self.boxes(y[..., : self.box_outputs], self.base_wh(scale)[:a].view(a, 1, 1, 2), scale)
             center = (box[..., :2] + cell_grid(h, w, y.device)) * stride
-            decoded = torch.cat((center, box[..., 2:] * stride, y[..., 4:].sigmoid()), -1)
-            rows.append(decoded.view(b, a * h * w, o))
+            decoded = torch.cat((center, box[..., 2:] * stride, self.confidence(y)), -1)
+            rows.append(decoded.view(b, a * h * w, -1))
         return torch.cat(rows, 1)
 
 

@@ -3,6 +3,7 @@
 To add a block, write a PlannedModule, enter it here and add a case to tests/model/test_blocks.py.
 """
 
+from yolo_cli.model.aligned_head import AlignedDetect
 from yolo_cli.model.blocks.conv import Conv, Focus, ReOrg
 from yolo_cli.model.blocks.csp import C3, Bottleneck, BottleneckCSP
 from yolo_cli.model.blocks.darknet import (
@@ -27,6 +28,7 @@ from yolo_cli.model.implicit import IAuxDetect, IDetect
 from yolo_cli.model.plan import PlannedModule
 
 BLOCKS: dict[str, type[PlannedModule]] = {
+    "AlignedDetect": AlignedDetect,
     "Bottleneck": Bottleneck,
     "BottleneckCSP": BottleneckCSP,
     "C3": C3,
