@@ -14,7 +14,7 @@ from yolo_cli.model.fuse import fuse
 from yolo_cli.weights.networks import find_network
 
 CPU = torch.device("cpu")
-FAMILIES = ["yolov5s6", "yolov3-tiny", "yolov7-tiny", "yolov5s-v3.1", "yolox-nano", "darknet"]
+FAMILIES = ["yolov5s6", "yolov3-tiny", "yolov7-tiny", "yolov5s-v3.1", "yolox-nano", "yolov5n-tal", "darknet"]
 
 
 @pytest.mark.parametrize("name", ["torchscript", *(pytest.param(n, marks=pytest.mark.slow) for n in ("onnx", "ncnn"))])

@@ -1,6 +1,6 @@
 """Run by the launcher in every process: the gradients of an epoch and an evaluation, written by the main process.
 
-Arguments: data.yaml, output file, batch size, "sync" or "own" batch norms.
+Arguments: data.yaml, output file, batch size, "sync" or "own" batch norms, architecture file beside data.yaml.
 """
 
 import sys
@@ -23,7 +23,7 @@ from yolo_cli.weights.networks import find_network
 
 def main() -> None:
     """An epoch without an update, all in double precision; then the metrics of the untrained model."""
-    data_file, out, batch, norms = sys.argv[1:]
+    data_file, out, batch, norms, cfg = sys.argv[1:]
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     step.prepare_images = lambda images, device: images.to(device).double() / 255
@@ -33,7 +33,7 @@ def main() -> None:
     with process_group(device) as world:
         data = open_train_data(config, 0, Silent())
         seed_everything(3)
-        network = find_network(str(Path(data_file).parent / "tiny.yaml"))
+        network = find_network(str(Path(data_file).parent / cfg))
         model = DetectionModel(network.with_classes(len(data.names)), data.names)
         if norms == "sync":
             synchronize_norms(model)

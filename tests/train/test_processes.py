@@ -66,13 +66,15 @@ def epochs(folder: Path) -> list[str]:
     return [line.split(",")[0] for line in (folder / "results.csv").read_text().splitlines()[1:]]
 
 
+@pytest.mark.parametrize("cfg", ["tiny.yaml", "tiny-tal.yaml"])
 @pytest.mark.slow
-def test_two_processes_give_the_gradients_statistics_and_metrics_of_one(small: Path, tmp_path: Path) -> None:
+def test_two_processes_give_the_gradients_statistics_and_metrics_of_one(small: Path, tmp_path: Path, cfg: str) -> None:
     """In double precision, where rounding cannot hide a mistake. The last of the batches of 10 has 4 images."""
     one, two = tmp_path / "one.pt", tmp_path / "two.pt"
-    single = run([sys.executable, str(STEP), str(small), str(one), "10", "own"])
+    single = run([sys.executable, str(STEP), str(small), str(one), "10", "own", cfg])
     assert single.returncode == 0, single.stderr
-    both = run([*TORCHRUN, "--standalone", "--nproc-per-node", "2", str(STEP), str(small), str(two), "10", "sync"])
+    processes = [*TORCHRUN, "--standalone", "--nproc-per-node", "2"]
+    both = run([*processes, str(STEP), str(small), str(two), "10", "sync", cfg])
     assert both.returncode == 0, both.stderr
     a, b = torch.load(one), torch.load(two)
     assert a["losses"] == pytest.approx(b["losses"], rel=1e-12)

@@ -30,7 +30,7 @@ def train(
         str,
         Option(
             help="Architecture: a YAML file, a Darknet .cfg, a name from `yolo info --cfg list`, or n, s, m, l, x for "
-            "YOLOv5. Default: that of --weights, or s."
+            "YOLOv5 (n-tal and so on: without anchors). Default: that of --weights, or s."
         ),
     ] = D.cfg,
     data: Data = D.data,

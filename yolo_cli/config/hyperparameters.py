@@ -30,7 +30,7 @@ class Hyperparameters:
     clip_grad_norm: float = 10.0  # 0: no clipping
     ema_decay: float = 0.9999
     ema_ramp: float = 2000.0  # time constant, in updates, of the rise of the decay
-    box: float = 0.05  # gains of the box, objectness and class losses
+    box: float = 0.05  # gains of the box, objectness (--loss tal: distribution focal) and class losses
     obj: float = 1.0
     cls: float = 0.5
     obj_pw: float = 1.0  # weight of positives in the objectness loss

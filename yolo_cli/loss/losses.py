@@ -52,6 +52,7 @@ class LossKind:
     unused: tuple[str, ...]  # hyperparameters without effect, which must have their defaults
     smooths_labels: bool
     build: Callable[[DetectionModel, LossSettings], Loss]
+    second_part: tuple[str, str] = ("obj", "Objectness loss")  # short and long name of `LossOutput.obj`
 
 
 def _with_anchors(matching: str) -> Callable[[DetectionModel, LossSettings], Loss]:
@@ -84,7 +85,13 @@ LOSSES: dict[str, LossKind] = {
     "anchor": LossKind(_ANCHORS, unused=("l1",), smooths_labels=True, build=_with_anchors("anchor")),
     "ota": LossKind(_ANCHORS, unused=("l1",), smooths_labels=True, build=_with_anchors("ota")),
     "simota": LossKind(_NO_ANCHORS, unused=_NO_EFFECT_WITHOUT_ANCHORS, smooths_labels=False, build=_yolox),
-    "tal": LossKind(_NO_OBJECTNESS, unused=("l1", *_NO_EFFECT_WITHOUT_ANCHORS), smooths_labels=False, build=_tal),
+    "tal": LossKind(
+        _NO_OBJECTNESS,
+        unused=("l1", *_NO_EFFECT_WITHOUT_ANCHORS),
+        smooths_labels=False,
+        build=_tal,
+        second_part=("dfl", "Distribution focal loss"),
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from yolo_cli.plots.style import format_axes, new_figure, save, show_message
 
 _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ("Box loss", "loss", (("train/box_loss", "train"), ("val/box_loss", "val"))),
-    ("Objectness loss", "loss", (("train/obj_loss", "train"), ("val/obj_loss", "val"))),
+    ("", "loss", (("train/obj_loss", "train"), ("val/obj_loss", "val"))),
     ("Class loss", "loss", (("train/cls_loss", "train"), ("val/cls_loss", "val"))),
     ("Precision and recall", "at best F1", (("metrics/precision", "precision"), ("metrics/recall", "recall"))),
     ("Average precision", "mAP", (("metrics/mAP_0.5", "IoU 0.5"), ("metrics/mAP_0.5:0.95", "IoU 0.5:0.95"))),
@@ -22,16 +22,17 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
 )
 
 
-def results_figure(results_csv: Path, out: Path) -> None:
+def results_figure(results_csv: Path, out: Path, second_loss: str = "Objectness loss") -> None:
     """Plots by epoch: box, objectness and class losses, precision and recall, mAP, and what the schedule did.
 
-    Missing columns and cells without a number are left out. Raises OSError if the file cannot be read.
+    `second_loss` is the title of what the columns call `obj_loss`. Missing columns and cells without a number are left
+    out. Raises OSError if the file cannot be read.
     """
     table = _read(results_csv)
     figure = new_figure(17, 7)
     for axes, (title, ylabel, columns) in zip(figure.subplots(2, 4).flat, _PANELS, strict=True):
         _panel(axes, table, columns)
-        format_axes(axes, title=title, xlabel="epoch", ylabel=ylabel)
+        format_axes(axes, title=title or second_loss, xlabel="epoch", ylabel=ylabel)
         if ylabel in ("mAP", "at best F1", "decay", "probability"):
             axes.set_ylim(-0.02, 1.02)
         elif ylabel == "loss":

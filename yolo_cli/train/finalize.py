@@ -14,6 +14,7 @@ from yolo_cli.evaluation.eval_data import EvalData
 from yolo_cli.evaluation.evaluate import Evaluation
 from yolo_cli.evaluation.evaluator import TOO_MANY_BOXES
 from yolo_cli.evaluation.saved_evaluation import SavedEvaluation, save_evaluation
+from yolo_cli.loss.losses import LOSSES
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.progress import Reporter
 from yolo_cli.report.write import try_report
@@ -56,7 +57,8 @@ def report_results(
     folder, evaluation, data, device = result.folder, result.evaluation, setup.data, setup.device
     if not setup.config.noplots:
         run_plots.write_curves(folder, evaluation.metrics, data.names)
-        plots.results_figure(folder / "results.csv", folder / "results.png")
+        second_loss = LOSSES[setup.config.loss].second_part[1]
+        plots.results_figure(folder / "results.csv", folder / "results.png", second_loss)
     reports.write_results(
         folder,
         evaluation,

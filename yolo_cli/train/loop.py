@@ -24,7 +24,7 @@ from yolo_cli.evaluation.evaluator import Evaluator
 from yolo_cli.export.torch_runtime import TorchRuntime
 from yolo_cli.inference.evaluate_tiles import evaluate_tiled
 from yolo_cli.inference.predictor import Predictor, Settings
-from yolo_cli.loss.losses import LossSettings, build_loss
+from yolo_cli.loss.losses import LOSSES, LossSettings, build_loss
 from yolo_cli.model.build import DetectionModel
 from yolo_cli.model.fuse import fuse
 from yolo_cli.progress import Reporter, Silent
@@ -360,10 +360,11 @@ class Trainer:
 
     def _bar_text(self, losses: list[float], batch: Batch) -> str:
         box, obj, cls = losses
+        second = LOSSES[self.config.loss or self.model.architecture.loss].second_part[0]
         lr = self.state.optimizer.param_groups[GROUPS.index("weights")]["lr"]
         height, width = batch.images.shape[2:]
         memory = memory_gigabytes(self.device)
-        return f"box {box:.4f} obj {obj:.4f} cls {cls:.4f} lr {lr:.2g} {memory:.1f}G {width}×{height}"
+        return f"box {box:.4f} {second} {obj:.4f} cls {cls:.4f} lr {lr:.2g} {memory:.1f}G {width}×{height}"
 
 
 def _columns(evaluation: Evaluation) -> dict[str, float]:
