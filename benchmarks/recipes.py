@@ -32,9 +32,10 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "closing": ("--hyp", "auto,close_mosaic=3"),
     "flat": ("--hyp", "auto,flat=0.5"),
     "by-epoch": ("--hyp", "auto,lr_per_batch=0"),
-    "full-variety": ("--hyp", "auto,mosaic_window=0"),
+    "neighbors": ("--hyp", "auto,mosaic_window=64"),
     "ota": ("--loss", "ota"),
     "cls": ("--hyp", "auto,cls=2"),
+    "tal": ("--cfg", "yolov5n-tal"),
 }
 PEERS = ("yolov5", "ultralytics")
 RESAMPLES = 1000

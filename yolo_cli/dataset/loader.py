@@ -27,6 +27,7 @@ from yolo_cli.dataset.shared_memory import free_memory
 from yolo_cli.errors import UserError
 
 _VAL_PAD = 0.5  # border of rectangular validation batches, in strides
+_NEIGHBORS = 64  # images that form mosaics together, where others would have to be fetched
 # Bytes of pixels that a worker prepares in one piece at most: 64 images at 640, as many as a window has.
 _SERIES = 64 * 3 * 640 * 640
 
@@ -121,9 +122,9 @@ def train_loader(
 
     With `rect`, images of similar aspect ratio share a canvas just large enough for them, without mosaic. `cache` is
     "ram", "disk" or empty. With `tile`, samples show tiles of so many pixels of larger images. `shuffle_window` is the
-    number of tar shards that are shuffled together: 0 for all, −1 for 8 if they are at URLs, else all. `batch` is per
-    rank. `pin_memory` puts batches into page-locked memory, from which they are copied to a GPU while it computes.
-    Raises UserError where the cache has no room, or there are no shards to shuffle.
+    number of tar shards that are shuffled together: 0 for all, −1 for 8 if they are at URLs, else all. With a window of
+    shards, mosaics are made of neighbors, also without `hyp.mosaic_window`. `batch` is per rank. `pin_memory` puts
+    batches into page-locked memory, from which they are copied to a GPU while it computes. Raises UserError where the cache has no room, or there are no shards to shuffle.
     """
     canvases = rect_canvases(index.sizes, img, stride, 0.0) if rect else None
     window = DEFAULT_WINDOW * bool(index.remote) if shuffle_window < 0 else shuffle_window
@@ -137,7 +138,7 @@ def train_loader(
         seed=seed,
         shuffle=True,
         canvases=canvases,
-        window=hyp.mosaic_window,
+        window=hyp.mosaic_window or (_NEIGHBORS if window else 0),
         shards=shards if window < len(names) else None,
         shard_window=window,
         rank=rank,
