@@ -92,7 +92,7 @@ class Head(PlannedModule):
             box = self.boxes(y[..., : self.box_outputs], self.base_wh(scale)[:a].view(a, 1, 1, 2), scale)
             center = (box[..., :2] + cell_grid(h, w, y.device)) * stride
             decoded = torch.cat((center, box[..., 2:] * stride, self.confidence(y)), -1)
-            rows.append(decoded.view(b, a * h * w, -1))
+            rows.append(decoded.view(b, a * h * w, decoded.shape[-1]))
         return torch.cat(rows, 1)
 
 
