@@ -34,7 +34,8 @@ def test_the_allocator_of_the_cpu_is_out_of_memory() -> None:
     assert is_out_of_memory(caught.value)
 
 
-# A convolution in an address space that has room for its tensors, but not for the buffers of oneDNN.
+# A convolution in an address space with less and less room. Its tensors have more than the 32 MB below which malloc may
+# use memory that the process has reserved already.
 CONVOLUTION = """
 import resource
 import torch
@@ -44,8 +45,8 @@ torch.set_num_threads(1)
 convolution = torch.nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
 convolution(torch.rand(1, 64, 16, 16)).sum().backward()
 pages = int(open("/proc/self/statm").read().split()[0])
-images = torch.rand(2, 64, 128, 128)
-for megabytes in range(64, 0, -8):
+images = torch.rand(9, 64, 128, 128)
+for megabytes in range(128, 0, -8):
     limit = pages * resource.getpagesize() + images.nbytes + megabytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
