@@ -124,7 +124,8 @@ def train_loader(
     "ram", "disk" or empty. With `tile`, samples show tiles of so many pixels of larger images. `shuffle_window` is the
     number of tar shards that are shuffled together: 0 for all, −1 for 8 if they are at URLs, else all. With a window of
     shards, mosaics are made of neighbors, also without `hyp.mosaic_window`. `batch` is per rank. `pin_memory` puts
-    batches into page-locked memory, from which they are copied to a GPU while it computes. Raises UserError where the cache has no room, or there are no shards to shuffle.
+    batches into page-locked memory, from which they are copied to a GPU while it computes. Raises UserError where the
+    cache has no room, or there are no shards to shuffle.
     """
     canvases = rect_canvases(index.sizes, img, stride, 0.0) if rect else None
     window = DEFAULT_WINDOW * bool(index.remote) if shuffle_window < 0 else shuffle_window
