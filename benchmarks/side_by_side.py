@@ -4,7 +4,9 @@ Imports only the standard library at module level, because the peers' interprete
 """
 
 import argparse
+import itertools
 import json
+import math
 import os
 import resource
 import shutil
@@ -117,8 +119,11 @@ def environment(
     return os.environ | own
 
 
-def copy_dataset(data: str, folder: Path, splits: Sequence[str] = ("train", "val")) -> Path:
-    """Copy a dataset into YOLO folders, because peers write caches beside the labels; returns its data.yaml."""
+def copy_dataset(data: str, folder: Path, splits: Sequence[str] = ("train", "val"), at_least: int = 0) -> Path:
+    """Copy a dataset into YOLO folders, because peers write caches beside the labels; returns its data.yaml.
+
+    Each image is copied under several names, if there are not `at_least` so many of a split otherwise.
+    """
     from yolo_cli.dataset.label_index import label_path
     from yolo_cli.dataset.spec import split_files
     from yolo_cli.dataset.splits import prepare_dataset
@@ -133,11 +138,13 @@ def copy_dataset(data: str, folder: Path, splits: Sequence[str] = ("train", "val
         images, labels = folder / "images" / split, folder / "labels" / split
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
-        for image in map(Path, split_files(spec, split)):
-            shutil.copyfile(image, images / image.name)
+        files = list(map(Path, split_files(spec, split)))
+        for copy, image in itertools.product(range(max(math.ceil(at_least / len(files)), 1)), files):
+            prefix = f"{copy}_" if copy else ""
+            shutil.copyfile(image, images / f"{prefix}{image.name}")
             label = Path(label_path(str(image)))
             if label.exists():
-                shutil.copyfile(label, labels / label.name)
+                shutil.copyfile(label, labels / f"{prefix}{label.name}")
     lines = [f"path: {folder}", *(f"{split}: images/{split}" for split in splits), f"nc: {spec.nc}", "names:"]
     lines += [f"  {i}: {json.dumps(name)}" for i, name in enumerate(spec.names)]
     file = folder / "data.yaml"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
-from yolo_cli.dataset.color import ColorJitter, jittered_planes
+from yolo_cli.dataset.color import ColorJitter, draw_planes
 from yolo_cli.dataset.images import PAD_VALUE, shrink
 
 sides = st.integers(20, 300)
@@ -174,7 +174,8 @@ def test_flips_move_pixels_and_boxes_together(height: int, jitter: ColorJitter |
     image = np.zeros((height, 30, 3), np.uint8)
     image[2:7, 4:10] = 255
     for up, left in ((True, False), (False, True), (True, True)):
-        planes = jittered_planes(image, jitter, up=up, left=left)
+        planes = np.empty((3, height, 30), np.uint8)
+        draw_planes(planes, image, jitter, up=up, left=left)
         xyxy = augment.flip_boxes(np.array([[4, 2, 10, 7]], np.float32), (height, 30), up=up, left=left)
         assert tuple(xyxy[0]) == white_extent(planes.transpose(1, 2, 0))
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolo_cli.config import Hyperparameters
-from yolo_cli.dataset.color import ColorJitter, apply_hsv, jittered_planes, random_jitter
+from yolo_cli.dataset.color import ColorJitter, apply_hsv, draw_planes, random_jitter
 
 SATURATION, VALUE = st.floats(0.3, 1.7), st.floats(0.6, 1.4)
 HYP = Hyperparameters()
@@ -21,8 +21,10 @@ def hsv(rgb: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
 
 
-def changed(rgb: np.ndarray, jitter: ColorJitter) -> np.ndarray:
-    return jittered_planes(rgb, jitter).transpose(1, 2, 0)
+def changed(rgb: np.ndarray, jitter: ColorJitter | None) -> np.ndarray:
+    planes = np.empty((3, *rgb.shape[:2]), np.uint8)
+    draw_planes(planes, rgb, jitter)
+    return planes.transpose(1, 2, 0)
 
 
 def noise(seed: int) -> np.ndarray:
@@ -77,7 +79,7 @@ def test_a_large_turn_is_done_in_hsv() -> None:
 def test_factors_of_one_change_nothing() -> None:
     image = noise(1)
     for jitter in (None, ColorJitter(1.0, 1.0, 1.0)):
-        np.testing.assert_array_equal(jittered_planes(image, jitter), image.transpose(2, 0, 1))
+        np.testing.assert_array_equal(changed(image, jitter), image)
 
 
 def test_factors_have_the_range_of_the_hyperparameters() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters
-from yolo_cli.dataset import pixel_cache, shared_memory
+from yolo_cli.dataset import decoded_images, pixel_cache, shared_memory
 from yolo_cli.dataset.label_index import LabelIndex, build_index
 from yolo_cli.dataset.loader import train_loader, val_loader
 from yolo_cli.dataset.pixel_cache import build_pixel_cache
@@ -94,7 +94,10 @@ def test_loading_ahead_does_not_change_the_batches(workers: int, index: LabelInd
     assert all(same(a, b) for a, b in zip(actual, whole, strict=True))
 
 
-def test_loading_ahead_reads_images_before_they_are_asked_for(index: LabelIndex) -> None:
+def test_loading_ahead_reads_images_before_they_are_asked_for(
+    index: LabelIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoded_images, "_LIMIT", 0)
     loader = training(index, workers=1, batch=7)
     loader.load_ahead()
     time.sleep(3)  # far more than a worker needs for seven small images
@@ -266,11 +269,16 @@ def test_index_is_pickled_as_a_handle_where_there_is_room(index: LabelIndex, mon
 
 
 @pytest.mark.slow
-def test_spawned_workers(index: LabelIndex) -> None:
-    expected = epochs(training(index, cache="ram"), 1)
-    loader = training(index, cache="ram", workers=1)
-    loader.multiprocessing_context = multiprocessing.get_context("spawn")
-    assert all(same(a, b) for a, b in zip(epochs(loader, 1), expected, strict=True))
+@pytest.mark.parametrize("cache", ["ram", ""])
+def test_spawned_workers(cache: str, index: LabelIndex) -> None:
+    expected = epochs(training(index, cache=cache), 1)
+    usual = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        loader = training(index, cache=cache, workers=1)
+        assert all(same(a, b) for a, b in zip(epochs(loader, 1), expected, strict=True))
+    finally:
+        multiprocessing.set_start_method(usual, force=True)
 
 
 class TestSampler:

@@ -1,6 +1,5 @@
 """Mosaics of neighbors in an epoch's order: which images, the same for every way of loading, and decoded once."""
 
-import pickle
 from collections import Counter
 from dataclasses import replace
 from itertools import chain
@@ -13,11 +12,10 @@ from hypothesis import strategies as st
 
 from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters
-from yolo_cli.dataset import loader, samples
-from yolo_cli.dataset.decoded_window import DecodedWindow
+from yolo_cli.dataset import decoded_images, samples
 from yolo_cli.dataset.label_index import LabelIndex, build_index
 from yolo_cli.dataset.loader import train_loader
-from yolo_cli.dataset.sampler import EpochBatchSampler, SampleKey, WindowSampler
+from yolo_cli.dataset.sampler import EpochBatchSampler, SampleKey
 from yolo_cli.errors import UserError
 
 HYP = replace(Hyperparameters(), mixup=0.3, mosaic_window=4)
@@ -71,17 +69,16 @@ def test_weighted_images_have_windows_of_the_drawn_order() -> None:
     assert {key.window for key in keys} == {(5, 5, 5, 5)}
 
 
-@given(st.integers(0, 90), st.integers(4, 20), st.integers(1, 12), st.integers(0, 30))
-def test_a_series_has_whole_batches_of_one_window(count: int, window: int, batch: int, longest: int) -> None:
-    batches = EpochBatchSampler(count, batch, (8, 8), seed=3, shuffle=True, window=window)
-    batches.set_epoch(0, mosaic=True)
-    series = list(WindowSampler(batches, longest * 3 * 8 * 8))
-    assert list(chain.from_iterable(series)) == list(chain.from_iterable(batches))
-    for keys in series:
-        first = keys[::batch]
-        assert len(first) == 1 or len(keys) <= longest
-        assert len(first) == 1 or {key.window for key in first} == {keys[0].window} != {()}
-    assert all(len(keys) % batch == 0 for keys in series[:-1])
+def test_windows_of_a_large_block_take_turns() -> None:
+    keys = keys_of(1500, 512)
+    assert {len(set(key.window)) for key in keys[:512]} == {64}
+    for start in range(0, 512, 8):
+        windows = [key.window for key in keys[start : start + 8]]
+        assert len(set(chain.from_iterable(windows))) == 512
+        assert windows == [key.window for key in keys[:8]]
+    for ranks in (2, 4, 8):
+        own = keys_of(1500, 512, 16, rank=1, world_size=ranks)[: 512 // ranks]
+        assert {i for key in own for i in key.window} == {key.index for key in own}
 
 
 @pytest.fixture
@@ -120,19 +117,10 @@ def test_a_sample_is_the_same_for_every_way_of_loading(
     loader = training(index, **changes, workers=1)
     loader.set_epoch(0, 2)
     assert same(images_of(list(loader)), {i: expected[i] for batch in list(training(index))[2:] for i in batch.indices})
-    monkeypatch.setattr(samples, "DecodedWindow", lambda: DecodedWindow(limit=20_000))  # an image or two
-    assert same(images_of(list(training(index, **changes))), expected)
-
-
-def test_a_worker_prepares_single_batches_where_shared_memory_is_short(
-    index: LabelIndex, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ample = training(index, workers=1, batch=2)
-    monkeypatch.setattr(loader, "free_memory", lambda: 2**16)
-    short = training(index, workers=1, batch=2)
-    assert max(len(series) for series in ample.batch_sampler) > 2
-    assert max(len(series) for series in short.batch_sampler) == 2
-    assert same(images_of(list(short)), images_of(list(ample)))
+    for limit in (0, 100_000):  # of no image, of a few
+        monkeypatch.setattr(decoded_images, "_LIMIT", limit)
+        for workers in (0, 2):
+            assert same(images_of(list(training(index, **changes, workers=workers))), expected)
 
 
 def test_each_image_is_decoded_once(index: LabelIndex, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,9 +134,12 @@ def test_each_image_is_decoded_once(index: LabelIndex, monkeypatch: pytest.Monke
     monkeypatch.setattr(samples, "decode_image", watched)
     list(training(index, batch=4))
     assert max(decoded.values()) == 1
+    list(training(index, batch=4, hyp=replace(HYP, mosaic_window=0)))
+    assert max(decoded.values()) == 2
     decoded.clear()
-    list(training(index, hyp=replace(HYP, mosaic_window=0), batch=4))
-    assert max(decoded.values()) > 1
+    monkeypatch.setattr(decoded_images, "_LIMIT", 0)
+    list(training(index, batch=4))
+    assert max(decoded.values()) > 2
 
 
 def test_a_mosaic_has_four_different_images(index: LabelIndex) -> None:
@@ -166,27 +157,6 @@ def test_full_variety_uses_images_of_other_windows(index: LabelIndex) -> None:
         images_of(list(training(index, hyp=replace(HYP, mosaic_window=window)))) for window in (4, 0)
     )
     assert not same(windowed, all_images)
-
-
-def test_kept_images_are_bounded_read_only_and_left_out_of_pickles() -> None:
-    calls = []
-
-    def decode(i: int) -> np.ndarray:
-        calls.append(i)
-        return np.full((10, 10, 3), i, np.uint8)
-
-    decoded = DecodedWindow(limit=700)
-    decoded.enter((1, 2, 3))
-    for i in (1, 2, 3, 1, 2, 3):
-        assert decoded.read(i, lambda i=i: decode(i))[0, 0, 0] == i
-    assert calls == [1, 2, 3, 3]  # the third has no room
-    with pytest.raises(ValueError, match="read-only"):
-        decoded.read(1, lambda: decode(1))[0] = 0
-    assert len(pickle.dumps(decoded)) < 300
-    assert not pickle.loads(pickle.dumps(decoded)).is_used
-    decoded.enter((1, 4))
-    decoded.read(1, lambda: decode(1))
-    assert calls[4:] == [1]
 
 
 def test_a_window_has_room_for_a_mosaic() -> None:

@@ -40,40 +40,44 @@ def random_jitter(random: np.random.Generator, hyp: Hyperparameters) -> ColorJit
     return ColorJitter(float(hue), float(saturation), float(value))
 
 
-def jittered_planes(
-    image: UInt8[np.ndarray, "h w 3"], jitter: ColorJitter | None = None, *, up: bool = False, left: bool = False
-) -> UInt8[np.ndarray, "3 h w"]:
-    """The channels of an RGB image, one after the other, with other colors, and flipped vertically or horizontally."""
+def draw_planes(
+    planes: UInt8[np.ndarray, "3 h w"],
+    image: UInt8[np.ndarray, "h w 3"],
+    jitter: ColorJitter | None = None,
+    *,
+    up: bool = False,
+    left: bool = False,
+) -> None:
+    """Write the channels of an RGB image, with other colors, and flipped vertically (`up`) or horizontally (`left`)."""
     height, width = image.shape[:2]
-    planes = np.empty((3, height, width), np.uint8)
     flip = -1 if up and left else 0 if up else 1 if left else None
     rows = max(_BAND // width, 1)
+    # New arrays for each band would take several times as long as what is done with them.
+    scratch = np.empty((5, min(rows, height), width), np.uint8)
     for top in range(0, height, rows):
         end = min(top + rows, height)
         band = planes[:, height - end : height - top] if up else planes[:, top:end]
-        _draw_band(image[top:end], jitter, flip, band)
-    return planes
+        drawn = scratch[:3, : end - top] if flip is not None else band
+        _draw_band(list(drawn), image[top:end], jitter, list(scratch[3:, : end - top]))
+        if flip is not None:
+            for source, part in zip(drawn, band, strict=True):
+                cv2.flip(source, flip, dst=part)
 
 
 def _draw_band(
+    planes: list[UInt8[np.ndarray, "h w"]],
     image: UInt8[np.ndarray, "h w 3"],
     jitter: ColorJitter | None,
-    flip: int | None,
-    out: UInt8[np.ndarray, "3 h w"],
+    scratch: list[UInt8[np.ndarray, "h w"]],
 ) -> None:
-    if jitter is not None:
-        if abs(jitter.hue - 1) > _SMALL_TURN:
-            image = apply_hsv(image, jitter)
-        elif jitter.hue != 1:
-            image = cv2.transform(image, _turn(jitter.hue))
-    planes = list(cv2.split(image))
-    if jitter is not None and abs(jitter.hue - 1) <= _SMALL_TURN:
-        _scale_saturation_and_value(planes, jitter)
-    for plane, part in zip(planes, out, strict=True):
-        if flip is None:
-            part[:] = plane
-        else:
-            cv2.flip(plane, flip, dst=part)
+    small = jitter is not None and abs(jitter.hue - 1) <= _SMALL_TURN
+    if jitter is not None and not small:
+        image = apply_hsv(image, jitter)
+    elif jitter is not None and jitter.hue != 1:
+        image = cv2.transform(image, _turn(jitter.hue))
+    cv2.split(image, planes)
+    if jitter is not None and small:
+        _scale_saturation_and_value(planes, jitter, scratch)
 
 
 def apply_hsv(image: UInt8[np.ndarray, "h w 3"], jitter: ColorJitter) -> UInt8[np.ndarray, "h w 3"]:
@@ -85,10 +89,13 @@ def apply_hsv(image: UInt8[np.ndarray, "h w 3"], jitter: ColorJitter) -> UInt8[n
     return cv2.cvtColor(cv2.LUT(hsv, tables, dst=hsv), cv2.COLOR_HSV2RGB)
 
 
-def _scale_saturation_and_value(planes: list[UInt8[np.ndarray, "h w"]], jitter: ColorJitter) -> None:
-    largest = cv2.max(cv2.max(planes[0], planes[1]), planes[2])
+def _scale_saturation_and_value(
+    planes: list[UInt8[np.ndarray, "h w"]], jitter: ColorJitter, scratch: list[UInt8[np.ndarray, "h w"]]
+) -> None:
+    largest, scaled = scratch
+    cv2.max(cv2.max(planes[0], planes[1], dst=largest), planes[2], dst=largest)
     # Value ends at 255 without a change of hue: m is cut, not each channel.
-    scaled = cv2.convertScaleAbs(largest, alpha=jitter.value)
+    cv2.convertScaleAbs(largest, dst=scaled, alpha=jitter.value)
     for plane in planes:
         cv2.subtract(largest, plane, dst=plane)
         cv2.addWeighted(scaled, 1.0, plane, -jitter.saturation * jitter.value, 0.0, dst=plane)

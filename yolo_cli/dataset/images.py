@@ -1,6 +1,5 @@
 """Image files to RGB pixels, and onto a canvas."""
 
-import math
 from pathlib import Path
 
 import cv2
@@ -150,9 +149,3 @@ def _apply_orientation(image: Image, orientation: int) -> UInt8[np.ndarray, "nh 
     rows = -1 if orientation in (3, 4, 7, 8) else 1
     columns = -1 if orientation in (2, 3, 6, 7) else 1
     return np.ascontiguousarray(image[::rows, ::columns])
-
-
-def required_size(size: tuple[int, int], matrix: np.ndarray) -> tuple[int, int]:
-    """The (height, width) that an image of `size` needs in order to be drawn through `matrix` without loss."""
-    along_x, along_y = (math.hypot(matrix[0, i], matrix[1, i]) / abs(matrix[2, 2]) for i in (0, 1))
-    return max(math.ceil(size[0] * along_y), 1), max(math.ceil(size[1] * along_x), 1)

@@ -3,10 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-from itertools import islice
 
 import cv2
 import numpy as np
@@ -14,22 +12,20 @@ import torch
 from jaxtyping import Float
 from torch.utils.data import DataLoader
 
-from yolo_cli.batch import Batch, TargetCounts
+from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters
+from yolo_cli.dataset.decoded_images import keep_decoded
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.pixel_cache import build_pixel_cache
-from yolo_cli.dataset.sampler import EpochBatchSampler, WindowSampler, rect_canvases, shard_numbers
-from yolo_cli.dataset.samples import DetectionDataset, Sample
+from yolo_cli.dataset.sampler import EpochBatchSampler, rect_canvases, shard_numbers
+from yolo_cli.dataset.samples import DetectionDataset
 from yolo_cli.dataset.shards.epochs import EpochSpool, keep_all
 from yolo_cli.dataset.shards.order import DEFAULT_WINDOW
 from yolo_cli.dataset.shards.spool import ShardSpool
-from yolo_cli.dataset.shared_memory import free_memory
 from yolo_cli.errors import UserError
 
 _VAL_PAD = 0.5  # border of rectangular validation batches, in strides
-_NEIGHBORS = 64  # images that form mosaics together, where others would have to be fetched
-# Bytes of pixels that a worker prepares in one piece at most: 64 images at 640, as many as a window has.
-_SERIES = 64 * 3 * 640 * 640
+_NEIGHBORS = 64  # images that form mosaics together at most, where others would have to be fetched
 
 
 class BatchLoader(DataLoader[Batch]):
@@ -45,12 +41,12 @@ class BatchLoader(DataLoader[Batch]):
         spool: EpochSpool | ShardSpool | None = None,
     ) -> None:
         self.batches, self._samples, self._spool = batches, dataset, spool
-        self._ahead: Iterator[list[Batch | UserError]] | None = None
+        self._ahead: Iterator[Batch | UserError] | None = None
         super().__init__(
             dataset,  # type: ignore[arg-type]
-            batch_sampler=WindowSampler(batches, longest=_series_bytes(workers)),
+            batch_sampler=batches,
             num_workers=workers,
-            collate_fn=partial(_collate_series, batch=batches.batch),
+            collate_fn=_as_made,  # type: ignore[arg-type]
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker if workers else None,
@@ -81,24 +77,21 @@ class BatchLoader(DataLoader[Batch]):
 
     def batch(self, number: int) -> Batch:
         """A batch of the epoch, made again in this process. Raises UserError where an image has become unreadable."""
-        made = collate([self._samples[key] for key in self.batches.keys(number)])
+        made = self._samples.batch(self.batches.keys(number))
         if isinstance(made, UserError):
             raise made
         return made
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        number = 0
         ahead, self._ahead = self._ahead, None
-        for series in super().__iter__() if ahead is None else ahead:
-            for batch in series:
-                if isinstance(batch, UserError):
-                    # A new exception: one that is also a local variable forms a cycle with its traceback, which would
-                    # keep the workers alive until the next garbage collection, perhaps in a process forked by then.
-                    raise UserError(str(batch))
-                number += 1
-                if isinstance(self._spool, EpochSpool):
-                    self._spool.advance(self.batches.position(number))
-                yield batch
+        for number, batch in enumerate(super().__iter__() if ahead is None else ahead, 1):
+            if isinstance(batch, UserError):
+                # A new exception: one that is also a local variable forms a cycle with its traceback, which would
+                # keep the workers alive until the next garbage collection, perhaps in a process forked by then.
+                raise UserError(str(batch))
+            if isinstance(self._spool, EpochSpool):
+                self._spool.advance(self.batches.position(number))
+            yield batch
 
 
 def train_loader(
@@ -123,9 +116,9 @@ def train_loader(
     With `rect`, images of similar aspect ratio share a canvas just large enough for them, without mosaic. `cache` is
     "ram", "disk" or empty. With `tile`, samples show tiles of so many pixels of larger images. `shuffle_window` is the
     number of tar shards that are shuffled together: 0 for all, −1 for 8 if they are at URLs, else all. With a window of
-    shards, mosaics are made of neighbors, also without `hyp.mosaic_window`. `batch` is per rank. `pin_memory` puts
-    batches into page-locked memory, from which they are copied to a GPU while it computes. Raises UserError where the
-    cache has no room, or there are no shards to shuffle.
+    shards, mosaics are made of 64 neighbors, or `hyp.mosaic_window` if that is less. `batch` is per rank. `pin_memory`
+    puts batches into page-locked memory, from which they are copied to a GPU while it computes. Raises UserError where
+    the cache has no room, or there are no shards to shuffle.
     """
     canvases = rect_canvases(index.sizes, img, stride, 0.0) if rect else None
     window = DEFAULT_WINDOW * bool(index.remote) if shuffle_window < 0 else shuffle_window
@@ -139,7 +132,7 @@ def train_loader(
         seed=seed,
         shuffle=True,
         canvases=canvases,
-        window=hyp.mosaic_window or (_NEIGHBORS if window else 0),
+        window=min(hyp.mosaic_window or _NEIGHBORS, _NEIGHBORS) if window else hyp.mosaic_window,
         shards=shards if window < len(names) else None,
         shard_window=window,
         rank=rank,
@@ -150,7 +143,11 @@ def train_loader(
     if index.remote and shards is not None and pixels is None and not rect:
         spool = EpochSpool(names, shards, index.remote, window, index.fingerprint)
         index = replace(index, spool=spool.folder)
-    dataset = DetectionDataset(index, img, hyp=hyp, seed=seed, tile=tile, pixels=pixels)
+    decoded = None
+    if pixels is None:
+        mosaic, fit = hyp.mosaic > 0 and not rect, None if tile else img
+        decoded = keep_decoded(index.sizes, fit, 1 + hyp.scale, mosaic=mosaic, shared=workers > 0)
+    dataset = DetectionDataset(index, img, hyp=hyp, seed=seed, tile=tile, pixels=pixels, decoded=decoded)
     loader = BatchLoader(dataset, sampler, workers, pin_memory=pin_memory, spool=spool)
     loader.set_epoch(0)
     return loader
@@ -183,34 +180,8 @@ def val_loader(
     return BatchLoader(dataset, sampler, workers, pin_memory=pin_memory, spool=spool)
 
 
-def collate(samples: list[Sample | UserError]) -> Batch | UserError:
-    """Samples of one canvas size as a batch, or the first error among them."""
-    good = [sample for sample in samples if isinstance(sample, Sample)]
-    if len(good) < len(samples):
-        return next(sample for sample in samples if isinstance(sample, UserError))
-    counts = torch.tensor([len(sample.targets) for sample in good])
-    image_numbers = torch.repeat_interleave(torch.arange(len(good)), counts)
-    rows = torch.cat([sample.targets for sample in good])
-    targets = torch.cat([image_numbers[:, None].to(rows.dtype), rows], 1)
-    region = targets[:, 1] < 0
-    return Batch(
-        images=torch.stack([sample.image for sample in good]),
-        targets=torch.cat((targets[~region], targets[region])) if region.any() else targets,
-        indices=tuple(sample.index for sample in good),
-        letterboxes=tuple(sample.letterbox for sample in good),
-        counts=TargetCounts.of(targets),
-    )
-
-
-def _series_bytes(workers: int) -> int:
-    """Bytes of pixels that a worker prepares in one piece, so that all series on the way have room in shared memory."""
-    return min(_SERIES, free_memory() // (8 * workers)) if workers else 0
-
-
-def _collate_series(samples: Iterable[Sample | UserError], batch: int) -> list[Batch | UserError]:
-    """Samples, made one by one, as batches of `batch`."""
-    remaining = iter(samples)
-    return [collate(part) for part in iter(lambda: list(islice(remaining, batch)), [])]
+def _as_made(batch: Batch | UserError) -> Batch | UserError:
+    return batch
 
 
 def _start_worker(_: int) -> None:

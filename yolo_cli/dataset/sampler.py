@@ -17,6 +17,8 @@ from yolo_cli.dataset.shards.order import window_order
 _SAMPLE, _ORDER, _SIZE = 0, 1, 2
 _MULTI_SCALE = (0.5, 1.5)
 
+_WINDOW = 64  # images that form mosaics together
+
 RECT_GROUP = 16  # images per rectangular canvas: the batch size that published figures were measured with
 
 
@@ -118,8 +120,8 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     takes its share of one common order; with `shuffle`, shares are padded from the start of the order to equal length.
     With `shards`, the shard number of each image, the order needs only about `shard_window` shards at a time.
 
-    Mosaics take their images from a window of `window` neighbors in the order, or with 0 from all. Windows depend on
-    the order only: not on the batch size, the number of ranks, or that of workers.
+    Mosaics take their images from `window` neighbors in the order, or with 0 from all. Which ones depends on the order
+    only: not on the batch size, the number of ranks, or that of workers.
     """
 
     def __init__(
@@ -233,49 +235,31 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
         return range(self._rank, end, self._world_size)
 
 
-class WindowSampler(Sampler[list[SampleKey]]):
-    """Joins batches that begin in the same window to series, each made by one worker, which decodes images once.
-
-    A series has up to `longest` bytes of pixels, and at least one batch.
-    """
-
-    def __init__(self, batches: EpochBatchSampler, longest: int) -> None:
-        self._batches, self._longest = batches, longest
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        series: list[SampleKey] = []
-        for batch in self._batches:
-            first = batch[0]
-            if series and not (first.window and first.window == series[0].window and self._fits(series, batch)):
-                yield series
-                series = []
-            series = series + batch
-        if series:
-            yield series
-
-    def _fits(self, series: list[SampleKey], batch: list[SampleKey]) -> bool:
-        pixels = series[0].height * series[0].width
-        return 3 * pixels * (len(series) + len(batch)) <= self._longest
-
-
 class _Windows:
-    """Splits an order of images into windows of `size`; the last takes the rest, so it has up to 2 × `size` − 1."""
+    """Splits an order of images into windows, whose images form mosaics together.
+
+    Blocks of `size` neighbors are split into windows of about _WINDOW images, each of which takes every k-th position.
+    So a batch has images of many windows, and of up to k processes, which take turns, each uses its own images only.
+    The last block takes the rest, so it has up to 2 × `size` − 1 images.
+    """
 
     def __init__(self, order: Int[np.ndarray, " n"], size: int) -> None:
         self._order, self._size = order, size
-        self._count = len(order) // size if size else 0
-        self._number, self._images = -1, tuple[int, ...]()
+        self._blocks = len(order) // size if size else 0
+        self._lanes = max(size // _WINDOW, 1)
+        self._block, self._windows = -1, list[tuple[int, ...]]()
 
     def at(self, position: int) -> tuple[int, ...]:
-        """The images of the window that a position is in; empty where one window is the whole order."""
-        if self._count < 2:
+        """The images of the window that a position is in; empty where one block is the whole order."""
+        if self._blocks < 2:
             return ()
-        number = min(position // self._size, self._count - 1)
-        if number != self._number:
-            start = number * self._size
-            end = start + self._size if number + 1 < self._count else None
-            self._number, self._images = number, tuple(self._order[start:end].tolist())
-        return self._images
+        block = min(position // self._size, self._blocks - 1)
+        start = block * self._size
+        if block != self._block:
+            end = start + self._size if block + 1 < self._blocks else None
+            images = self._order[start:end]
+            self._block, self._windows = block, [tuple(images[k :: self._lanes].tolist()) for k in range(self._lanes)]
+        return self._windows[(position - start) % self._lanes]
 
 
 def _earlier_occurrences(order: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:

@@ -1,27 +1,28 @@
-"""One sample for the network: an image read, letterboxed or augmented, with its targets.
+"""Samples for the network, in batches: images read, letterboxed or augmented, with their targets.
 
 A sample is a pure function of (seed, epoch, index): the same for any number of workers, and after a resume.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
-from yolo_cli.batch import Letterbox
+from yolo_cli.batch import Batch, Letterbox, TargetCounts
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import augment
-from yolo_cli.dataset.color import jittered_planes, random_jitter
-from yolo_cli.dataset.decoded_window import DecodedWindow
+from yolo_cli.dataset.color import draw_planes, random_jitter
+from yolo_cli.dataset.decoded_images import DecodedImages
 from yolo_cli.dataset.ignore_regions import ANY_CLASS
-from yolo_cli.dataset.images import PAD_VALUE, decode_image, fitted_size, letterbox, required_size
+from yolo_cli.dataset.images import PAD_VALUE, decode_image, fitted_size, letterbox
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.pixel_cache import PixelCache, require_size
 from yolo_cli.dataset.sampler import SampleKey, sample_random
@@ -31,15 +32,10 @@ from yolo_cli.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One canvas: RGB pixels and its targets, rows of (class, cx, cy, w, h) with the box as fractions of the canvas.
+class _Targets:
+    """Rows of (class, cx, cy, w, h), with the box as fractions of the canvas; rows of class −1 are to be ignored."""
 
-    Rows of class −1 are regions to be ignored.
-    """
-
-    image: UInt8[Tensor, "3 h w"]
-    targets: Float[Tensor, "n 5"]
-    index: int
+    rows: Float32[np.ndarray, "n 5"]
     letterbox: Letterbox
 
 
@@ -52,13 +48,10 @@ class _View:
     window: Window | None = None
 
 
-class DetectionDataset(Dataset[Sample | UserError]):
-    """Samples by key. Images are scaled to fit `fit` (height, width); without `hyp` they are not augmented.
+class DetectionDataset(Dataset[Batch | UserError]):
+    """Batches by the keys of their samples. Images are scaled to fit `fit` (height, width), and augmented with `hyp`.
 
     With `tile`, augmented samples show tiles of that many pixels of images that are larger.
-
-    A file that disappeared or was damaged since it was indexed yields its UserError, which the loader raises: torch
-    would wrap an exception of a worker in a traceback.
     """
 
     def __init__(
@@ -70,10 +63,10 @@ class DetectionDataset(Dataset[Sample | UserError]):
         seed: int = 0,
         tile: int = 0,
         pixels: PixelCache | None = None,
+        decoded: DecodedImages | None = None,
     ) -> None:
         self._index, self._fit, self._hyp, self._tile = index, fit, hyp, tile
-        self._seed, self._pixels = seed, pixels
-        self._decoded = DecodedWindow()
+        self._seed, self._pixels, self._decoded = seed, pixels, decoded
         self._shared = SharedIndex(index)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,20 +79,40 @@ class DetectionDataset(Dataset[Sample | UserError]):
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, key: SampleKey) -> Sample | UserError:
+    def batch(self, keys: list[SampleKey]) -> Batch | UserError:
+        """The samples of keys with one size of canvas.
+
+        A file that disappeared or was damaged since it was indexed yields its UserError, which the loader raises: torch
+        would wrap an exception of a worker in a traceback.
+        """
+        images = _shared_bytes(len(keys) * 3 * keys[0].height * keys[0].width)
+        images = images.reshape(len(keys), 3, keys[0].height, keys[0].width)
         try:
-            return self._letterboxed(key) if self._hyp is None else self._augmented(key, self._hyp)
+            made = [self._draw(planes, key) for planes, key in zip(images.numpy(), keys, strict=True)]
         except UserError as error:
             return error
+        numbers = np.repeat(np.arange(len(keys), dtype=np.float32), [len(each.rows) for each in made])
+        rows = torch.from_numpy(np.column_stack([numbers, np.concatenate([each.rows for each in made])]))
+        region = rows[:, 1] < 0
+        targets = torch.cat((rows[~region], rows[region]))
+        return Batch(
+            images=images,
+            targets=targets,
+            indices=tuple(key.index for key in keys),
+            letterboxes=tuple(each.letterbox for each in made),
+            counts=TargetCounts.of(targets),
+        )
 
-    def __getitems__(self, keys: list[SampleKey]) -> Iterator[Sample | UserError]:
-        """Samples one by one, so that a series of batches is never in memory twice."""
-        return map(self.__getitem__, keys)
+    __getitems__ = batch  # what a DataLoader calls
 
-    def _letterboxed(self, key: SampleKey) -> Sample:
+    def _draw(self, planes: UInt8[np.ndarray, "3 h w"], key: SampleKey) -> _Targets:
+        return self._letterboxed(planes, key) if self._hyp is None else self._augmented(planes, key, self._hyp)
+
+    def _letterboxed(self, planes: UInt8[np.ndarray, "3 h w"], key: SampleKey) -> _Targets:
         canvas = (key.height, key.width)
         height, width = self._size(key.index)
-        image, scaled = letterbox(self._read(key.index, None), canvas, self._fit)
+        pixels = self._decode(key.index) if self._pixels is None else self._pixels[key.index]
+        image, scaled = letterbox(pixels, canvas, self._fit)
         rows = self._rows(key.index)
         # Cached pixels may be smaller than the file, but the letterbox maps to the file's pixels.
         mapping = Letterbox(
@@ -115,11 +128,11 @@ class DetectionDataset(Dataset[Sample | UserError]):
         canvas_size = np.array([key.width, key.height], np.float32)
         rows[:, 1:3] = (rows[:, 1:3] * size + pad) / canvas_size
         rows[:, 3:5] = rows[:, 3:5] * size / canvas_size
-        return _sample(jittered_planes(image), rows, key.index, mapping)
+        draw_planes(planes, image)
+        return _Targets(rows, mapping)
 
-    def _augmented(self, key: SampleKey, hyp: Hyperparameters) -> Sample:
+    def _augmented(self, planes: UInt8[np.ndarray, "3 h w"], key: SampleKey, hyp: Hyperparameters) -> _Targets:
         random = sample_random(self._seed, key)
-        self._decoded.enter(key.window)
         canvas = (key.height, key.width)
         if key.mosaic and random.random() < hyp.mosaic:
             image, classes, xyxy = self._compose(random, hyp, self._mosaic_images(random, key, key.index), canvas)
@@ -133,14 +146,14 @@ class DetectionDataset(Dataset[Sample | UserError]):
             image, classes, xyxy = self._compose(random, hyp, [key.index], canvas)
         jitter = random_jitter(random, hyp)
         up, left = (bool(flip) for flip in random.random(2) < (hyp.flipud, hyp.fliplr))
-        planes = jittered_planes(image, jitter, up=up, left=left)
+        draw_planes(planes, image, jitter, up=up, left=left)
         xyxy = augment.flip_boxes(xyxy, canvas, up=up, left=left)
         rows = np.empty((len(xyxy), 5), np.float32)
         rows[:, 0] = classes
         rows[:, 1:3] = (xyxy[:, :2] + xyxy[:, 2:]) / 2
         rows[:, 3:5] = xyxy[:, 2:] - xyxy[:, :2]
         rows[:, 1:] /= (key.width, key.height) * 2
-        return _sample(planes, rows, key.index, Letterbox(key.height, key.width, 1.0, 1.0, 0.0, 0.0))
+        return _Targets(rows, Letterbox(key.height, key.width, 1.0, 1.0, 0.0, 0.0))
 
     def _mosaic_images(self, random: np.random.Generator, key: SampleKey, first: int) -> list[int]:
         if not key.window:
@@ -172,7 +185,7 @@ class DetectionDataset(Dataset[Sample | UserError]):
             matrix = augment.snap_to_pixels(transform @ tile, size)
             if not augment.is_visible(matrix, size, canvas):
                 continue
-            augment.draw_tile(pixels, self._pixels_of(view, matrix), matrix, size)
+            self._use(view, partial(augment.draw_tile, pixels, matrix=matrix, size=size))
             rows = self._rows_of(view)
             xyxy, keep = augment.transform_boxes(rows[:, 1:], matrix, size, canvas)
             keep |= (rows[:, 0] < 0) & (xyxy[:, 2:] > xyxy[:, :2]).all(1)  # of a region, any part counts
@@ -190,11 +203,18 @@ class DetectionDataset(Dataset[Sample | UserError]):
         window = choose_window(random, size, self._index.labels(i)[:, 1:], self._tile)
         return _View(i, window.size if window else size, window)
 
-    def _pixels_of(self, view: _View, matrix: augment.Matrix) -> UInt8[np.ndarray, "h w 3"]:
-        if view.window is None:
-            return self._read(view.index, required_size(view.size, matrix))
-        w = view.window
-        return self._read(view.index, None)[w.top : w.bottom, w.left : w.right]
+    def _use(self, view: _View, use: Callable[[UInt8[np.ndarray, "h w 3"]], None]) -> None:
+        """Call `use` with the pixels of a view, in rare cases twice."""
+        i, window = view.index, view.window
+        if window is not None:
+            whole, part = use, np.s_[window.top : window.bottom, window.left : window.right]
+            use = lambda image: whole(image[part])  # noqa: E731
+        if self._pixels is not None:
+            use(self._pixels[i])
+        elif self._decoded is not None:
+            self._decoded.use(i, partial(self._decode, i), use)
+        else:
+            use(self._decode(i))
 
     def _rows_of(self, view: _View) -> Float32[np.ndarray, "n 5"]:
         rows = self._rows(view.index)
@@ -213,27 +233,25 @@ class DetectionDataset(Dataset[Sample | UserError]):
         height, width = self._index.sizes[i]
         return int(height), int(width)
 
-    def _read(self, i: int, min_size: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
-        if self._pixels is not None:
-            return self._pixels[i]
-        if self._decoded.is_used:
-            # Mosaics draw the image at several scales, from pixels that do not depend on which is drawn first.
-            min_size = None if self._tile else self._largest_drawn(i)
-            return self._decoded.read(i, lambda: self._decode(i, min_size))
-        return self._decode(i, min_size)
+    def _decode(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The pixels of an image: all for validation or tiles of it, else as many as the largest gain needs.
 
-    def _largest_drawn(self, i: int) -> tuple[int, int]:
-        """The (height, width) that an image is drawn at by the largest gain."""
-        gain = 1.0 if self._hyp is None else 1.0 + self._hyp.scale
-        height, width = fitted_size(self._size(i), self._fit)
-        return math.ceil(height * gain), math.ceil(width * gain)
-
-    def _decode(self, i: int, min_size: tuple[int, int] | None) -> UInt8[np.ndarray, "h w 3"]:
+        Mosaics draw an image at several scales, from pixels that do not depend on which is drawn first.
+        """
+        min_size = None if self._tile or self._hyp is None else self._largest_drawn(i, self._hyp)
         image = decode_image(self._index.content(i), self._index.name(i), min_size)
         if min_size is None:
             require_size(image, self._index, i)
         return image
 
+    def _largest_drawn(self, i: int, hyp: Hyperparameters) -> tuple[int, int]:
+        """The (height, width) that an image is drawn at by the largest gain."""
+        height, width = fitted_size(self._size(i), self._fit)
+        return math.ceil(height * (1 + hyp.scale)), math.ceil(width * (1 + hyp.scale))
 
-def _sample(planes: UInt8[np.ndarray, "3 h w"], rows: np.ndarray, index: int, mapping: Letterbox) -> Sample:
-    return Sample(torch.from_numpy(planes), torch.from_numpy(rows), index, mapping)
+
+def _shared_bytes(size: int) -> UInt8[Tensor, " size"]:
+    """Memory for the pixels of a batch; in a worker it is shared, so that the batch need not be copied once more."""
+    if get_worker_info() is None:
+        return torch.empty(size, dtype=torch.uint8)
+    return torch.tensor([], dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))

@@ -17,6 +17,7 @@ _EMA_FRACTION = 0.05  # of a short run: horizon of the moving average
 _WARMUP_FRACTION = 0.1  # of a short run, at most _WARMUP_EPOCHS
 _WARMUP_EPOCHS = 3.0
 _CLASSES = 24  # a short run from weights has at least the class weight that the published recipe has with so many
+_NEIGHBORS = 512  # of larger datasets, mosaics are made of so many neighbors in the order, to decode each image once
 _CLOSING_EPOCHS = 15  # of a long run without mosaic, at most a tenth; as many as YOLOX's published schedule has
 
 # What depends on the number of epochs. --time sets it again when the first epochs are measured.
@@ -82,6 +83,8 @@ def choose_recipe(choice: HypChoice, workload: Workload, optimizer: str = "") ->
         name = optimizer or "AdamW"
         chosen = _short_run(workload, name)
         reason = f"{workload.batches:,} batches from {start}, a short run"
+    if workload.images >= 2 * _NEIGHBORS:
+        chosen["mosaic_window"] = _NEIGHBORS
     if name.lower() != "sgd" and "lr0" in choice.values:
         chosen["warmup_bias_lr"] = choice.values["lr0"]  # biases warm up as all others do
     try:

@@ -1,0 +1,138 @@
+"""The ring of decoded images: what is used is always the right image, whatever other processes do."""
+
+import multiprocessing
+
+import numpy as np
+import pytest
+
+from yolo_cli.dataset import decoded_images
+from yolo_cli.dataset.decoded_images import DecodedImages, keep_decoded
+
+COUNT = 12
+
+
+def picture(i: int) -> np.ndarray:
+    """Image i: its size and all of its pixels tell its number."""
+    return np.full((100 + i, 20, 3), i, np.uint8)
+
+
+class Reader:
+    """Uses images of a ring, and counts how often they are decoded."""
+
+    def __init__(self, ring: DecodedImages) -> None:
+        self.ring, self.decoded = ring, 0
+
+    def decode(self, i: int) -> np.ndarray:
+        self.decoded += 1
+        return picture(i)
+
+    def use(self, i: int) -> list[np.ndarray]:
+        """What one use of image i was given, in copies; the last is what counts."""
+        given: list[np.ndarray] = []
+        self.ring.use(i, lambda: self.decode(i), lambda image: given.append(image.copy()))
+        return given
+
+    def right(self, i: int) -> bool:
+        """Whether a use of image i ends with image i."""
+        return np.array_equal(self.use(i)[-1], picture(i))
+
+
+def ring(images: int, *, shared: bool = False) -> DecodedImages:
+    """Room for about so many of the images."""
+    return DecodedImages(COUNT, images * picture(COUNT).nbytes, shared=shared)
+
+
+def test_images_are_decoded_once_while_they_have_room() -> None:
+    reader = Reader(ring(COUNT))
+    assert all(reader.right(i) for i in [*range(COUNT), *range(COUNT)])
+    assert reader.decoded == COUNT
+
+
+def test_the_oldest_image_gives_way() -> None:
+    reader = Reader(ring(3))
+    for i in (0, 1, 2, 3):
+        assert reader.right(i)
+    assert reader.right(3)
+    assert reader.decoded == 4
+    assert reader.right(0)
+    assert reader.decoded == 5
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_an_image_larger_than_half_of_the_ring_is_not_kept(images: int) -> None:
+    reader = Reader(ring(images))
+    assert reader.right(5)
+    assert reader.right(5)
+    assert reader.decoded == 2
+
+
+def test_kept_images_are_read_only() -> None:
+    kept = ring(3)
+    kept.use(1, lambda: picture(1), lambda image: None)
+    with pytest.raises(ValueError, match="read-only"):
+        kept.use(1, lambda: picture(1), lambda image: image.fill(0))
+
+
+def test_an_image_that_is_overwritten_while_it_is_used_is_used_again() -> None:
+    reader = Reader(ring(3))
+    assert reader.right(0)
+    seen = []
+
+    def interrupted(image: np.ndarray) -> None:
+        seen.append(image.copy())
+        if len(seen) == 1:
+            assert all(reader.right(i) for i in (1, 2, 3, 4))  # as another process would, meanwhile
+
+    reader.ring.use(0, lambda: picture(0), interrupted)
+    assert len(seen) == 2
+    np.testing.assert_array_equal(seen[1], picture(0))
+
+
+class Slow(np.ndarray):
+    """An image whose writer is stopped before it copies the pixels, while others go on."""
+
+    def reshape(self, *shape):
+        self.meanwhile()
+        return np.asarray(self).reshape(*shape)
+
+
+def test_a_writer_that_was_stopped_overwrites_nothing() -> None:
+    reader = Reader(ring(3))
+    slow = picture(0).view(Slow)
+    slow.meanwhile = lambda: [reader.use(i) for i in (1, 2, 3, 4, 5, 1, 2)]
+    reader.ring.use(0, lambda: slow, lambda image: None)
+    assert all(reader.right(i) for i in range(COUNT))
+    before = reader.decoded
+    assert reader.right(COUNT - 1)
+    assert reader.decoded == before  # images are kept again
+
+
+def work(kept: DecodedImages, seed: int, wrong) -> None:
+    reader, random = Reader(kept), np.random.default_rng(seed)
+    wrong.value += sum(not reader.right(int(i)) for i in random.integers(COUNT, size=2000))
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_processes_that_share_a_small_ring(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = multiprocessing.get_context(method)
+    monkeypatch.setattr(decoded_images.multiprocessing, "Lock", context.Lock)
+    kept = ring(4, shared=True)
+    wrong = [context.Value("i", 0) for _ in range(3)]
+    processes = [context.Process(target=work, args=(kept, seed, wrong[seed])) for seed in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert [value.value for value in wrong] == [0, 0, 0]
+
+
+def test_room_is_made_for_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = np.array([[480, 640], [100, 50], [4000, 3000]], np.int32)
+    options = {"mosaic": True, "shared": False}
+    for fit, most in (((640, 640), 3 * (480 * 640 + 100 * 50 + 1920 * 1440 + 99_999)), (None, 3 * 12_400_000)):
+        kept = keep_decoded(sizes, fit, 1.5, **options)
+        assert most - 400_000 < len(kept._ring) <= most
+    monkeypatch.setattr(decoded_images, "_LIMIT", 1000)
+    assert len(keep_decoded(sizes, None, 1.5, **options)._ring) == 1000
+    assert keep_decoded(sizes, None, 1.5, mosaic=False, shared=False) is None
