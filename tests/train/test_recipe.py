@@ -84,3 +84,8 @@ def test_a_run_records_what_was_chosen(small: Path, tmp_path: Path) -> None:
     train(TrainConfig(**options, hyp=str(tmp_path / "exp/hyp.yaml"), optimizer=chosen.optimizer), Silent())
     tables = [(tmp_path / run / "results.csv").read_text() for run in ("exp", "exp2")]
     assert tables[0] == tables[1]  # the written values are those of the run
+
+
+@pytest.mark.parametrize(("images", "window"), [(1, 0), (1023, 0), (1024, 512), (100_000, 512)])
+def test_large_datasets_have_mosaics_of_neighbors(images: int, window: int) -> None:
+    assert choose_recipe(AUTO, Workload(images, 16, 10, pretrained=True)).hyp.mosaic_window == window

@@ -1,11 +1,13 @@
 """Common style of all figures. They are made without pyplot, which keeps global state."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from PIL import Image
 
 DPI = 150
@@ -26,7 +28,16 @@ def save(figure: Figure, out: Path) -> None:
     figure.set(dpi=DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(out, dpi=(DPI, DPI))
+    Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).save(out, dpi=(DPI, DPI), compress_level=3)
+
+
+def text_inches(texts: Sequence[str], font: float) -> float:
+    """The width of the widest of texts at a font size in points."""
+    figure = Figure(dpi=72)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    properties = FontProperties(size=font)
+    longest = sorted(texts, key=len)[-5:]
+    return max(renderer.get_text_width_height_descent(text, properties, ismath=False)[0] for text in longest) / 72
 
 
 def name_text(name: str, max_length: int = 24) -> str:
