@@ -1,6 +1,8 @@
 """The evaluator: collects ground truth and predictions in batches and computes COCO metrics."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +19,8 @@ __all__ = ["ClassMetrics", "Curves", "Evaluator", "Metrics"]
 # Predictions whose boxes are kept, for the saved evaluation and the report: 0.6 GB. More are only counted.
 BOXES_KEPT = 10_000_000
 TOO_MANY_BOXES = f"more than {BOXES_KEPT:,} predictions, whose boxes are not kept"
-_MATCHED_TOGETHER = 1 << 17  # predictions; with fewer, the calls of numpy take longer than their work
+_MATCHED_TOGETHER = 1 << 16  # predictions; with fewer, the calls of numpy take longer than their work
+_THREADS = 2  # that match while images come in; most of their time is in numpy, which lets others run
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,13 @@ class Evaluator:
         """
         self.names = tuple(names)
         self._boxes_kept, self._sink = boxes_kept, sink
+        self._pool = ThreadPoolExecutor(_THREADS, "evaluator")
         self.reset()
 
     def reset(self) -> None:
         """Remove all images."""
         self._matched = MatchStore(len(self.names))
+        self._matching: deque[Future[MatchStore]] = deque()  # in the order of the images
         self._pending: list[EvalData] = []  # not matched yet
         self._parts: list[EvalData] = []  # all images, while they have few boxes
         self._boxes = 0
@@ -106,11 +111,11 @@ class Evaluator:
         self._parts = [*self._parts, state] if self.has_boxes else []
         self._pending.append(state)
         if sum(len(part.predictions.image) for part in self._pending) >= _MATCHED_TOGETHER:
-            self._match()
+            self._begin_match()
 
     def shard(self) -> Shard:
         """Everything that `merge_shard` needs; can be pickled."""
-        self._match()
+        self._end_match()
         return Shard(self._matched, self._parts, self._boxes)
 
     def merge_shard(self, shard: Shard) -> None:
@@ -119,18 +124,25 @@ class Evaluator:
         self._boxes += shard.boxes
         self._parts = [*self._parts, *shard.parts] if self.has_boxes else []
 
-    def _match(self) -> None:
+    def _begin_match(self) -> None:
         if self._pending:
-            self._matched.add(EvalData.join(self._pending))
+            self._matching.append(self._pool.submit(_match, self._pending, len(self.names)))
             self._pending = []
+        while len(self._matching) > _THREADS:
+            self._matched.merge(self._matching.popleft().result())
+
+    def _end_match(self) -> None:
+        self._begin_match()
+        while self._matching:
+            self._matched.merge(self._matching.popleft().result())
 
     def compute(self) -> Metrics:
         """The metrics of all images. Raises ValueError if an image id occurs twice."""
-        self._match()
+        self._end_match()
         matched = self._matched
         labels = matched.labels[0]
         present = np.flatnonzero(labels)
-        precision_at = matched.precision()
+        precision_at = matched.precision(self._pool)
         confidence = matched.counts.confidence
         precision, recall, f1 = matched.counts.curves(present, labels[present])
         # Last axis: 0 is all sizes. First axis: 0 is IoU 0.5, 5 is IoU 0.75.
@@ -175,6 +187,12 @@ class Evaluator:
             )
             for row, c in enumerate(np.flatnonzero(labels))
         )
+
+
+def _match(parts: Sequence[EvalData], classes: int) -> MatchStore:
+    store = MatchStore(classes)
+    store.add(EvalData.join(parts))
+    return store
 
 
 def _mean(values: Float[np.ndarray, "..."]) -> float:

@@ -4,6 +4,7 @@ A prediction takes 9 bytes, and 14 more if it overlaps ground truth. Its box is 
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -104,7 +105,7 @@ class MatchStore:
             raise ValueError(f"image {ordered[twice[0]]} was given to the evaluator twice")
         return ids
 
-    def precision(self) -> Float[np.ndarray, "10 101 classes 4"]:
+    def precision(self, pool: Executor) -> Float[np.ndarray, "10 101 classes 4"]:
         """Interpolated precision by IoU (0.5 … 0.95), recall (0 … 1), class and area (all, small, medium, large).
 
         -1 if there is no ground truth of that class and size. Equal confidences are ranked by image id, as pycocotools
@@ -114,10 +115,13 @@ class MatchStore:
         rank = np.empty(len(ids), dtype=np.int32)
         rank[np.argsort(ids)] = np.arange(len(ids), dtype=np.int32)
         result = np.full((len(IOUS), len(RECALLS), self.classes, len(AREAS)), -1.0)
-        for class_id in np.flatnonzero(self.labels.any(0)).tolist():
+
+        def fill(class_id: int) -> None:
             ranked = _Ranked.of([chunk.of_class(class_id) for chunk in self._chunks], rank)
             for area in np.flatnonzero(self.labels[:, class_id]).tolist():
                 result[:, :, class_id, area] = ranked.precision(area, int(self.labels[area, class_id]))
+
+        list(pool.map(fill, np.flatnonzero(self.labels.any(0)).tolist()))
         return result
 
     def _count(self, chunk: _Chunk, class_id: Int[np.ndarray, " n"]) -> None:
