@@ -1,12 +1,16 @@
 """The ring of decoded images: what is used is always the right image, whatever other processes do."""
 
 import multiprocessing
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from yolo_cli.dataset import decoded_images
+from yolo_cli.dataset import decoded_images, shared_memory
 from yolo_cli.dataset.decoded_images import DecodedImages, keep_decoded
+from yolo_cli.dataset.shared_memory import free_memory
 
 COUNT = 12
 
@@ -127,12 +131,71 @@ def test_processes_that_share_a_small_ring(method: str, monkeypatch: pytest.Monk
     assert [value.value for value in wrong] == [0, 0, 0]
 
 
+def test_an_image_that_is_overwritten_while_it_is_copied_is_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader(ring(3))
+    assert reader.right(0)
+    at = DecodedImages._at
+
+    def overtaken(self: DecodedImages, *kept: int) -> np.ndarray:
+        monkeypatch.setattr(DecodedImages, "_at", at)
+        image = at(self, *kept)
+        assert all(reader.right(i) for i in (1, 2, 3, 4))
+        return image
+
+    monkeypatch.setattr(DecodedImages, "_at", overtaken)
+    np.testing.assert_array_equal(reader.ring.read(0, lambda: picture(0)), picture(0))
+    np.testing.assert_array_equal(reader.ring.read(0, lambda: picture(7)), picture(0))  # from the ring
+
+
+def test_a_lock_that_a_killed_process_held_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoded_images, "_PATIENCE", 0.1)
+    reader = Reader(ring(COUNT))
+    assert reader.right(1)
+    process = multiprocessing.get_context("fork").Process(target=reader.ring._lock.acquire)
+    process.start()
+    process.join()
+    start = time.monotonic()
+    assert all(reader.right(i) for i in range(COUNT))
+    assert time.monotonic() - start < 1  # waits once, not for each image
+    assert reader.decoded == COUNT + 1
+
+
 def test_room_is_made_for_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = np.array([[480, 640], [100, 50], [4000, 3000]], np.int32)
     options = {"mosaic": True, "shared": False}
+    monkeypatch.setattr(decoded_images, "free_memory", lambda shared: 2**40)
     for fit, most in (((640, 640), 3 * (480 * 640 + 100 * 50 + 1920 * 1440 + 99_999)), (None, 3 * 12_400_000)):
         kept = keep_decoded(sizes, fit, 1.5, **options)
         assert most - 400_000 < len(kept._ring) <= most
     monkeypatch.setattr(decoded_images, "_LIMIT", 1000)
     assert len(keep_decoded(sizes, None, 1.5, **options)._ring) == 1000
     assert keep_decoded(sizes, None, 1.5, mosaic=False, shared=False) is None
+
+
+def test_where_memory_is_short_there_is_no_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, options = np.full((1000, 2), 640, np.int32), {"mosaic": True, "shared": True}
+    monkeypatch.setattr(decoded_images, "free_memory", lambda shared: 2**26)  # of a container
+    assert keep_decoded(sizes, (640, 640), 1.5, **options) is None
+    monkeypatch.setattr(decoded_images, "free_memory", lambda shared: 2**31)
+    alone = len(keep_decoded(sizes, (640, 640), 1.5, **options)._ring)
+    assert alone < 2**30 // 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert len(keep_decoded(sizes, (640, 640), 1.5, **options)._ring) < alone / 3.9
+
+    def full(size: int) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", full)
+    assert keep_decoded(sizes, (640, 640), 1.5, **options) is None
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "_CONTAINER", tmp_path)
+    usual = free_memory()
+    assert usual > 2**20
+    for name, text in (("max", "9000000\n"), ("current", "8500000\n"), ("stat", "anon 1\ninactive_file 300000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert free_memory() == 800_000
+    assert free_memory(shared=False) == 800_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory() > 2**20

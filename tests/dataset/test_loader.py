@@ -334,3 +334,24 @@ def test_multi_scale_sizes() -> None:
     assert (heights.min(), heights.max()) == (320, 960)
     assert (widths.min(), widths.max()) == (160, 480)
     assert (np.abs(heights / 2 - widths) <= 32).all()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_without_boxes(workers: int, make_images) -> None:
+    index = build_index(
+        make_images([(20, 20)] * 2, [None] * 2), 3, strict=False, cache_dir=None, workers=0, progress=None
+    )
+    (batch,) = training(index, workers=workers, batch=2)
+    assert batch.targets.shape == (0, 6)
+    assert batch.targets.dtype == torch.float32
+
+
+def test_workers_end_with_a_line_where_shared_memory_is_full(
+    index: LabelIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(size: int) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: Success (0)")
+
+    loader = training(index, workers=1)
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", full)
+    assert failure(loader).startswith("shared memory has no room for 0 MB more")

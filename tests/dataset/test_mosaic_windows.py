@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from yolo_cli.batch import Batch
 from yolo_cli.config import Hyperparameters
 from yolo_cli.dataset import decoded_images, samples
+from yolo_cli.dataset.decoded_images import DecodedImages
 from yolo_cli.dataset.label_index import LabelIndex, build_index
 from yolo_cli.dataset.loader import train_loader
 from yolo_cli.dataset.sampler import EpochBatchSampler, SampleKey
@@ -121,6 +122,21 @@ def test_a_sample_is_the_same_for_every_way_of_loading(
         monkeypatch.setattr(decoded_images, "_LIMIT", limit)
         for workers in (0, 2):
             assert same(images_of(list(training(index, **changes, workers=workers))), expected)
+
+
+@pytest.mark.parametrize("changes", [{}, {"degrees": 10.0}, {"shear": 5.0}, {"perspective": 0.001}], ids=str)
+def test_an_image_that_another_process_overwrites_is_drawn_as_if_once(
+    changes: dict, index: LabelIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hyp = replace(HYP, **changes)
+    expected = images_of(list(training(index, hyp=hyp)))
+
+    def twice(self: DecodedImages, i: int, decode, use) -> None:
+        use(255 - decode())
+        use(decode())
+
+    monkeypatch.setattr(DecodedImages, "use", twice)
+    assert same(images_of(list(training(index, hyp=hyp))), expected)
 
 
 def test_each_image_is_decoded_once(index: LabelIndex, monkeypatch: pytest.MonkeyPatch) -> None:

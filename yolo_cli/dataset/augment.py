@@ -76,7 +76,7 @@ def snap_to_pixels(matrix: Matrix, size: Size) -> Matrix:
     Such an image can be drawn by resizing, which is several times faster than warping, and its boxes follow the same
     matrix. Other transforms are returned unchanged.
     """
-    if not _is_axis_aligned(matrix):
+    if not is_axis_aligned(matrix):
         return matrix
     left, top, right, bottom = _edges(matrix, size)
     return np.array(
@@ -101,7 +101,7 @@ def draw_tile(
 
     `matrix` maps an image of `size` (height, width); `image` may hold it at another resolution.
     """
-    if _is_axis_aligned(matrix):
+    if is_axis_aligned(matrix):
         _draw_axis_aligned(canvas, image, _edges(matrix, size))
         return
     left, top, right, bottom = _bounds(matrix, size)
@@ -135,7 +135,7 @@ def transform_boxes(
     center, half = boxes_cxcywhn[:, :2].astype(np.float64), boxes_cxcywhn[:, 2:].astype(np.float64) / 2
     scale = np.array([size[1], size[0]], np.float64)
     low, high = np.maximum(center - half, 0) * scale, np.minimum(center + half, 1) * scale
-    if _is_axis_aligned(matrix):
+    if is_axis_aligned(matrix):
         gain, shift = matrix.diagonal()[:2], matrix[:2, 2]
         before = np.concatenate([low * gain + shift, high * gain + shift], 1)
     else:
@@ -169,7 +169,8 @@ def _translation(x: float, y: float) -> Matrix:
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
-def _is_axis_aligned(matrix: Matrix) -> bool:
+def is_axis_aligned(matrix: Matrix) -> bool:
+    """Whether a matrix only scales and moves. `draw_tile` then replaces pixels; otherwise it blends edges with them."""
     (x, shear_x, _), (shear_y, y, _), (perspective_x, perspective_y, _) = matrix.tolist()
     return not (shear_x or shear_y or perspective_x or perspective_y) and x > 0 and y > 0
 

@@ -5,16 +5,21 @@ they only grow. A reader uses an image where it lies, and looks afterwards wheth
 """
 
 import multiprocessing
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from jaxtyping import Int32, Int64, UInt8
 
-from yolo_cli.dataset.shared_memory import free_memory
+from yolo_cli.dataset.shared_memory import free_memory, shared_bytes
+from yolo_cli.errors import UserError
 
 _LIMIT = 2**30  # bytes of memory for a ring at most
-_SHARE = 8  # and at most so much of what is free
+_RESERVE = 2**30  # bytes that are left free for batches; of what is free beyond them, a ring takes an eighth
+_SHARE = 8
+_PATIENCE = 3  # seconds to wait for the lock, which a process that was killed in between never releases
 _WRITERS = 256  # images that are written at the same time at most
 
 Image = UInt8[np.ndarray, "h w 3"]
@@ -30,6 +35,7 @@ class DecodedImages:
         self._ring = _zeros(capacity, shared)
         self._table = _zeros((count * 3 + _WRITERS + 1) * 8, shared)
         self._lock = multiprocessing.Lock()
+        self._is_lost = False
 
     def use(self, i: int, decode: Callable[[], Image], use: Callable[[Image], None]) -> None:
         """Call `use` with image `i`, read-only, and in the rare case that it is overwritten meanwhile, once more.
@@ -38,17 +44,43 @@ class DecodedImages:
         """
         kept = self._find(i)
         if kept is None:
-            image = decode()
-            self._keep(i, image)
-            use(image)
+            use(self._decoded(i, decode))
             return
-        place, height, width = kept
+        use(self._at(*kept))
+        if self._find(i) != kept:
+            use(self._decoded(i, decode))
+
+    def read(self, i: int, decode: Callable[[], Image]) -> Image:
+        """Image `i`, in memory of its own."""
+        kept = self._find(i)
+        if kept is not None:
+            image = self._at(*kept).copy()
+            if self._find(i) == kept:
+                return image
+        return self._decoded(i, decode)
+
+    def _at(self, place: int, height: int, width: int) -> Image:
         start = place % len(self._ring)
         image = self._ring.numpy()[start : start + height * width * 3].reshape(height, width, 3)
         image.flags.writeable = False
-        use(image)
-        if self._find(i) != kept:
-            use(decode())
+        return image
+
+    def _decoded(self, i: int, decode: Callable[[], Image]) -> Image:
+        image = decode()
+        self._keep(i, image)
+        image.flags.writeable = False
+        return image
+
+    @contextmanager
+    def _locked(self) -> Iterator[bool]:
+        """Hold the lock, if it can be had. If not, this process does without the ring from then on."""
+        held = not self._is_lost and self._lock.acquire(timeout=_PATIENCE)
+        self._is_lost = not held
+        try:
+            yield held
+        finally:
+            if held:
+                self._lock.release()
 
     def _entries(self) -> tuple[Int64[np.ndarray, "n 3"], Int64[np.ndarray, " writers"], Int64[np.ndarray, " 1"]]:
         """Position + 1, height and width of each image; position + 1 of those being written; the end of all."""
@@ -58,9 +90,9 @@ class DecodedImages:
     def _find(self, i: int) -> tuple[int, int, int] | None:
         """Position, height and width of an image, if it is kept."""
         images, _, end = self._entries()
-        with self._lock:
+        with self._locked() as held:
             place, height, width = images[i].tolist()
-            kept = place > 0 and int(end[0]) - (place - 1) <= len(self._ring)
+            kept = held and place > 0 and int(end[0]) - (place - 1) <= len(self._ring)
         return (place - 1, height, width) if kept else None
 
     def _keep(self, i: int, image: Image) -> None:
@@ -68,21 +100,22 @@ class DecodedImages:
         size = len(self._ring)
         if image.nbytes > size // 2:
             return
-        with self._lock:
+        with self._locked() as held:
             place = int(end[0])
             if place % size + image.nbytes > size:  # not in one piece
                 place += size - place % size
             slot = int(writing.argmin())
             oldest = int(writing[writing > 0].min(initial=place + 1)) - 1
             # A process that was stopped while it wrote would later write over what is newer.
-            if writing[slot] or place + image.nbytes - oldest > size:
+            if not held or writing[slot] or place + image.nbytes - oldest > size:
                 return
             end[0], writing[slot] = place + image.nbytes, place + 1
         start = place % size
         self._ring.numpy()[start : start + image.nbytes] = image.reshape(-1)
-        with self._lock:
-            images[i] = place + 1, *image.shape[:2]
-            writing[slot] = 0
+        with self._locked() as held:
+            if held:
+                images[i] = place + 1, *image.shape[:2]
+                writing[slot] = 0
 
 
 def keep_decoded(
@@ -91,19 +124,23 @@ def keep_decoded(
     """Room for decoded images of `sizes` (height, width), each drawn at `gain` times the size that fits `fit` at most.
 
     Without `fit`, they are drawn from all of their pixels. Without `mosaic`, each is used once in an epoch, so they are
-    kept only where there is room for all.
+    kept only where there is room for all. None where there is no room.
     """
     largest = sizes.astype(np.float64)
     if fit is not None:
         # Decoders shrink by whole factors, and so leave less than twice of what is needed.
         largest = np.minimum(largest, 2 * gain * largest * (np.array(fit) / largest).min(1, keepdims=True) + 4)
     needed = int(largest.prod(1).sum()) * 3
-    room = min(needed, _LIMIT, free_memory() // _SHARE)
-    return DecodedImages(len(sizes), room, shared=shared) if mosaic or room == needed else None
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of this machine, each with a ring
+    free = (free_memory(shared=shared) - _RESERVE) // _SHARE // processes - 24 * len(sizes)
+    room = min(needed, _LIMIT, free)
+    if room <= 0 or (room < needed and not mosaic):
+        return None
+    try:
+        return DecodedImages(len(sizes), room, shared=shared)
+    except UserError:
+        return None
 
 
 def _zeros(size: int, shared: bool) -> torch.Tensor:
-    if not shared:
-        return torch.zeros(size, dtype=torch.uint8)
-    # share_memory_() would write all of it once.
-    return torch.tensor([], dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
+    return shared_bytes(size) if shared else torch.zeros(size, dtype=torch.uint8)

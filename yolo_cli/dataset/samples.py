@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
@@ -26,7 +26,7 @@ from yolo_cli.dataset.images import PAD_VALUE, decode_image, fitted_size, letter
 from yolo_cli.dataset.label_index import LabelIndex
 from yolo_cli.dataset.pixel_cache import PixelCache, require_size
 from yolo_cli.dataset.sampler import SampleKey, sample_random
-from yolo_cli.dataset.shared_memory import SharedIndex
+from yolo_cli.dataset.shared_memory import SharedIndex, shared_bytes
 from yolo_cli.dataset.tiles import Window, choose_window, rows_in_window
 from yolo_cli.errors import UserError
 
@@ -85,16 +85,13 @@ class DetectionDataset(Dataset[Batch | UserError]):
         A file that disappeared or was damaged since it was indexed yields its UserError, which the loader raises: torch
         would wrap an exception of a worker in a traceback.
         """
-        images = _shared_bytes(len(keys) * 3 * keys[0].height * keys[0].width)
-        images = images.reshape(len(keys), 3, keys[0].height, keys[0].width)
+        shape = (len(keys), 3, keys[0].height, keys[0].width)
         try:
+            images = _memory(math.prod(shape)).reshape(shape)
             made = [self._draw(planes, key) for planes, key in zip(images.numpy(), keys, strict=True)]
+            targets = _joined([each.rows for each in made])
         except UserError as error:
             return error
-        numbers = np.repeat(np.arange(len(keys), dtype=np.float32), [len(each.rows) for each in made])
-        rows = torch.from_numpy(np.column_stack([numbers, np.concatenate([each.rows for each in made])]))
-        region = rows[:, 1] < 0
-        targets = torch.cat((rows[~region], rows[region]))
         return Batch(
             images=images,
             targets=targets,
@@ -185,7 +182,9 @@ class DetectionDataset(Dataset[Batch | UserError]):
             matrix = augment.snap_to_pixels(transform @ tile, size)
             if not augment.is_visible(matrix, size, canvas):
                 continue
-            self._use(view, partial(augment.draw_tile, pixels, matrix=matrix, size=size))
+            # Warping blends the edges of an image with what was drawn before.
+            repeatable = augment.is_axis_aligned(matrix)
+            self._use(view, partial(augment.draw_tile, pixels, matrix=matrix, size=size), repeatable=repeatable)
             rows = self._rows_of(view)
             xyxy, keep = augment.transform_boxes(rows[:, 1:], matrix, size, canvas)
             keep |= (rows[:, 0] < 0) & (xyxy[:, 2:] > xyxy[:, :2]).all(1)  # of a region, any part counts
@@ -203,16 +202,18 @@ class DetectionDataset(Dataset[Batch | UserError]):
         window = choose_window(random, size, self._index.labels(i)[:, 1:], self._tile)
         return _View(i, window.size if window else size, window)
 
-    def _use(self, view: _View, use: Callable[[UInt8[np.ndarray, "h w 3"]], None]) -> None:
-        """Call `use` with the pixels of a view, in rare cases twice."""
+    def _use(self, view: _View, use: Callable[[UInt8[np.ndarray, "h w 3"]], None], *, repeatable: bool) -> None:
+        """Call `use` with the pixels of a view, if it is `repeatable` in rare cases twice."""
         i, window = view.index, view.window
         if window is not None:
             whole, part = use, np.s_[window.top : window.bottom, window.left : window.right]
             use = lambda image: whole(image[part])  # noqa: E731
         if self._pixels is not None:
             use(self._pixels[i])
-        elif self._decoded is not None:
+        elif self._decoded is not None and repeatable:
             self._decoded.use(i, partial(self._decode, i), use)
+        elif self._decoded is not None:
+            use(self._decoded.read(i, partial(self._decode, i)))
         else:
             use(self._decode(i))
 
@@ -250,8 +251,16 @@ class DetectionDataset(Dataset[Batch | UserError]):
         return math.ceil(height * (1 + hyp.scale)), math.ceil(width * (1 + hyp.scale))
 
 
-def _shared_bytes(size: int) -> UInt8[Tensor, " size"]:
-    """Memory for the pixels of a batch; in a worker it is shared, so that the batch need not be copied once more."""
-    if get_worker_info() is None:
-        return torch.empty(size, dtype=torch.uint8)
-    return torch.tensor([], dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
+def _joined(parts: list[Float32[np.ndarray, "_ 5"]]) -> Float[Tensor, "n 6"]:
+    """The rows of all images, each after the number of its image; regions to be ignored come last."""
+    numbers = np.repeat(np.arange(len(parts), dtype=np.float32), [len(rows) for rows in parts])
+    rows = np.column_stack([numbers, np.concatenate(parts)])
+    # If it were shared only while it is sent, torch would lose a batch for which there is no room, and wait for it.
+    targets = _memory(rows.nbytes).view(torch.float32).reshape(rows.shape)
+    targets.numpy()[:] = rows[np.argsort(rows[:, 1] < 0, kind="stable")]
+    return targets
+
+
+def _memory(size: int) -> UInt8[Tensor, " size"]:
+    """Bytes of a batch; in a worker they are shared, so that the training gets them without a copy."""
+    return torch.empty(size, dtype=torch.uint8) if get_worker_info() is None else shared_bytes(size)

@@ -3,30 +3,58 @@
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from yolo_cli.dataset.label_index import LabelIndex
+from yolo_cli.errors import UserError
 
 _RESERVE = 2**28  # bytes of shared memory left free for batches
 _SHARED_MEMORY = "/dev/shm"
+_CONTAINER = Path("/sys/fs/cgroup")
 # The widest elements first, so that each array is aligned.
 _ARRAYS = ("path_offsets", "offsets", "spans", "sizes", "classes", "boxes")
 
 
-def free_memory() -> int:
-    """Bytes of shared memory that are free."""
+def free_memory(*, shared: bool = True) -> int:
+    """Bytes of memory that are free, for memory that processes share or that of one process."""
     free = 2**62
-    if os.path.isdir(_SHARED_MEMORY):
+    if shared and os.path.isdir(_SHARED_MEMORY):
         free = shutil.disk_usage(_SHARED_MEMORY).free
     if os.path.isfile("/proc/meminfo"):
         with open("/proc/meminfo", encoding="ascii") as lines:
             available = next((line for line in lines if line.startswith("MemAvailable:")), None)
         if available:
             free = min(free, int(available.split()[1]) * 1024)
-    return free
+    return min(free, _free_in_container())
+
+
+def _free_in_container() -> int:
+    """What the limit of a container leaves (cgroup v2); file caches can be given up."""
+    try:
+        limit, used = (
+            (_CONTAINER / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current")
+        )
+        counts = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(int(limit) - int(used) + int(counts["inactive_file"]), 0)
+    except (OSError, ValueError, KeyError):  # no container, "max", or another version
+        return 2**62
+
+
+def shared_bytes(size: int) -> UInt8[torch.Tensor, " size"]:
+    """Zeros in shared memory. Raises UserError where it has no room."""
+    try:
+        # share_memory_() would write all of it once.
+        return torch.tensor([], dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
+    except RuntimeError:
+        raise UserError(
+            f"shared memory has no room for {size / 2**20:.0f} MB more",
+            fix="use fewer --workers or a smaller --batch, or give it more (docker run --shm-size 4g)",
+        ) from None
 
 
 class SharedIndex:

@@ -28,9 +28,9 @@ def confusion_figure(confusion: Int[np.ndarray, "side side"], names: Sequence[st
     side = len(confusion)
     font = float(np.clip(260 / side, 5.5, 10))
     labels = [*(name_text(name) for name in names), "background"] if side <= _MAX_NAMES else []
-    upright = sum(map(len, labels)) > 60
-    width = text_inches(labels, font) + 0.06 if labels else 0.1
+    width = text_inches(labels, font) + 0.06
     inches = float(np.clip(2.0 + 0.5 * side, 5.0, 12.5))
+    upright = width > inches / side
     left, bottom = 0.4 + width, 0.4 + (width if upright else 2 * font / 72)
     # With a layout that is found by trying, the figure of 80 classes takes half as long again.
     figure = Figure(figsize=(left + inches + 1.3, bottom + inches + 0.5))

@@ -32,12 +32,12 @@ def save(figure: Figure, out: Path) -> None:
 
 
 def text_inches(texts: Sequence[str], font: float) -> float:
-    """The width of the widest of texts at a font size in points."""
+    """The width of the widest of texts at a font size in points; 0 without texts."""
     figure = Figure(dpi=72)
     renderer = FigureCanvasAgg(figure).get_renderer()
     properties = FontProperties(size=font)
-    longest = sorted(texts, key=len)[-5:]
-    return max(renderer.get_text_width_height_descent(text, properties, ismath=False)[0] for text in longest) / 72
+    widths = [renderer.get_text_width_height_descent(text, properties, ismath=False)[0] for text in texts]
+    return max(widths, default=0.0) / 72
 
 
 def name_text(name: str, max_length: int = 24) -> str:
