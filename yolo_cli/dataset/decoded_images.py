@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,10 +33,28 @@ class DecodedImages:
     """
 
     def __init__(self, count: int, capacity: int, *, shared: bool) -> None:
-        self._ring = _zeros(capacity, shared)
-        self._table = _zeros((count * 3 + _WRITERS + 1) * 8, shared)
+        self._memory = _zeros(capacity, shared), _zeros((count * 3 + _WRITERS + 1) * 8, shared)
         self._lock = multiprocessing.Lock()
         self._is_lost = False
+        self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("_memory", "_lock", "_is_lost")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def _open(self) -> None:
+        ring, table = (part.numpy() for part in self._memory)
+        entries = table.view(np.int64)
+        self._ring: UInt8[np.ndarray, " bytes"] = ring
+        self._readable = ring.view()
+        self._readable.flags.writeable = False
+        # Position + 1, height and width of each image; position + 1 of those being written; the end of all.
+        self._images: Int64[np.ndarray, "n 3"] = entries[: -_WRITERS - 1].reshape(-1, 3)
+        self._writing: Int64[np.ndarray, " writers"] = entries[-_WRITERS - 1 : -1]
+        self._end: Int64[np.ndarray, " 1"] = entries[-1:]
 
     def use(self, i: int, decode: Callable[[], Image], use: Callable[[Image], None]) -> None:
         """Call `use` with image `i`, read-only, and in the rare case that it is overwritten meanwhile, once more.
@@ -61,9 +80,7 @@ class DecodedImages:
 
     def _at(self, place: int, height: int, width: int) -> Image:
         start = place % len(self._ring)
-        image = self._ring.numpy()[start : start + height * width * 3].reshape(height, width, 3)
-        image.flags.writeable = False
-        return image
+        return self._readable[start : start + height * width * 3].reshape(height, width, 3)
 
     def _decoded(self, i: int, decode: Callable[[], Image]) -> Image:
         image = decode()
@@ -82,26 +99,18 @@ class DecodedImages:
             if held:
                 self._lock.release()
 
-    def _entries(self) -> tuple[Int64[np.ndarray, "n 3"], Int64[np.ndarray, " writers"], Int64[np.ndarray, " 1"]]:
-        """Position + 1, height and width of each image; position + 1 of those being written; the end of all."""
-        table = self._table.numpy().view(np.int64)
-        return table[: -_WRITERS - 1].reshape(-1, 3), table[-_WRITERS - 1 : -1], table[-1:]
-
     def _find(self, i: int) -> tuple[int, int, int] | None:
         """Position, height and width of an image, if it is kept."""
-        images, _, end = self._entries()
         with self._locked() as held:
-            place, height, width = images[i].tolist()
-            kept = held and place > 0 and int(end[0]) - (place - 1) <= len(self._ring)
-        return (place - 1, height, width) if kept else None
+            (place, height, width), end = self._images[i].tolist(), self._end.item()
+        return (place - 1, height, width) if held and place > 0 and end - (place - 1) <= len(self._ring) else None
 
     def _keep(self, i: int, image: Image) -> None:
-        images, writing, end = self._entries()
-        size = len(self._ring)
+        size, writing = len(self._ring), self._writing
         if image.nbytes > size // 2:
             return
         with self._locked() as held:
-            place = int(end[0])
+            place = self._end.item()
             if place % size + image.nbytes > size:  # not in one piece
                 place += size - place % size
             slot = int(writing.argmin())
@@ -109,12 +118,12 @@ class DecodedImages:
             # A process that was stopped while it wrote would later write over what is newer.
             if not held or writing[slot] or place + image.nbytes - oldest > size:
                 return
-            end[0], writing[slot] = place + image.nbytes, place + 1
+            self._end[0], writing[slot] = place + image.nbytes, place + 1
         start = place % size
-        self._ring.numpy()[start : start + image.nbytes] = image.reshape(-1)
+        self._ring[start : start + image.nbytes] = image.reshape(-1)
         with self._locked() as held:
             if held:
-                images[i] = place + 1, *image.shape[:2]
+                self._images[i] = place + 1, *image.shape[:2]
                 writing[slot] = 0
 
 
