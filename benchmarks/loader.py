@@ -3,8 +3,8 @@
 Each side makes batches of 16 in one process with one thread, with the same augmentation settings (mosaic, affine, HSV,
 flip), from copies of the same data, each image under several names, so that there are more of them than a loader keeps.
 After two batches of another loader, one epoch is timed: in processor time (images per second of one core, whatever else
-runs) and in wall-clock time. Ours makes mosaics of 512 neighbors, as is its default, yolov5 of all images, and
-ultralytics of the last 128 that it has read.
+runs) and in wall-clock time. Ours makes mosaics of 512 neighbors, as `--hyp auto` does from 1,024 images on, yolov5 of
+all images, and ultralytics, as it seems, of those that it has read last.
 """
 
 import itertools

@@ -15,7 +15,7 @@ COUNT = 12
 
 
 def picture(i: int) -> np.ndarray:
-    """Image i: its size and all of its pixels tell its number."""
+    """Image i, whose height and pixels are different for each i."""
     return np.full((100 + i, 20, 3), i, np.uint8)
 
 
@@ -30,7 +30,7 @@ class Reader:
         return picture(i)
 
     def use(self, i: int) -> list[np.ndarray]:
-        """What one use of image i was given, in copies; the last is what counts."""
+        """Copies of what one use of image i was called with; the last one counts."""
         given: list[np.ndarray] = []
         self.ring.use(i, lambda: self.decode(i), lambda image: given.append(image.copy()))
         return given
@@ -147,14 +147,14 @@ def test_an_image_that_is_overwritten_while_it_is_copied_is_decoded_again(monkey
 
 
 def test_a_lock_that_a_killed_process_held_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoded_images, "_PATIENCE", 0.1)
+    monkeypatch.setattr(decoded_images, "_LOCK_TIMEOUT", 0.1)
     reader = Reader(ring(COUNT))
     assert reader.right(1)
     process = multiprocessing.get_context("fork").Process(target=reader.ring._lock.acquire)
     process.start()
     process.join()
     assert reader.right(0)
-    monkeypatch.setattr(decoded_images, "_PATIENCE", 1e6)  # it waits once, not for each image
+    monkeypatch.setattr(decoded_images, "_LOCK_TIMEOUT", 1e6)  # it waits once, not for each image
     assert all(reader.right(i) for i in range(COUNT))
     assert reader.decoded == COUNT + 2
 

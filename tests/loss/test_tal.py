@@ -285,14 +285,14 @@ def test_a_model_learns_a_batch_and_repeats_its_bits(model: DetectionModel) -> N
         loss = build_loss("tal", model, LossSettings(Hyperparameters(nominal_batch=3), (96, 96)))
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.005)
         values = []
-        for _ in range(10):
+        for _ in range(15):
             output = loss(model(images), TARGETS)
             optimizer.zero_grad()
             output.total.backward()
             optimizer.step()
             values.append(output.values())
         runs.append(torch.stack(values))
-    assert runs[0][-1, 0] < 0.8 * runs[0][0, 0]
+    assert runs[0][-1, 0] < 0.7 * runs[0][0, 0]
     assert torch.equal(*runs)
 
 

@@ -49,7 +49,7 @@ class Hyperparameters:
     fliplr: float = 0.5
     mosaic: float = 1.0
     mixup: float = 0.0
-    mosaic_window: int = 0  # mosaics are made of so many neighbors in an epoch's order; 0: of all images
+    mosaic_window: int = 0  # number of neighbors in an epoch's order that mosaics are made of; 0: all images
     close_mosaic: int = 0  # epochs at the end without mosaic and mixup
     l1: float = 0.0  # weight of the L1 distance of boxes in these epochs, with --loss simota
 

@@ -52,7 +52,7 @@ def draw_planes(
     height, width = image.shape[:2]
     flip = -1 if up and left else 0 if up else 1 if left else None
     rows = max(_BAND // width, 1)
-    # New arrays for each band would take several times as long as what is done with them.
+    # Allocating new arrays for each band would take longer than the operations on them.
     scratch = np.empty((5, min(rows, height), width), np.uint8)
     for top in range(0, height, rows):
         end = min(top + rows, height)

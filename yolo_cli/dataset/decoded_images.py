@@ -1,7 +1,7 @@
 """Decoded images that all processes of a loader share, so that the four images of each mosaic are rarely decoded anew.
 
-The images are in a ring of memory: a new one takes the place of the oldest. Positions count the bytes ever written, so
-they only grow. A reader uses an image where it lies, and looks afterwards whether it was overwritten meanwhile.
+Images are kept in a ring buffer: a new one takes the place of the oldest. Positions count all bytes that were ever
+written, so they only grow. A reader uses an image in place, and then checks that it was not overwritten meanwhile.
 """
 
 import multiprocessing
@@ -14,16 +14,15 @@ import numpy as np
 import torch
 from jaxtyping import Int32, Int64, UInt8
 
+from yolo_cli.dataset.images import Image
 from yolo_cli.dataset.shared_memory import free_memory, shared_bytes
 from yolo_cli.errors import UserError
 
-_LIMIT = 2**30  # bytes of memory for a ring at most
-_RESERVE = 2**30  # bytes that are left free for batches; of what is free beyond them, a ring takes an eighth
+_LIMIT = 2**30  # largest size of a ring in bytes
+_RESERVE = 2**30  # bytes that are left free for batches; a ring takes at most an eighth of the rest
 _SHARE = 8
-_PATIENCE = 3  # seconds to wait for the lock, which a process that was killed in between never releases
-_WRITERS = 256  # images that are written at the same time at most
-
-Image = UInt8[np.ndarray, "h w 3"]
+_LOCK_TIMEOUT = 3  # seconds; a process that was killed while it held the lock never releases it
+_WRITERS = 256  # largest number of images that are written at the same time
 
 
 class DecodedImages:
@@ -35,11 +34,11 @@ class DecodedImages:
     def __init__(self, count: int, capacity: int, *, shared: bool) -> None:
         self._memory = _zeros(capacity, shared), _zeros((count * 3 + _WRITERS + 1) * 8, shared)
         self._lock = multiprocessing.Lock()
-        self._is_lost = False
+        self._is_disabled = False
         self._open()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("_memory", "_lock", "_is_lost")}
+        return {name: getattr(self, name) for name in ("_memory", "_lock", "_is_disabled")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -57,9 +56,10 @@ class DecodedImages:
         self._end: Int64[np.ndarray, " 1"] = entries[-1:]
 
     def use(self, i: int, decode: Callable[[], Image], use: Callable[[Image], None]) -> None:
-        """Call `use` with image `i`, read-only, and in the rare case that it is overwritten meanwhile, once more.
+        """Call `use` with image `i`, which is read-only.
 
-        So `use` must have the same effect when it is called twice.
+        If another process overwrites the image meanwhile, `use` is called again. It must not matter that it was called
+        before.
         """
         kept = self._find(i)
         if kept is None:
@@ -70,7 +70,7 @@ class DecodedImages:
             use(self._decoded(i, decode))
 
     def read(self, i: int, decode: Callable[[], Image]) -> Image:
-        """Image `i`, in memory of its own."""
+        """Image `i`, copied from the ring or newly decoded."""
         kept = self._find(i)
         if kept is not None:
             image = self._at(*kept).copy()
@@ -90,9 +90,9 @@ class DecodedImages:
 
     @contextmanager
     def _locked(self) -> Iterator[bool]:
-        """Hold the lock, if it can be had. If not, this process does without the ring from then on."""
-        held = not self._is_lost and self._lock.acquire(timeout=_PATIENCE)
-        self._is_lost = not held
+        """Hold the lock. After a timeout, this process does without the ring from then on."""
+        held = not self._is_disabled and self._lock.acquire(timeout=_LOCK_TIMEOUT)
+        self._is_disabled = not held
         try:
             yield held
         finally:
@@ -130,14 +130,18 @@ class DecodedImages:
 def keep_decoded(
     sizes: Int32[np.ndarray, "n 2"], fit: tuple[int, int] | None, gain: float, *, mosaic: bool, shared: bool
 ) -> DecodedImages | None:
-    """Room for decoded images of `sizes` (height, width), each drawn at `gain` times the size that fits `fit` at most.
+    """A ring for images of `sizes` (height, width); None if there is no room.
 
-    Without `fit`, they are drawn from all of their pixels. Without `mosaic`, each is used once in an epoch, so they are
-    kept only where there is room for all. None where there is no room.
+    Args:
+        sizes: of the image files.
+        fit: the (height, width) that images are scaled to fit; None if they are decoded in full.
+        gain: the largest factor by which they are drawn larger than `fit`.
+        mosaic: whether images are used several times in an epoch. If not, there is a ring only if it holds all images.
+        shared: whether other processes use it as well.
     """
     largest = sizes.astype(np.float64)
     if fit is not None:
-        # Decoders shrink by whole factors, and so leave less than twice of what is needed.
+        # Decoders shrink by whole factors, so a side is less than twice as long as needed.
         largest = np.minimum(largest, 2 * gain * largest * (np.array(fit) / largest).min(1, keepdims=True) + 4)
     needed = int(largest.prod(1).sum()) * 3
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of this machine, each with a ring

@@ -25,7 +25,7 @@ from yolo_cli.dataset.shards.spool import ShardSpool
 from yolo_cli.errors import UserError
 
 _VAL_PAD = 0.5  # border of rectangular validation batches, in strides
-_NEIGHBORS = 64  # images that form mosaics together at most, where others would have to be fetched
+_NEIGHBORS = 64  # largest `mosaic_window` with a window of shards, where other images would have to be fetched
 
 
 class BatchLoader(DataLoader[Batch]):
@@ -46,7 +46,7 @@ class BatchLoader(DataLoader[Batch]):
             dataset,  # type: ignore[arg-type]
             batch_sampler=batches,
             num_workers=workers,
-            collate_fn=_as_made,  # type: ignore[arg-type]
+            collate_fn=_identity,  # type: ignore[arg-type]
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             worker_init_fn=_start_worker if workers else None,
@@ -180,7 +180,8 @@ def val_loader(
     return BatchLoader(dataset, sampler, workers, pin_memory=pin_memory, spool=spool)
 
 
-def _as_made(batch: Batch | UserError) -> Batch | UserError:
+def _identity(batch: Batch | UserError) -> Batch | UserError:
+    """The dataset makes whole batches, so there is nothing to collate."""
     return batch
 
 

@@ -120,8 +120,8 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
     takes its share of one common order; with `shuffle`, shares are padded from the start of the order to equal length.
     With `shards`, the shard number of each image, the order needs only about `shard_window` shards at a time.
 
-    Mosaics take their images from `window` neighbors in the order, or with 0 from all. Which ones depends on the order
-    only: not on the batch size, the number of ranks, or that of workers.
+    Mosaics are made of images among `window` neighbors in the order, or of all images if it is 0. Which images these
+    are depends on the order only, not on the batch size or the number of ranks or workers.
     """
 
     def __init__(
@@ -236,11 +236,11 @@ class EpochBatchSampler(Sampler[list[SampleKey]]):
 
 
 class _Windows:
-    """Splits an order of images into windows, whose images form mosaics together.
+    """Splits an order of images into windows. Mosaics are made of the images of one window.
 
-    Blocks of `size` neighbors are split into windows of about _WINDOW images, each of which takes every k-th position.
-    So a batch has images of many windows, and of up to k processes, which take turns, each uses its own images only.
-    The last block takes the rest, so it has up to 2 × `size` − 1 images.
+    Each block of `size` neighbors has k windows of about _WINDOW images; every k-th position belongs to the same one.
+    So a batch has images of many windows, and if the number of ranks divides k, each rank needs its own images only.
+    The last block also has the remaining images, so its size is up to 2 × `size` − 1.
     """
 
     def __init__(self, order: Int[np.ndarray, " n"], size: int) -> None:

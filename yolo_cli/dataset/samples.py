@@ -80,10 +80,10 @@ class DetectionDataset(Dataset[Batch | UserError]):
         return len(self._index)
 
     def batch(self, keys: list[SampleKey]) -> Batch | UserError:
-        """The samples of keys with one size of canvas.
+        """The samples of `keys`, which have the same canvas size.
 
-        A file that disappeared or was damaged since it was indexed yields its UserError, which the loader raises: torch
-        would wrap an exception of a worker in a traceback.
+        If a file disappeared or was damaged since it was indexed, a UserError is returned, and raised by the loader:
+        torch would wrap an exception of a worker in a traceback.
         """
         shape = (len(keys), 3, keys[0].height, keys[0].width)
         try:
@@ -203,19 +203,20 @@ class DetectionDataset(Dataset[Batch | UserError]):
         return _View(i, window.size if window else size, window)
 
     def _use(self, view: _View, use: Callable[[UInt8[np.ndarray, "h w 3"]], None], *, repeatable: bool) -> None:
-        """Call `use` with the pixels of a view, if it is `repeatable` in rare cases twice."""
-        i, window = view.index, view.window
-        if window is not None:
-            whole, part = use, np.s_[window.top : window.bottom, window.left : window.right]
-            use = lambda image: whole(image[part])  # noqa: E731
+        """Call `use` with the pixels of a view. If it is `repeatable`, it may be called twice: the last call counts."""
+        i, w = view.index, view.window
+
+        def use_view(image: UInt8[np.ndarray, "h w 3"]) -> None:
+            use(image if w is None else image[w.top : w.bottom, w.left : w.right])
+
         if self._pixels is not None:
-            use(self._pixels[i])
-        elif self._decoded is not None and repeatable:
-            self._decoded.use(i, partial(self._decode, i), use)
-        elif self._decoded is not None:
-            use(self._decoded.read(i, partial(self._decode, i)))
+            use_view(self._pixels[i])
+        elif self._decoded is None:
+            use_view(self._decode(i))
+        elif repeatable:
+            self._decoded.use(i, partial(self._decode, i), use_view)
         else:
-            use(self._decode(i))
+            use_view(self._decoded.read(i, partial(self._decode, i)))
 
     def _rows_of(self, view: _View) -> Float32[np.ndarray, "n 5"]:
         rows = self._rows(view.index)
@@ -235,9 +236,9 @@ class DetectionDataset(Dataset[Batch | UserError]):
         return int(height), int(width)
 
     def _decode(self, i: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The pixels of an image: all for validation or tiles of it, else as many as the largest gain needs.
+        """The pixels of an image: all of them for validation and tiles, else as many as the largest gain needs.
 
-        Mosaics draw an image at several scales, from pixels that do not depend on which is drawn first.
+        They must not depend on the scale at which the image is drawn, because several mosaics use them.
         """
         min_size = None if self._tile or self._hyp is None else self._largest_drawn(i, self._hyp)
         image = decode_image(self._index.content(i), self._index.name(i), min_size)
@@ -255,12 +256,12 @@ def _joined(parts: list[Float32[np.ndarray, "_ 5"]]) -> Float[Tensor, "n 6"]:
     """The rows of all images, each after the number of its image; regions to be ignored come last."""
     numbers = np.repeat(np.arange(len(parts), dtype=np.float32), [len(rows) for rows in parts])
     rows = np.column_stack([numbers, np.concatenate(parts)])
-    # If it were shared only while it is sent, torch would lose a batch for which there is no room, and wait for it.
+    # Shared here, because torch would drop the batch and wait forever if there were no room while it is sent.
     targets = _memory(rows.nbytes).view(torch.float32).reshape(rows.shape)
     targets.numpy()[:] = rows[np.argsort(rows[:, 1] < 0, kind="stable")]
     return targets
 
 
 def _memory(size: int) -> UInt8[Tensor, " size"]:
-    """Bytes of a batch; in a worker they are shared, so that the training gets them without a copy."""
+    """Memory for a batch; in a worker it is shared, so that the main process gets the batch without a copy."""
     return torch.empty(size, dtype=torch.uint8) if get_worker_info() is None else shared_bytes(size)

@@ -21,7 +21,7 @@ _ARRAYS = ("path_offsets", "offsets", "spans", "sizes", "classes", "boxes")
 
 
 def free_memory(*, shared: bool = True) -> int:
-    """Bytes of memory that are free, for memory that processes share or that of one process."""
+    """Bytes of free memory; with `shared`, of memory that processes can share."""
     free = 2**62
     if shared and os.path.isdir(_SHARED_MEMORY):
         free = shutil.disk_usage(_SHARED_MEMORY).free
@@ -34,7 +34,7 @@ def free_memory(*, shared: bool = True) -> int:
 
 
 def _free_in_container() -> int:
-    """What the limit of a container leaves (cgroup v2); file caches can be given up."""
+    """Bytes up to the memory limit of a container (cgroup v2), not counting file caches, which can be freed."""
     try:
         limit, used = (
             (_CONTAINER / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current")
@@ -46,9 +46,9 @@ def _free_in_container() -> int:
 
 
 def shared_bytes(size: int) -> UInt8[torch.Tensor, " size"]:
-    """Zeros in shared memory. Raises UserError where it has no room."""
+    """Zeros in shared memory. Raises UserError if there is no room."""
     try:
-        # share_memory_() would write all of it once.
+        # share_memory_() would copy all of it.
         return torch.tensor([], dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(size))
     except RuntimeError:
         raise UserError(

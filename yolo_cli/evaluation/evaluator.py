@@ -20,7 +20,7 @@ __all__ = ["ClassMetrics", "Curves", "Evaluator", "Metrics"]
 BOXES_KEPT = 10_000_000
 TOO_MANY_BOXES = f"more than {BOXES_KEPT:,} predictions, whose boxes are not kept"
 _MATCHED_TOGETHER = 1 << 16  # predictions; with fewer, the calls of numpy take longer than their work
-_THREADS = 2  # that match while images come in; most of their time is in numpy, which lets others run
+_THREADS = 2  # match images while others are added; they spend most of the time in numpy, which releases the GIL
 
 
 @dataclass(frozen=True, slots=True)

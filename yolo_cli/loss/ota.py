@@ -222,7 +222,10 @@ def _sides(like: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _reassign(y: Tensor, c: Assignment, keep: Tensor, target: Tensor, targets: Tensor) -> Assignment:
-    """The candidates of one scale with their new targets. `keep` tells which are assigned; only these, or `valid`."""
+    """The candidates of one scale with their new targets, where `keep` is True for those that are assigned.
+
+    The others are removed, or if the number of rows is fixed (`valid` is given), marked as not valid.
+    """
     rows = torch.arange(len(c), device=keep.device) if c.valid is not None else keep.nonzero()[:, 0]
     row, column, target = c.row[rows], c.column[rows], target[rows]
     box = targets[target, 2:6] * _sides(targets, y.shape)

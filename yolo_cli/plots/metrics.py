@@ -32,29 +32,16 @@ def confusion_figure(confusion: Int[np.ndarray, "side side"], names: Sequence[st
     inches = float(np.clip(2.0 + 0.5 * side, 5.0, 12.5))
     upright = width > inches / side
     left, bottom = 0.4 + width, 0.4 + (width if upright else 2 * font / 72)
-    # With a layout that is found by trying, the figure of 80 classes takes half as long again.
-    figure = Figure(figsize=(left + inches + 1.3, bottom + inches + 0.5))
-    size = figure.get_size_inches()
-    axes = figure.add_axes((left / size[0], bottom / size[1], inches / size[0], inches / size[1]))
-    beside = figure.add_axes(
-        ((left + inches + 0.2) / size[0], (bottom + 0.15 * inches) / size[1], 0.2 / size[0], 0.7 * inches / size[1])
-    )
+    figure, axes, beside = _square_axes(left, bottom, inches)
     # With colors instead of values, matplotlib looks up 6,600 of them for 80 classes, and not one per pixel.
     colors = ScalarMappable(Normalize(0, 1), "Blues")
     axes.imshow(colors.to_rgba(share, bytes=True), interpolation="nearest")
     bar = figure.colorbar(colors, cax=beside, label="fraction of the true class")
     bar.outline.set_visible(False)
     axes.set_title("Confusion matrix, normalized by true class", fontsize=12)
-    figure.text((left + inches / 2) / size[0], 0.2 / size[1], "true", ha="center", va="center")
-    figure.text(0.2 / size[0], (bottom + inches / 2) / size[1], "predicted", ha="center", va="center", rotation=90)
     axes.set_xticks([])
     axes.set_yticks([])
-    # Names as texts: those of ticks are several objects each, and take twice as long.
-    away, turn = -0.04 / inches, 90 if upright else 0
-    along_x, along_y = axes.get_xaxis_transform(), axes.get_yaxis_transform()
-    for i, label in enumerate(labels):
-        axes.text(i, away, label, transform=along_x, fontsize=font, rotation=turn, ha="center", va="top")
-        axes.text(away, i, label, transform=along_y, fontsize=font, ha="right", va="center")
+    _name_rows_and_columns(axes, labels, font, gap=0.04 / inches, upright=upright)
     if side <= _MAX_NUMBERED:
         _numbers(axes, share, font=float(np.clip(130 / side, 6, 11)))
         for edge in np.arange(side - 1) + 0.5:
@@ -63,6 +50,28 @@ def confusion_figure(confusion: Int[np.ndarray, "side side"], names: Sequence[st
     if not confusion.any():
         show_message(axes, "no ground truth and no predictions")
     save(figure, out)
+
+
+def _square_axes(left: float, bottom: float, side: float) -> tuple[Figure, Axes, Axes]:
+    """A figure with square axes of `side` inches, `left` and `bottom` of space for names, and axes for a color bar.
+
+    Constrained layout, which draws all names several times, takes half as long again for 80 classes.
+    """
+    width, height = left + side + 1.3, bottom + side + 0.5
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    color_bar = ((left + side + 0.2) / width, (bottom + 0.15 * side) / height, 0.2 / width, 0.7 * side / height)
+    figure.text((left + side / 2) / width, 0.2 / height, "true", ha="center", va="center")
+    figure.text(0.2 / width, (bottom + side / 2) / height, "predicted", ha="center", va="center", rotation=90)
+    return figure, axes, figure.add_axes(color_bar)
+
+
+def _name_rows_and_columns(axes: Axes, labels: Sequence[str], font: float, *, gap: float, upright: bool) -> None:
+    # Plain texts take half the time of tick labels, which are several objects each.
+    turn, along_x, along_y = 90 if upright else 0, axes.get_xaxis_transform(), axes.get_yaxis_transform()
+    for i, label in enumerate(labels):
+        axes.text(i, -gap, label, transform=along_x, fontsize=font, rotation=turn, ha="center", va="top")
+        axes.text(-gap, i, label, transform=along_y, fontsize=font, ha="right", va="center")
 
 
 def _numbers(axes: Axes, share: Float[np.ndarray, "side side"], font: float) -> None:

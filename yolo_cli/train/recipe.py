@@ -17,7 +17,7 @@ _EMA_FRACTION = 0.05  # of a short run: horizon of the moving average
 _WARMUP_FRACTION = 0.1  # of a short run, at most _WARMUP_EPOCHS
 _WARMUP_EPOCHS = 3.0
 _CLASSES = 24  # a short run from weights has at least the class weight that the published recipe has with so many
-_NEIGHBORS = 512  # of larger datasets, mosaics are made of so many neighbors in the order, to decode each image once
+_NEIGHBORS = 512  # `mosaic_window` of datasets that are at least twice as large, where an image is then decoded once
 _CLOSING_EPOCHS = 15  # of a long run without mosaic, at most a tenth; as many as YOLOX's published schedule has
 
 # What depends on the number of epochs. --time sets it again when the first epochs are measured.
